@@ -1,0 +1,492 @@
+"""Command lines: what they mean, how they are written, and which reply a bad one gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimta.mail.address import Mailbox
+from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
+from trimta.smtp.commands import (
+    Auth,
+    Bdat,
+    By,
+    Command,
+    Data,
+    Ehlo,
+    Etrn,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    MailParameters,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+    chunk_size,
+    help_text,
+    parse_command,
+    render_command,
+)
+from trimta.smtp.errors import CommandError
+from trimta.smtp.extensions import FutureRelease, Offer, Protocol
+
+LIMIT = datetime(2030, 1, 1, tzinfo=UTC)
+SMTP = Offer(starttls=True, auth=("PLAIN", "LOGIN"), size_limit=1000, max_recipients=5)
+SUBMISSION = Offer(
+    protocol=Protocol.SUBMISSION, starttls=True, auth=("PLAIN", "LOGIN"), future_release=FutureRelease(1000, LIMIT)
+)
+LMTP = Offer(protocol=Protocol.LMTP)
+HELO = Offer(extended=False)
+
+ALICE = Mailbox("alice", "dev.test")
+BOB = Mailbox("bob", "partner.test")
+JÜRGEN = Mailbox("jürgen", "bücher.test")
+
+
+def mail(**parameters: object) -> Mail:
+    return Mail(ALICE, MailParameters(**parameters))  # type: ignore[arg-type]
+
+
+def refusal(line: bytes, offer: Offer = SMTP) -> str:
+    """Code and status of the reply to a bad line."""
+    with pytest.raises(CommandError) as caught:
+        parse_command(line, offer)
+    reply = caught.value.reply
+    assert reply.text.isascii()
+    return f"{reply.code} {reply.status}"
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("EHLO client.test", Ehlo("client.test")),
+        ("ehlo [IPv6:::1]", Ehlo("[IPv6:::1]")),
+        ("EHLO under_score", Ehlo("under_score")),
+        ("HELO  a ", Helo("a")),
+        ("MAIL FROM:<>", Mail(None)),
+        ("MAIL FROM:<alice@dev.test>", Mail(ALICE)),
+        ("mail from: <alice@dev.test>  ", Mail(ALICE)),
+        ("Mail  From:   <alice@DEV.test>", Mail(ALICE)),
+        ("MAIL FROM:<alice@dev.test> SIZE=1000", mail(size=1000)),
+        ("MAIL FROM:<alice@dev.test>  size=0  body=8bitmime", mail(size=0, body=BodyKind.EIGHT_BIT)),
+        ("MAIL FROM:<alice@dev.test> BODY=BINARYMIME", mail(body=BodyKind.BINARY)),
+        ("MAIL FROM:<alice@dev.test> SMTPUTF8", mail(smtputf8=True)),
+        ("MAIL FROM:<alice@dev.test> RET=hdrs ENVID=a+20b+2B", mail(ret=Ret.HEADERS, envid="a b+")),
+        ("MAIL FROM:<alice@dev.test> ENVID=" + "x" * 100, mail(envid="x" * 100)),
+        ("MAIL FROM:<alice@dev.test> AUTH=<>", mail(auth="<>")),
+        ("MAIL FROM:<alice@dev.test> AUTH=e+3Dmc2@example.com", mail(auth="e=mc2@example.com")),
+        ("MAIL FROM:<alice@dev.test> BY=120;R", mail(by=By(120, ByMode.RETURN))),
+        ("MAIL FROM:<alice@dev.test> BY=-1;nt", mail(by=By(-1, ByMode.NOTIFY, True))),
+        ("MAIL FROM:<alice@dev.test> BY=+0;N", mail(by=By(0, ByMode.NOTIFY))),
+        ("MAIL FROM:<jürgen@bücher.test>", Mail(JÜRGEN, MailParameters(smtputf8=True))),
+        ("MAIL FROM:<alice@bücher.test>", Mail(Mailbox("alice", "bücher.test"), MailParameters(smtputf8=True))),
+        ("MAIL FROM:<@hop.test,@two.test:alice@dev.test>", Mail(ALICE)),
+        ('MAIL FROM:<" > "@dev.test> SIZE=1', Mail(Mailbox(" > ", "dev.test"), MailParameters(size=1))),
+        ("RCPT TO:<alice@dev.test>", Rcpt(ALICE)),
+        ("rcpt to: <Postmaster>", Rcpt(Mailbox("Postmaster", ""))),
+        ("RCPT TO:<alice@dev.test> NOTIFY=NEVER", Rcpt(ALICE, frozenset({Notify.NEVER}))),
+        ("RCPT TO:<alice@dev.test> notify=delay,Success", Rcpt(ALICE, frozenset({Notify.DELAY, Notify.SUCCESS}))),
+        (
+            "RCPT TO:<alice@dev.test> ORCPT=rfc822;a+2Bb@c.test",
+            Rcpt(ALICE, None, OriginalRecipient("rfc822", "a+b@c.test")),
+        ),
+        (
+            r"RCPT TO:<alice@dev.test> ORCPT=utf-8;j\x{FC}@c.test",
+            Rcpt(ALICE, None, OriginalRecipient("utf-8", "jü@c.test")),
+        ),
+        ("RCPT TO:<alice@dev.test> ORCPT=utf-8;jü@c.test", Rcpt(ALICE, None, OriginalRecipient("utf-8", "jü@c.test"))),
+        ("RCPT TO:<jürgen@bücher.test>", Rcpt(JÜRGEN)),
+        ("DATA ", Data()),
+        ("BDAT 0", Bdat(0)),
+        ("bdat 00012  last", Bdat(12, True)),
+        ("RSET", Rset()),
+        ("NOOP", Noop()),
+        ("noop anything at all", Noop()),
+        ("quit\t", Quit()),
+        ("VRFY alice smith", Vrfy("alice smith")),
+        ("VRFY jürgen SMTPUTF8", Vrfy("jürgen", True)),
+        ("VRFY jürgen", Vrfy("jürgen", True)),
+        ("VRFY alice smtputf8", Vrfy("alice", True)),
+        ("VRFY smtputf8", Vrfy("smtputf8")),
+        ("EXPN team", Expn("team")),
+        ("HELP", Help()),
+        ("HELP mail", Help("mail")),
+        ("ETRN dev.test", Etrn("dev.test")),
+        ("ETRN @dev.test", Etrn("@dev.test")),
+        ("STARTTLS", StartTls()),
+        ("AUTH plain", Auth("PLAIN")),
+        ("auth PLAIN AGEAYg==", Auth("PLAIN", b"\0a\0b")),
+        ("AUTH Login =", Auth("LOGIN", b"")),
+    ],
+)
+def test_a_command_line_is_read(line: str, command: Command) -> None:
+    assert parse_command(line.encode(), SMTP) == command
+
+
+def test_lhlo_is_the_ehlo_of_lmtp() -> None:
+    assert parse_command(b"LHLO a", LMTP) == Ehlo("a", lmtp=True)
+    assert refusal(b"EHLO a", LMTP) == refusal(b"HELO a", LMTP) == refusal(b"LHLO a", SMTP) == "500 5.5.1"
+
+
+@pytest.mark.parametrize("line", ["VRFY a", "EXPN a", "ETRN a.test", "HELP"])
+def test_lmtp_has_none_of_smtps_extras(line: str) -> None:
+    assert refusal(line.encode(), LMTP) == "502 5.5.1"
+
+
+FROM, TO = "MAIL FROM:<a@dev.test> ", "RCPT TO:<a@dev.test> "
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("", "500 5.5.1"),
+        (" EHLO a", "500 5.5.1"),
+        ("FOO", "500 5.5.1"),
+        ("MAILFROM:<>", "500 5.5.1"),
+        ("EHLO\ta", "500 5.5.1"),
+        ("SEND FROM:<a@b>", "502 5.5.1"),
+        ("TURN", "502 5.5.1"),
+        ("EHLO", "501 5.5.4"),
+        ("EHLO a b", "501 5.5.4"),
+        ("HELO " + "a" * 256, "501 5.5.4"),
+        ("EHLO a\x7f", "501 5.5.4"),
+        ("EHLO bücher.test", "500 5.5.2"),
+        ("FÖO", "500 5.5.2"),
+        ("NOOP ü", "500 5.5.2"),
+        ("HELP ü", "500 5.5.2"),
+        ("rſet", "500 5.5.2"),  # a long s, whose upper case is ASCII
+        ("MAIL", "501 5.5.4"),
+        ("MAIL <a@dev.test>", "501 5.5.4"),
+        ("MAIL FROM <a@dev.test>", "501 5.5.4"),
+        ("MAIL FROM :<>", "501 5.5.4"),
+        ("MAIL TO:<a@dev.test>", "501 5.5.4"),
+        ("MAIL FROM:", "501 5.1.7"),
+        ("MAIL FROM:a@dev.test", "501 5.1.7"),
+        ("MAIL FROM:<a>", "501 5.1.7"),
+        ("MAIL FROM:<postmaster>", "501 5.1.7"),
+        ("MAIL FROM:<a@dev.test>SIZE=1", "501 5.1.7"),
+        ("MAIL FROM:<a@-dev.test>", "501 5.1.7"),
+        ("RCPT TO:<>", "501 5.1.3"),
+        ("RCPT TO:<a b@dev.test>", "501 5.1.3"),
+        ("RCPT TO:<a@dev..test>", "501 5.1.3"),
+        ("RCPT FROM:<a@dev.test>", "501 5.5.4"),
+        (FROM + "FOO", "555 5.5.4"),
+        (FROM + "FOO=bar", "555 5.5.4"),
+        (FROM + "NOTIFY=NEVER", "555 5.5.4"),
+        (FROM + "HOLDFOR=1", "555 5.5.4"),  # submission only
+        (TO + "SIZE=1", "555 5.5.4"),
+        (FROM + "=1", "501 5.5.4"),
+        (FROM + "SIZE=1=2", "501 5.5.4"),
+        (FROM + "-SIZE=1", "501 5.5.4"),
+        (FROM + "SIZE=1 size=1", "501 5.5.4"),
+        (FROM + "SMTPUTF8 SMTPUTF8", "501 5.5.4"),
+        (TO + "NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4"),
+        (FROM + "SIZE", "501 5.5.4"),
+        (FROM + "SIZE=", "501 5.5.4"),
+        (FROM + "SIZE=-1", "501 5.5.4"),
+        (FROM + "SIZE=1k", "501 5.5.4"),
+        (FROM + "SIZE=" + "1" * 21, "501 5.5.4"),
+        (FROM + "SIZE=1001", "552 5.3.4"),
+        (FROM + "SIZE=" + "9" * 20, "552 5.3.4"),
+        (FROM + "BODY", "501 5.5.4"),
+        (FROM + "BODY=9BIT", "501 5.5.4"),
+        (FROM + "SMTPUTF8=1", "501 5.5.4"),
+        (FROM + "RET=ALL", "501 5.5.4"),
+        (FROM + "ENVID", "501 5.5.4"),
+        (FROM + "ENVID=a+", "501 5.5.4"),
+        (FROM + "ENVID=+0A", "501 5.5.4"),
+        (FROM + "ENVID=+C3+BC", "501 5.5.4"),
+        (FROM + "ENVID=" + "x" * 101, "501 5.5.4"),
+        (FROM + "ENVID=ü", "500 5.5.2"),
+        (FROM + "AUTH", "501 5.5.4"),
+        (FROM + "AUTH=+", "501 5.5.4"),
+        (FROM + "BY=0;R", "501 5.5.4"),
+        (FROM + "BY=-5;R", "501 5.5.4"),
+        (FROM + "BY=5", "501 5.5.4"),
+        (FROM + "BY=5;X", "501 5.5.4"),
+        (FROM + "BY=1234567890;N", "501 5.5.4"),
+        (FROM + "BY=--5;N", "501 5.5.4"),
+        (TO + "NOTIFY", "501 5.5.4"),
+        (TO + "NOTIFY=", "501 5.5.4"),
+        (TO + "NOTIFY=NEVER,DELAY", "501 5.5.4"),
+        (TO + "NOTIFY=DELAY,DELAY", "501 5.5.4"),
+        (TO + "NOTIFY=DELAY,", "501 5.5.4"),
+        (TO + "NOTIFY=RELAYED", "501 5.5.4"),
+        (TO + "ORCPT", "501 5.5.4"),
+        (TO + "ORCPT=a@b", "501 5.5.4"),
+        (TO + "ORCPT=;a@b", "501 5.5.4"),
+        (TO + "ORCPT=x400;/G=a", "501 5.5.4"),
+        (TO + "ORCPT=rfc822;", "501 5.5.4"),
+        (TO + "ORCPT=rfc822;a+zz", "501 5.5.4"),
+        (TO + "ORCPT=rfc822;" + "a" * 500, "501 5.5.4"),
+        (TO + "ORCPT=rfc822;ü@b", "500 5.5.2"),
+        (TO + r"ORCPT=utf-8;\x{D800}", "501 5.5.4"),
+        (TO + "NOTIFY=NEVER,ü", "500 5.5.2"),
+        ("DATA now", "501 5.5.4"),
+        ("RSET x", "501 5.5.4"),
+        ("QUIT x", "501 5.5.4"),
+        ("STARTTLS x", "501 5.5.4"),
+        ("BDAT", "501 5.5.4"),
+        ("BDAT LAST", "501 5.5.4"),
+        ("BDAT -1", "501 5.5.4"),
+        ("BDAT 1 FIRST", "501 5.5.4"),
+        ("BDAT 1LAST", "501 5.5.4"),
+        ("BDAT 9223372036854775808", "501 5.5.4"),
+        ("BDAT " + "0" * 21, "501 5.5.4"),
+        ("VRFY", "501 5.5.4"),
+        ("EXPN ", "501 5.5.4"),
+        ("ETRN", "501 5.5.4"),
+        ("ETRN a b", "501 5.5.4"),
+        ("ETRN @", "501 5.5.4"),
+        ("AUTH", "501 5.5.4"),
+        ("AUTH PLAIN a b", "501 5.5.4"),
+        ("AUTH CRAM-MD5", "504 5.5.4"),
+        ("AUTH PLAIN AAA", "501 5.5.2"),
+        ("AUTH PLAIN A*AA", "501 5.5.2"),
+        ("RSET\r", "500 5.5.2"),
+        ("NOOP a\rb", "500 5.5.2"),
+        ("NOOP a\0b", "500 5.5.2"),
+    ],
+)
+def test_a_bad_line_gets_its_reply(line: str, reply: str) -> None:
+    assert refusal(line.encode()) == reply
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"EHLO \xff", "500 5.5.2"),
+        (b"VRFY \xff", "500 5.5.2"),
+        (b"MAIL FROM:<\xff@dev.test>", "501 5.1.7"),
+        (b"RCPT TO:<a@\xc3.test>", "501 5.1.3"),
+        (b"RCPT TO:<a@dev.test> ORCPT=utf-8;\xff", "500 5.5.2"),
+        (b"\xff\xfe", "500 5.5.2"),
+    ],
+)
+def test_octets_that_are_not_utf8_are_refused(line: bytes, reply: str) -> None:
+    assert refusal(line) == reply
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ("HOLDFOR=1000", {"hold_for": 1000}),
+        ("HOLDUNTIL=2029-12-31T23:59:59Z", {"hold_until": datetime(2029, 12, 31, 23, 59, 59, tzinfo=UTC)}),
+    ],
+)
+def test_submission_holds_messages(parameters: str, expected: dict[str, object]) -> None:
+    assert parse_command(f"MAIL FROM:<alice@dev.test> {parameters}".encode(), SUBMISSION) == mail(**expected)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        *("HOLDFOR", "HOLDFOR=0", "HOLDFOR=-1", "HOLDFOR=1001", "HOLDFOR=1234567890", "HOLDUNTIL=soon", "HOLDUNTIL"),
+        *("HOLDUNTIL=2030-01-01T00:00:01Z", "HOLDFOR=1 HOLDUNTIL=2029-12-31T23:59:59Z"),
+    ],
+)
+def test_a_hold_beyond_reason_is_refused(parameters: str) -> None:
+    assert refusal((FROM + parameters).encode(), SUBMISSION) == "501 5.5.4"
+
+
+@pytest.mark.parametrize("parameter", ["SIZE=1", "BODY=8BITMIME", "SMTPUTF8", "RET=FULL", "BY=1;N", "AUTH=<>"])
+def test_after_helo_there_are_no_parameters(parameter: str) -> None:
+    assert refusal((FROM + parameter).encode(), HELO) == "555 5.5.4"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "line", "reply"),
+    [
+        ("SIZE", FROM + "SIZE=1", "555 5.5.4"),
+        ("8BITMIME", FROM + "BODY=8BITMIME", "555 5.5.4"),
+        ("BINARYMIME", FROM + "BODY=BINARYMIME", "555 5.5.4"),
+        ("CHUNKING", FROM + "BODY=BINARYMIME", "555 5.5.4"),
+        ("CHUNKING", "BDAT 1 LAST", "502 5.5.1"),
+        ("SMTPUTF8", FROM + "SMTPUTF8", "555 5.5.4"),
+        ("SMTPUTF8", "MAIL FROM:<jürgen@dev.test>", "553 5.6.7"),
+        ("SMTPUTF8", "RCPT TO:<a@bücher.test>", "553 5.6.7"),
+        ("SMTPUTF8", "VRFY jürgen", "553 5.6.7"),
+        ("SMTPUTF8", TO + "ORCPT=utf-8;jü", "500 5.5.2"),
+        ("DSN", FROM + "RET=FULL", "555 5.5.4"),
+        ("DSN", FROM + "ENVID=1", "555 5.5.4"),
+        ("DSN", TO + "NOTIFY=NEVER", "555 5.5.4"),
+        ("DSN", TO + "ORCPT=rfc822;a", "555 5.5.4"),
+        ("DELIVERBY", FROM + "BY=1;N", "555 5.5.4"),
+        ("AUTH", FROM + "AUTH=<>", "555 5.5.4"),
+        ("AUTH", "AUTH PLAIN", "502 5.5.1"),
+        ("STARTTLS", "STARTTLS", "502 5.5.1"),
+        ("VRFY", "VRFY a", "502 5.5.1"),
+        ("EXPN", "EXPN a", "502 5.5.1"),
+        ("ETRN", "ETRN a.test", "502 5.5.1"),
+        ("HELP", "HELP", "502 5.5.1"),
+    ],
+)
+def test_what_is_hidden_is_not_accepted(keyword: str, line: str, reply: str) -> None:
+    offer = Offer(hide=frozenset({keyword.lower()}), starttls=True, auth=("PLAIN",))
+    assert refusal(line.encode(), offer) == reply
+
+
+def test_auth_in_clear_is_told_to_start_tls() -> None:
+    assert refusal(b"AUTH PLAIN", Offer(auth_behind_tls=True, starttls=True)) == "530 5.7.0"
+    assert refusal(b"AUTH PLAIN", Offer(auth_behind_tls=True)) == "538 5.7.11"
+    assert refusal(b"AUTH PLAIN", Offer(auth_behind_tls=True, hide=frozenset({"AUTH"}))) == "502 5.5.1"
+
+
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        (b"BDAT 5", 5),
+        (b"bdat  5 LAST", 5),
+        (b"BDAT 5x", 5),
+        (b"BDAT 5 \r\0", 5),
+        (b"BDAT 9223372036854775807", 2**63 - 1),
+        (b"BDAT 9223372036854775808", None),
+        (b"BDAT " + b"1" * 30, None),
+        (b"BDAT", None),
+        (b"BDAT x", None),
+    ],
+)
+def test_the_size_of_a_chunk_is_known_also_where_the_line_is_bad(line: bytes, size: int | None) -> None:
+    assert chunk_size(line) == size
+
+
+def test_help_lists_what_is_on_offer() -> None:
+    assert "ETRN" in help_text(SMTP).lines[0]
+    assert "ETRN" not in help_text(SUBMISSION).lines[0]
+    assert "LHLO" in help_text(LMTP).lines[0]
+    assert str(help_text(SMTP, "mail")) == "214 2.0.0 MAIL FROM:<address> [parameters]"
+    assert help_text(SMTP, "LHLO").code == help_text(SMTP, "foo").code == 504
+
+
+# Rendering
+
+
+@pytest.mark.parametrize(
+    ("command", "octets"),
+    [
+        (Ehlo("a"), b"EHLO a\r\n"),
+        (Ehlo("a", lmtp=True), b"LHLO a\r\n"),
+        (Mail(None), b"MAIL FROM:<>\r\n"),
+        (mail(size=5, body=BodyKind.EIGHT_BIT), b"MAIL FROM:<alice@dev.test> SIZE=5 BODY=8BITMIME\r\n"),
+        (Mail(Mailbox("a", "bücher.test")), b"MAIL FROM:<a@xn--bcher-kva.test>\r\n"),
+        (Mail(JÜRGEN, MailParameters(smtputf8=True)), "MAIL FROM:<jürgen@bücher.test> SMTPUTF8\r\n".encode()),
+        (Rcpt(BOB, frozenset({Notify.DELAY, Notify.SUCCESS})), b"RCPT TO:<bob@partner.test> NOTIFY=SUCCESS,DELAY\r\n"),
+        (
+            Rcpt(BOB, None, OriginalRecipient("utf-8", "jürgen@b.test")),
+            b"RCPT TO:<bob@partner.test> ORCPT=utf-8;j\\x{FC}rgen@b.test\r\n",
+        ),
+        (Auth("PLAIN", b""), b"AUTH PLAIN =\r\n"),
+        (Bdat(5, True), b"BDAT 5 LAST\r\n"),
+        (StartTls(), b"STARTTLS\r\n"),
+    ],
+)
+def test_a_command_is_rendered(command: Command, octets: bytes) -> None:
+    assert render_command(command) == octets
+
+
+def test_a_local_part_beyond_ascii_needs_smtputf8() -> None:
+    with pytest.raises(ValueError, match="SMTPUTF8"):
+        render_command(Rcpt(JÜRGEN))
+    assert render_command(Rcpt(JÜRGEN), smtputf8=True) == "RCPT TO:<jürgen@bücher.test>\r\n".encode()
+
+
+@pytest.mark.parametrize("command", [Helo("a\r\nDATA"), Vrfy("a\nb"), Help("\0"), Etrn("a\rb")])
+def test_nothing_breaks_out_of_its_line(command: Command) -> None:
+    with pytest.raises(ValueError, match="line end"):
+        render_command(command)
+
+
+WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
+UTF8 = st.text(st.characters(blacklist_categories=["Cc", "Cs", "Zs"]), min_size=1, max_size=20)
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40)
+MAILBOXES = st.builds(
+    Mailbox,
+    PRINTABLE | st.sampled_from(["jürgen", "用户", 'a"b\\c']),
+    st.sampled_from(["dev.test", "[127.0.0.1]", "[IPv6:::1]", "bücher.test", "under_score.test"]),
+)
+MAILS = st.builds(
+    lambda path, parameters: Mail(path, parameters),
+    st.none() | MAILBOXES,
+    st.builds(
+        MailParameters,
+        size=st.none() | st.integers(0, 10**19),
+        body=st.none() | st.sampled_from(BodyKind),
+        smtputf8=st.just(True),
+        ret=st.none() | st.sampled_from(Ret),
+        envid=st.none() | PRINTABLE,
+        auth=st.none() | PRINTABLE,
+        by=st.none() | st.builds(By, st.integers(1, 999_999_999), st.sampled_from(ByMode), st.booleans()),
+    ),
+)
+NOTIFIES = st.just({Notify.NEVER}) | st.sets(st.sampled_from([*Notify][1:]), min_size=1)
+RCPTS = st.builds(
+    Rcpt,
+    MAILBOXES,
+    st.none() | NOTIFIES.map(frozenset),
+    st.none()
+    | st.builds(
+        OriginalRecipient, st.sampled_from(["rfc822", "utf-8", "x"]), PRINTABLE | st.sampled_from(["jü rgen+"])
+    ),
+)
+COMMANDS: st.SearchStrategy[Command] = st.one_of(
+    MAILS,
+    RCPTS,
+    st.builds(Helo, WORDS),
+    st.builds(Ehlo, WORDS),
+    st.builds(Bdat, st.integers(0, 2**63 - 1), st.booleans()),
+    st.builds(Vrfy, UTF8.filter(lambda s: s.upper() != "SMTPUTF8"), st.just(True)),
+    st.builds(Expn, WORDS.filter(lambda s: s.upper() != "SMTPUTF8"), st.just(False)),
+    st.builds(Help, st.just("") | WORDS),
+    st.builds(Etrn, WORDS.filter(lambda s: s not in "@#")),
+    st.builds(Auth, st.sampled_from(["PLAIN", "LOGIN"]), st.none() | st.binary(max_size=40)),
+    st.sampled_from([Data(), Rset(), Noop(), Quit(), StartTls()]),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(COMMANDS)
+def test_what_the_client_renders_the_server_reads(command: Command) -> None:
+    offer = Offer(starttls=True, auth=("PLAIN", "LOGIN"))
+    line = render_command(command, smtputf8=True)
+    assert line.endswith(b"\r\n")
+    assert parse_command(line[:-2], offer) == command
+
+
+HOLDS = st.integers(1, 1000).map(lambda n: {"hold_for": n}) | st.integers(0, 10**15).map(
+    lambda microseconds: {"hold_until": datetime(1990, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)}
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(HOLDS)
+def test_holds_survive_the_wire(parameters: dict[str, object]) -> None:
+    command = mail(**parameters)
+    assert parse_command(render_command(command)[:-2], SUBMISSION) == command
+
+
+PIECES = st.sampled_from(
+    [
+        *(b"MAIL FROM:<", b"RCPT TO:<", b"a@b.test", b">", b" ", b"SIZE=", b"BODY=", b"NOTIFY=", b"ORCPT=", b"utf-8;"),
+        *(b"BY=", b";R", b"HOLDUNTIL=", b"AUTH ", b"VRFY ", b"SMTPUTF8", b"BDAT ", b"LAST", b"EHLO ", b"\xc3\xbc"),
+        *(b"\xff", b"ENVID=", b"+", b"\\x{", b"}", b"=", b"\0", b"\r", b"\t", b"1", b","),
+    ]
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=60) | st.lists(PIECES, max_size=10).map(b"".join))
+def test_any_line_is_a_command_or_gets_a_reply(line: bytes) -> None:
+    for offer in (SMTP, SUBMISSION, LMTP, HELO):
+        reply = None
+        try:
+            parse_command(line, offer)
+        except CommandError as error:
+            reply = error.reply
+        assert reply is None or (reply.klass == 5 and reply.status and reply.render().isascii())

@@ -1,0 +1,145 @@
+"""Replies: rendered, read back, and what becomes of bad ones."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimta.mail.status import EnhancedStatus
+from trimta.smtp.errors import ReplyError
+from trimta.smtp.reply import MAX_REPLY, MAX_REPLY_LINE, Reply, ReplyReader
+
+OK = Reply.of(250, "2.0.0", "ok")
+
+
+def read(octets: bytes, pieces: int = 0) -> list[Reply]:
+    """All replies in some octets, fed whole or in pieces of so many octets."""
+    reader = ReplyReader()
+    replies = []
+    step = pieces or max(1, len(octets))
+    for start in range(0, len(octets), step):
+        reader.feed(octets[start : start + step])
+        while (reply := reader.next()) is not None:
+            replies.append(reply)
+    return replies
+
+
+@pytest.mark.parametrize(
+    ("reply", "octets"),
+    [
+        (OK, b"250 2.0.0 ok\r\n"),
+        (Reply.of(354, "", "go on"), b"354 go on\r\n"),
+        (Reply.of(250, "", "host", "SIZE 1", "HELP"), b"250-host\r\n250-SIZE 1\r\n250 HELP\r\n"),
+        (Reply.of(550, "5.1.1", "no", "really"), b"550-5.1.1 no\r\n550 5.1.1 really\r\n"),
+        (Reply(250, ("",)), b"250 \r\n"),
+        (Reply(250, ("jürgen",)), "250 jürgen\r\n".encode()),
+    ],
+)
+def test_a_reply_is_rendered_and_read_back(reply: Reply, octets: bytes) -> None:
+    assert reply.render() == octets
+    assert read(octets) == [reply]
+    assert read(octets, 1) == [reply]
+    assert read(octets + OK.render(), 7) == [reply, OK]
+
+
+@pytest.mark.parametrize(
+    ("octets", "reply"),
+    [
+        (b"250\r\n", Reply(250, ("",))),
+        (b"250 2.1.0\r\n", Reply(250, ("",), EnhancedStatus(2, 1, 0))),
+        (b"250 ok\n", Reply(250, ("ok",))),
+        (b"250-a\n250\r\n", Reply(250, ("a", ""))),
+        (b"250 " + b"x" * 5000 + b"\r\n", Reply(250, ("x" * 5000,))),
+        (b"550 2.1.0 fine\r\n", Reply(550, ("2.1.0 fine",))),  # the class disagrees
+        (b"550 5.1.1fine\r\n", Reply(550, ("5.1.1fine",))),
+        (b"250-2.1.0 a\r\n250 b\r\n", Reply(250, ("a", "b"), EnhancedStatus(2, 1, 0))),
+        (b"250 caf\xe9\r\n", Reply(250, ("caf�",))),
+        (b"250 a\tb\x00c\rd\r\n", Reply(250, ("a?b?c?d",))),
+    ],
+)
+def test_what_servers_say_in_their_own_way_is_understood(octets: bytes, reply: Reply) -> None:
+    assert read(octets) == read(octets, 1) == [reply]
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"hello\r\n",
+        b"\r\n",
+        b"25 ok\r\n",
+        b"2500 ok\r\n",
+        b"150 ok\r\n",
+        b"650 ok\r\n",
+        b"250x\r\n",
+        b" 250 ok\r\n",
+        b"\xb2\xb5\xb0 ok\r\n",
+        b"250-a\r\n550 b\r\n",
+        b"250-a\r\nfoo\r\n",
+        b"250 " + b"x" * MAX_REPLY + b"\r\n",
+        b"250 " + b"x" * MAX_REPLY,
+        b"250-x\r\n" * (MAX_REPLY // 6),
+    ],
+    ids=lambda octets: f"{octets[:20]!r}-{len(octets)}",
+)
+def test_what_is_no_reply_is_an_error(octets: bytes) -> None:
+    with pytest.raises(ReplyError):
+        read(octets)
+    with pytest.raises(ReplyError):
+        read(octets, 997)
+
+
+def test_without_enhanced_codes_no_line_has_a_status() -> None:
+    assert Reply.of(550, "5.1.1", "a", "b").render(enhanced=False) == b"550-a\r\n550 b\r\n"
+
+
+def test_without_smtputf8_a_reply_is_ascii() -> None:
+    assert Reply.of(550, "5.1.1", "jürgen").render(utf8=False) == b"550 5.1.1 j\\xfcrgen\r\n"
+
+
+@pytest.mark.parametrize("text", ["a\r\n250 forged", "a\nb", "a\x00b", "a\x1b[2J", "\x85", "\udc80"])
+def test_text_forges_no_line(text: str) -> None:
+    octets = Reply(550, (text,)).render()
+    assert octets.count(b"\n") == octets.count(b"\r") == 1
+    assert all(octet >= 32 for octet in octets[:-2])
+
+
+@pytest.mark.parametrize("text", ["x" * 2000, "ü" * 2000, "xü€𝄞" * 500])
+def test_a_line_is_cut_between_characters(text: str) -> None:
+    octets = Reply.of(550, "5.1.1", text).render()
+    assert MAX_REPLY_LINE - 4 < len(octets) <= MAX_REPLY_LINE
+    assert octets[:-2].decode().removeprefix("550 5.1.1 ") in text
+
+
+def test_a_reply_reads_well_in_a_log() -> None:
+    assert str(Reply.of(550, "5.1.1", "no such", "user")) == "550 5.1.1 no such user"
+    assert str(Reply.of(354, "", "go on")) == "354 go on"
+
+
+TEXT = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=60)
+REPLIES = st.builds(
+    lambda code, lines, subject: Reply(code, tuple(lines), subject and EnhancedStatus(code // 100, subject, 1)),
+    st.sampled_from([211, 220, 250, 421, 450, 550, 599]),
+    st.lists(TEXT, min_size=1, max_size=4),
+    st.integers(1, 7),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(REPLIES, max_size=4), st.integers(1, 50))
+def test_replies_survive_the_wire_in_any_pieces(replies: list[Reply], pieces: int) -> None:
+    assert read(b"".join(reply.render() for reply in replies), pieces) == replies
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.binary(max_size=30) | st.sampled_from([b"250-", b"250 2.0.0 ", b"\r\n", b"550"]), max_size=12))
+def test_any_octets_are_replies_or_an_error(pieces: list[bytes]) -> None:
+    reader = ReplyReader()
+    try:
+        for piece in pieces:
+            reader.feed(piece)
+            while reader.next() is not None:
+                pass
+    except ReplyError:
+        return
+    assert reader.pending <= sum(map(len, pieces))

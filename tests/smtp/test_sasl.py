@@ -1,0 +1,109 @@
+"""PLAIN and LOGIN, both sides."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimta.smtp.errors import CommandError, ProtocolError
+from trimta.smtp.reply import Reply
+from trimta.smtp.sasl import (
+    MECHANISMS,
+    Challenge,
+    Credentials,
+    challenge_of,
+    client_exchange,
+    render_response,
+    server_exchange,
+)
+
+ALICE = Credentials("alice", "secret")
+
+
+@pytest.mark.parametrize("response", [b"\0alice\0secret", b"alice\0alice\0secret"])
+def test_plain_has_everything_in_one_response(response: bytes) -> None:
+    assert server_exchange("PLAIN").step(response) == ALICE
+    exchange = server_exchange("PLAIN")
+    assert exchange.step(None) == Challenge(b"")
+    assert exchange.step(response) == ALICE
+
+
+@pytest.mark.parametrize("initial", [True, False])
+def test_login_asks_for_name_and_password(initial: bool) -> None:
+    exchange = server_exchange("LOGIN")
+    if initial:
+        assert exchange.step(b"alice") == Challenge(b"Password:")
+    else:
+        assert exchange.step(None) == Challenge(b"Username:")
+        assert exchange.step(b"alice") == Challenge(b"Password:")
+    assert exchange.step(b"secret") == ALICE
+
+
+@pytest.mark.parametrize(
+    ("response", "reply"),
+    [
+        (b"", "501 5.5.2"),
+        (b"alice", "501 5.5.2"),
+        (b"alice\0secret", "501 5.5.2"),
+        (b"\0\0secret", "501 5.5.2"),
+        (b"\0a\0b\0c", "501 5.5.2"),
+        (b"\0a\0\xff", "501 5.5.2"),
+        (b"root\0alice\0secret", "535 5.7.8"),
+    ],
+)
+def test_what_is_not_plain_is_refused(response: bytes, reply: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        server_exchange("PLAIN").step(response)
+    assert str(caught.value.reply).startswith(reply)
+
+
+def test_login_takes_utf8_only() -> None:
+    with pytest.raises(CommandError):
+        server_exchange("LOGIN").step(b"\xff")
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(ALICE)
+
+
+@pytest.mark.parametrize(
+    ("offered", "mechanism"),
+    [({"LOGIN", "PLAIN"}, "PLAIN"), ({"LOGIN", "XOAUTH2"}, "LOGIN"), ({"CRAM-MD5"}, None), (set(), None)],
+)
+def test_the_client_takes_the_best_mechanism(offered: set[str], mechanism: str | None) -> None:
+    exchange = client_exchange(offered, "alice", "secret")
+    assert (exchange and exchange.mechanism) == mechanism
+
+
+TEXT = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0"), min_size=1, max_size=40)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.sampled_from(MECHANISMS), TEXT, TEXT)
+def test_the_two_sides_understand_each_other(mechanism: str, name: str, password: str) -> None:
+    client, server = client_exchange({mechanism}, name, password), server_exchange(mechanism)
+    assert client is not None
+    step = server.step(client.initial())
+    while isinstance(step, Challenge):
+        step = server.step(client.respond(step.data))
+    assert step == Credentials(name, password)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+def test_a_server_that_goes_on_asking_gets_no_answer(mechanism: str) -> None:
+    client = client_exchange({mechanism}, "alice", "secret")
+    assert client is not None
+    for _ in range(1 if mechanism == "PLAIN" else 2):
+        client.respond(b"")
+    with pytest.raises(ProtocolError):
+        client.respond(b"")
+
+
+def test_a_challenge_and_its_answer_are_base64() -> None:
+    assert challenge_of(Reply(334, ("VXNlcm5hbWU6",))) == b"Username:"
+    assert challenge_of(Reply(334, ("",))) == b""
+    assert render_response(b"alice") == b"YWxpY2U=\r\n"
+    for text in ("go on", "a", "ü"):
+        with pytest.raises(ProtocolError):
+            challenge_of(Reply(334, (text,)))

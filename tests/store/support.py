@@ -1,0 +1,50 @@
+"""Messages and envelopes for the queue's tests."""
+
+from __future__ import annotations
+
+from trimta.mail.address import Mailbox
+from trimta.mail.envelope import Recipient
+from trimta.mail.outcome import Deferred
+from trimta.mail.status import EnhancedStatus
+from trimta.store.queue import NewEnvelope, State, StoredMessage
+from trimta.store.spool import Body
+
+NOW = 1_700_000_000.0
+ALICE = Mailbox("alice", "dev.test")
+
+
+def recipient(name: str, domain: str = "far.test") -> Recipient:
+    return Recipient(address=Mailbox(name, domain), original=Mailbox(name, domain))
+
+
+def message(
+    message_id: str, content: bytes | Body = b"Subject: hi\n\nhello\n", sender: Mailbox | None = ALICE
+) -> StoredMessage:
+    body = content if isinstance(content, Body) else Body.of(content)
+    return StoredMessage(id=message_id, arrived=NOW, reverse_path=sender, content=body, trace=b"Received: x\n")
+
+
+def envelope(
+    *names: str,
+    domain: str = "far.test",
+    next_hop: str | None = None,
+    next_try: float = NOW,
+    state: State = State.QUEUED,
+) -> NewEnvelope:
+    return NewEnvelope(
+        domain=domain,
+        next_hop=domain if next_hop is None else next_hop,
+        recipients=tuple(recipient(name, domain) for name in names or ("bob",)),
+        next_try=next_try,
+        state=state,
+    )
+
+
+def deferred(text: str = "try again later", to: Recipient | None = None) -> Deferred:
+    return Deferred(
+        recipient=to or recipient("bob"),
+        status=EnhancedStatus(4, 3, 0),
+        diagnostic=text,
+        host="mx.far.test",
+        smtp=True,
+    )

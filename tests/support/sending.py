@@ -1,0 +1,104 @@
+"""What tests of the sending side share: recipients, jobs, a resolver that knows its answers, settings."""
+
+from __future__ import annotations
+
+import functools
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from trimta.config.model import Egress, Timeouts
+from trimta.mail.address import parse_mailbox
+from trimta.mail.envelope import BodyKind, Envelope, Recipient
+from trimta.mail.status import EnhancedStatus
+from trimta.mta.connection import Sending, TlsContexts
+from trimta.mta.content import Content
+from trimta.mta.delivery import Job
+from trimta.mta.disk import InlineDisk
+from trimta.mta.egress import EgressPolicy
+from trimta.mta.resolver import Host, MxHosts, RoutingFailure
+from trimta.mta.tls import opportunistic_context, verified_context
+from trimta.store.spool import Body
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from tests.support.fake_mx import FakeNet
+    from trimta.mail.outcome import Outcome
+    from trimta.mta.resolver import Routing
+
+HEAD = b"Received: from client by here.test; now\n"
+BODY = b"Subject: hi\n\n.dot\nbye\n"
+WIRE = b"Received: from client by here.test; now\r\nSubject: hi\r\n\r\n.dot\r\nbye\r\n"
+
+
+def recipient(address: str, **options: Any) -> Recipient:
+    mailbox = parse_mailbox(address)
+    return Recipient(address=mailbox, original=mailbox, **options)
+
+
+def envelope(*addresses: str, sender: str | None = "me@here.test", **options: Any) -> Envelope:
+    """From `sender`, to these addresses or one default."""
+    return Envelope(
+        reverse_path=parse_mailbox(sender) if sender else None,
+        recipients=tuple(recipient(address) for address in addresses or ("a@x.test",)),
+        **options,
+    )
+
+
+def job(*addresses: str, body: bytes | Body = BODY, name: str = "JOB", **options: Any) -> Job:
+    """One message with a Received field on top."""
+    content = body if isinstance(body, Body) else Body.of(body)
+    found = envelope(*addresses, **options)
+    return Job(id=name, envelope=found, content=Content(HEAD, content, found.body is BodyKind.BINARY))
+
+
+@functools.cache
+def contexts(ca: Path | None = None) -> TlsContexts:
+    return TlsContexts(opportunistic=opportunistic_context(), verifying=verified_context(ca))
+
+
+def sending(net: FakeNet | None, *, allow: Sequence[str] = ("0.0.0.0/0", "::/0"), **options: Any) -> Sending:
+    """Settings for connections that `net` makes, or real ones without it."""
+    options.setdefault("timeouts", Timeouts())
+    options.setdefault("tls", contexts())
+    return Sending(
+        hostname="here.test",
+        egress=EgressPolicy(Egress(allow=tuple(ip_network(network) for network in allow))),
+        disk=InlineDisk(),
+        dial=net.dial if net is not None else None,
+        **options,
+    )
+
+
+class FakeHosts:
+    """A resolver: `FakeHosts({"x.test": [("mx.x.test", "192.0.2.1")], "gone.test": "5.1.2"})`."""
+
+    def __init__(self, answers: Mapping[str, Sequence[tuple[str, ...]] | str]) -> None:
+        self._answers = dict(answers)
+        self.asked: list[str] = []
+
+    async def resolve_mx(self, domain: str, *, port: int = 25) -> Routing:
+        return await self._answer(domain, port)
+
+    async def resolve_host(self, name: str, *, port: int = 25) -> Routing:
+        return await self._answer(name, port)
+
+    async def _answer(self, name: str, port: int) -> Routing:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(name)
+        answer = self._answers[name]
+        if isinstance(answer, str):
+            return RoutingFailure(EnhancedStatus.parse(answer), f"{name}: {answer}")
+        return MxHosts(
+            tuple(
+                Host(host, preference, tuple(addresses), port) for preference, (host, *addresses) in enumerate(answer)
+            )
+        )
+
+
+def verdicts(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """`{"a@x.test": "Deferred 4.4.2"}`."""
+    return {str(outcome.recipient.address): f"{type(outcome).__name__} {outcome.status}" for outcome in outcomes}

@@ -1,0 +1,113 @@
+"""`trimta COMMAND …`: finds the command, runs it, and turns what ends it into one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from trimta import __version__
+from trimta.cli.arguments import ArgumentParser
+from trimta.cli.exits import BROKEN_PIPE, INTERRUPTED, CommandError
+from trimta.config.errors import ConfigErrors, ConfigFileError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from trimta.cli.arguments import Subparsers
+
+COMMANDS: Final[dict[str, str]] = {
+    "serve": "run the server",
+    "init": "write a commented conf.toml",
+    "check": "validate the configuration and print the effective one",
+}
+"""Each command, with one line of help; its module in trimta.cli is imported only when it is the one that is wanted."""
+
+
+class Command(Protocol):
+    """What a command's module has."""
+
+    def add_parser(self, subparsers: Subparsers) -> None:
+        """Add the command's parser, named as in COMMANDS."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; returns the exit code.  `args.config` is what -c names, or None."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code.  SystemExit for --help, --version and usage errors."""
+    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _run(arguments: list[str]) -> int:
+    name = command_name(arguments)
+    command = _module(name) if name in COMMANDS else None
+    parser = ArgumentParser(
+        prog="trimta",
+        description="A real mail server for your own machine, in one command.",
+        epilog="example:\n  trimta init && trimta check",
+    )
+    parser.add_argument("--version", action="version", version=f"trimta {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", title="commands")
+    for known, text in COMMANDS.items():
+        if command is not None and known == name:
+            command.add_parser(subparsers)
+        else:
+            subparsers.add_parser(known, help=text)
+    if name is not None and command is None:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        parser.error(f"no such command: {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    args = parser.parse_args(arguments)
+    if command is None:
+        parser.error("a command is needed")
+    args.config = getattr(args, "config", None)
+    try:
+        return command.run(args)
+    except ConfigErrors as error:
+        return _fail(str(error), error.exit_code)
+    except ConfigFileError as error:
+        return _fail(f"trimta: {error}", error.exit_code)
+    except CommandError as error:
+        return _fail(f"trimta {name}: {error}", error.code)
+
+
+def command_name(arguments: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor the value of -c."""
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument in ("-c", "--config"):
+            next(waiting, None)
+        elif not argument.startswith("-"):
+            return argument
+    return None
+
+
+def _module(name: str) -> Command:
+    return cast("Command", importlib.import_module(f"trimta.cli.{name.replace('-', '_')}"))
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(message + "\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

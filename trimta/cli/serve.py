@@ -1,0 +1,90 @@
+"""`trimta serve`: the server, in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trimta.cli.arguments import add_command
+from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
+from trimta.config.errors import BadValueError
+from trimta.config.find import find
+from trimta.config.load import load
+from trimta.config.model import Listen
+from trimta.config.values import listen_address
+from trimta.mail.routing import RouteError, parse_route
+from trimta.mta.serve import Options, StartError
+from trimta.mta.serve import run as run_server
+
+if TYPE_CHECKING:
+    import argparse
+
+    from trimta.cli.arguments import Subparsers
+    from trimta.config.model import Config
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "serve",
+        description="Run the server in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.",
+        example="trimta serve --listen 127.0.0.1:2525 --remote discard",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDR",
+        action="append",
+        help="listen here (SMTP) instead of what the configuration says; may be repeated. HOST:PORT or unix:PATH",
+    )
+    parser.add_argument(
+        "--remote", metavar="ROUTE", help='the route of "*": mx, smtp:HOST:PORT, maildir:PATH, discard …'
+    )
+    parser.add_argument(
+        "--time-scale",
+        metavar="N",
+        type=_factor,
+        default=1.0,
+        help="retry waits, lifetime and delay_warning pass N times faster",
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
+
+
+def run(args: argparse.Namespace) -> int:
+    path = find(args.config)
+
+    def load_config() -> Config:
+        return _with_options(load(path), args)
+
+    options = Options(time_scale=args.time_scale, json_log=args.log_format == "json", load=load_config)
+    try:
+        run_server(load_config(), options, sys.stderr)
+    except StartError as cause:
+        raise CommandError(cause.exit_code, str(cause)) from cause
+    return EX_OK
+
+
+def _with_options(config: Config, args: argparse.Namespace) -> Config:
+    """The configuration with what the command line says in its place."""
+    if args.listen:
+        try:
+            addresses = [listen_address(Path.cwd())(text) for text in args.listen]
+        except BadValueError as error:
+            raise CommandError(EX_USAGE, f"--listen: {error}") from error
+        config = replace(config, listen=tuple(Listen(address=address) for address in addresses))
+    if args.remote:
+        try:
+            route = parse_route(args.remote, Path(os.path.curdir).absolute())
+        except RouteError as error:
+            raise CommandError(EX_USAGE, f"--remote: {error}") from error
+        config = replace(config, routes={**config.routes, "*": route})
+    return config
+
+
+def _factor(text: str) -> float:
+    factor = float(text)
+    if not 0.001 <= factor <= 1e9:
+        raise ValueError
+    return factor

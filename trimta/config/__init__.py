@@ -1,0 +1,1 @@
+"""conf.toml: from a file to frozen values, every mistake with its line."""

@@ -1,0 +1,160 @@
+"""What must fit together, once every value by itself is right.
+
+Each check leaves out what the reader has found wrong already: one mistake is told once.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from trimta.config.model import InetAddress, ListenAuth, ListenTls, Protocol, Stage, UnixAddress
+from trimta.config.tables import local_domains
+from trimta.config.values import show
+from trimta.mail.aliases import AliasCycle, AliasError, AliasTable
+from trimta.mail.routing import RouteError, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trimta.config.locate import Path
+    from trimta.config.model import Config, Listen
+    from trimta.config.reader import Reader
+
+_ANY_ADDRESS: Final = {"0.0.0.0": 4, "::": 6}
+
+
+def check_listeners(reader: Reader, config: Config) -> None:
+    """[[listen]]: at least one, no two on the same address, each with what it needs."""
+    if not config.listen:
+        if not reader.failed("listen"):
+            reader.mistake((), ("listen",), "found no listener", "expected at least one [[listen]]")
+        return
+    for index, listener in enumerate(config.listen):
+        path = ("listen", index)
+        for earlier, other in enumerate(config.listen[:index]):
+            if _collide(listener, other) and not reader.failed(*path) and not reader.failed("listen", earlier):
+                found = f'found "{listener.address}", which "{other.address}" above has already'
+                reader.mistake(path, ("address",), found, "expected another address or port")
+                break
+        if (
+            listener.auth is ListenAuth.REQUIRED
+            and not config.auth.users
+            and not config.auth.any
+            and not reader.failed("auth")
+        ):
+            expected = "expected names in [auth] users, or [auth] any = true"
+            reader.mistake(path, ("auth",), 'found "required" where nobody could log in', expected)
+        if listener.auth is ListenAuth.REQUIRED and "AUTH" in listener.hide:
+            reader.mistake(path, ("hide",), 'found "AUTH" with auth = "required"', "expected the one or the other")
+        if listener.tls is ListenTls.STARTTLS and "STARTTLS" in listener.hide:
+            reader.mistake(path, ("hide",), 'found "STARTTLS" with tls = "starttls"', "expected the one or the other")
+        if listener.protocol is Protocol.LMTP and getattr(listener.address, "port", None) == 25:
+            reader.mistake(path, ("address",), "found port 25 for LMTP", "expected another port (RFC 2033 section 5)")
+
+
+def _collide(one: Listen, other: Listen) -> bool:
+    match one.address, other.address:
+        case UnixAddress(path), UnixAddress(other_path):
+            return path == other_path
+        case InetAddress(port=port) as address, InetAddress(port=other_port) as other_address:
+            return port == other_port != 0 and any(
+                host == other_host or _any_covers(host, other_host) or _any_covers(other_host, host)
+                for host in address.hosts
+                for other_host in other_address.hosts
+            )
+        case _:
+            return False
+
+
+def _any_covers(host: str, other: str) -> bool:
+    """Whether `host` is the address of all interfaces, and `other` one of the same family."""
+    return host in _ANY_ADDRESS and (6 if ":" in other else 4) == _ANY_ADDRESS[host]
+
+
+def check_tls(reader: Reader, config: Config) -> None:
+    """[tls]: a certificate with its own key."""
+    if reader.failed("tls"):
+        return
+    certificate, key = config.tls.certificate, config.tls.key
+    if certificate is not None and key is not None:
+        try:
+            # An empty passphrase, else OpenSSL asks for one on the terminal.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        except (OSError, ValueError) as error:
+            found = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
+            reader.mistake(("tls",), ("certificate",), found, "expected a PEM certificate and its key, not encrypted")
+    elif certificate is not None:
+        reader.mistake(("tls",), ("certificate",), "found certificate without key", "expected both or none")
+    elif key is not None:
+        reader.mistake(("tls",), ("key",), "found key without certificate", "expected both or none")
+    if config.tls.ca is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(config.tls.ca)
+        except (OSError, ValueError) as error:
+            found = f"found {show(str(config.tls.ca), 200)}: {_ssl_reason(error)}"
+            reader.mistake(("tls",), ("ca",), found, "expected certificates in PEM")
+
+
+def _ssl_reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else "not in PEM"
+
+
+def check_aliases(reader: Reader, config: Config) -> None:
+    """[aliases]: no name twice, no cycle."""
+    if reader.failed("aliases") or reader.failed("local"):
+        return
+    entries = dict(config.aliases)
+    while True:
+        try:
+            AliasTable(entries, local_domains(config))
+        except AliasError as error:
+            found, _, rest = str(error).partition("expected ")
+            if isinstance(error, AliasCycle):
+                expected = "expected every alias to lead to an address in the end"
+            else:
+                expected = f"expected {rest}" if rest else "expected each only once"
+            reader.mistake(("aliases",), (error.key,), f"found {found.rstrip(' ,;:') or 'no address'}", expected)
+            del entries[error.key]  # there may be more
+        else:
+            return
+
+
+def check_routes(reader: Reader, config: Config) -> None:
+    """[routes]: no key twice."""
+    if reader.failed("routes"):
+        return
+    entries = dict(config.routes)
+    while True:
+        try:
+            RouteTable(entries)
+        except RouteError as error:
+            if error.key is None:
+                raise
+            reader.mistake(("routes",), (error.key,), f"found {error}", "expected each only once")
+            del entries[error.key]
+        else:
+            return
+
+
+# A glob on what is not known yet could never match.
+_UNKNOWN_AT: Final[Mapping[str, tuple[str, ...]]] = {
+    Stage.CONNECT: ("recipient", "sender"),
+    Stage.HELO: ("recipient", "sender"),
+    Stage.MAIL: ("recipient",),
+}
+
+
+def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """One of [[faults]]: `table` as it is written, `found` what is right in it."""
+    if "stage" not in table:
+        reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(Stage)}")
+    if not (table.keys() & {"reply", "delay"} or table.get("drop", False)):
+        reader.mistake(path, (), "found nothing that happens", "expected reply, delay or drop = true")
+    if "seed" in table and "probability" not in table:
+        reader.mistake(path, ("seed",), "found seed without probability", "expected both")
+    for key in _UNKNOWN_AT.get(found.get("stage", ""), ()):
+        if key in found:
+            stage = found["stage"].value
+            reader.mistake(path, (key,), f'found {key} with stage "{stage}"', f"expected a stage that has a {key}")

@@ -1,0 +1,154 @@
+"""conf.toml to Config: every mistake of a file in one run, each with its line."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import tomli
+
+from trimta.config import checks, entries, values
+from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
+from trimta.config.find import state_folder
+from trimta.config.locate import locate
+from trimta.config.model import Config, Fault, Listen, Local
+from trimta.config.reader import Reader
+from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
+from trimta.mail.routing import parse_route
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trimta.config.reader import Schema
+
+DEFAULT_DATA_DIR: Final = "var"
+DEFAULT_MAILDIR: Final = "maildir-example/{user}"
+DEFAULT_ROUTE: Final = "maildir:maildir-example/remote"
+
+
+def load(path: Path | None) -> Config:
+    """The configuration of a file; with None the built-in defaults, all state under the user's state folder.
+
+    Raises ConfigErrors with every mistake of the file, ConfigFileError where there is no file to read.
+    """
+    if path is None:
+        return replace(parse("", base=state_folder(), file="built-in defaults"), source=None)
+    try:
+        octets = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigFileError(f"{path}: no such configuration file; `trimta init` writes one") from None
+    except PermissionError as error:
+        raise ConfigFileError(f"{path}: the configuration file can't be read: {error.strerror}", EX_NOPERM) from None
+    except OSError as error:
+        raise ConfigFileError(f"{path}: the configuration file can't be read: {error.strerror}") from None
+    try:
+        text = octets.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
+        found = f"found the octet 0x{octets[error.start]:02X}"
+        raise ConfigErrors(str(path), [ConfigError(line, "", "", found, "expected text in UTF-8")]) from None
+    source = path.absolute()  # not resolve(): paths are relative to the folder of a link, not of what it leads to
+    return replace(parse(text, base=source.parent, file=str(path)), source=source)
+
+
+def parse(text: str, *, base: Path, file: str) -> Config:
+    """The configuration of a TOML text.  Paths in it are relative to `base`, an absolute path; `file` is its name for
+    errors.  Raises ConfigErrors.
+    """
+    document = _toml(text, file)
+    reader = Reader(homes(base))
+    config = _config(reader, document, base)
+    if reader.failed():
+        raise ConfigErrors(file, reader.errors(locate(text.replace("\r\n", "\n"))))
+    return config
+
+
+def _toml(text: str, file: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        line, problem = error.lineno, f"{error.msg} (column {error.colno})"
+    except RecursionError:
+        line, problem = 1, "arrays, tables or keys that are nested too deep"
+    except ValueError:
+        # Python reads no number of that many digits (sys.set_int_max_str_digits).
+        digits = re.search(rf"[0-9_]{{{sys.get_int_max_str_digits()},}}", text)
+        line, problem = text.count("\n", 0, digits.start() if digits else 0) + 1, "a number that is too long"
+    raise ConfigErrors(file, [ConfigError(line, "", "", f"not TOML: {problem}", "expected key = value, or [table]")])
+
+
+def _config(reader: Reader, document: dict[str, Any], base: Path) -> Config:
+    """The Config; one that doesn't matter where the reader has noted a mistake."""
+    sections = section_schemas(base)
+    top = top_schema(base)
+    listen_schema = sections["listen"]
+    known: Schema = {**top, **dict.fromkeys(TABLES, read_elsewhere)}
+    parsed: dict[str, Any] = {
+        "hostname": default_hostname(),
+        "data_dir": values.path(base)(DEFAULT_DATA_DIR),
+        "local": Local(maildir=str(base / DEFAULT_MAILDIR)),
+        "routes": {},
+    }
+    for key, value in document.items():
+        if key in top:
+            result = reader.value((), (key,), value, top[key])
+            if result is not None:
+                parsed[key] = result
+        elif key == "listen":
+            parsed[key] = tuple(
+                Listen(**reader.table((key, index), table, listen_schema))
+                for index, table in enumerate(reader.tables((key,), value))
+            )
+        elif key == "faults":
+            parsed[key] = _faults(reader, value, sections[key])
+        elif key == "aliases":
+            parsed[key] = reader.mapping((key,), value, entries.alias, entries.targets)
+        elif key == "routes":
+            parsed[key] = reader.mapping((key,), value, entries.route_key, entries.route(base), entries.ROUTE_OPTIONS)
+        elif key in SECTIONS:
+            section = reader.table((key,), value, sections[key])
+            if key == "dns" and isinstance(value, dict) and "zones" in value:
+                zones = reader.mapping(("dns", "zones"), value["zones"], values.domain_key, entries.zone, tuple(ZONE))
+                section["zones"] = zones
+            if key == "auth" and isinstance(value, dict) and "users" in value:
+                section["users"] = reader.mapping(("auth", "users"), value["users"], entries.user_name, values.password)
+            if key == "local":
+                section.setdefault("maildir", str(base / DEFAULT_MAILDIR))
+            parsed[key] = SECTIONS[key](**section)
+        else:
+            reader.unknown((), key, value, known)
+    if "*" not in parsed["routes"]:
+        parsed["routes"] = {**parsed["routes"], "*": parse_route(DEFAULT_ROUTE, base)}
+    parsed["routes"] = MappingProxyType(dict(parsed["routes"]))
+    config = Config(**parsed)
+    checks.check_listeners(reader, config)
+    checks.check_tls(reader, config)
+    checks.check_aliases(reader, config)
+    checks.check_routes(reader, config)
+    return config
+
+
+def default_hostname() -> str:
+    """This machine's name, or "localhost" where that is no domain."""
+    name = socket.gethostname()
+    try:
+        return values.hostname(name)
+    except BadValueError:
+        return "localhost"
+
+
+def _faults(reader: Reader, value: object, schema: Schema) -> tuple[Fault, ...]:
+    faults: list[Fault] = []
+    for index, table in enumerate(reader.tables(("faults",), value)):
+        path = ("faults", index)
+        found = reader.table(path, table, schema)
+        if not isinstance(table, dict):
+            continue
+        checks.check_fault(reader, path, table, found)
+        if "stage" in found:
+            faults.append(Fault(**found))
+    return tuple(faults)

@@ -1,0 +1,168 @@
+"""The line of each key of a TOML document: tomli says where a syntax error is, but not where a valid key stands.
+
+Used only once a mistake is known, on a document that tomli has accepted, so nothing is checked again here: one pass
+over the tokens, in time and memory linear in the document.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+import tomli
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Keys of tables and indexes of arrays, from the top: ("listen", 1, "hide", 0)."""
+
+_TOKEN: Final = re.compile(
+    r'''
+      (?P<string> """(?:[^\\]|\\.)*?"{3,5} | \'{3}.*?\'{3,5} | "(?:[^"\\\n]|\\.)*" | '[^'\n]*' )
+    | (?P<comment> \#[^\n]* )
+    | (?P<newline> \n )
+    | (?P<space> [\ \t\r]+ )
+    | (?P<mark> [\[\]{},=.] )
+    | (?P<bare> [^\s\[\]{},=.\#"']+ )
+    | (?P<other> . )
+    ''',
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def locate(document: str) -> dict[Path, int]:
+    """The line (from 1) on which each key, table and array element of a valid TOML document begins."""
+    return _Locator(document).run()
+
+
+def line_of(lines: Mapping[Path, int], path: Path) -> int:
+    """The line of `path`, or of the innermost thing around it that is in the document."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return lines[path[:length]]
+    return 1
+
+
+class _Token(NamedTuple):
+    text: str
+    line: int
+
+
+class _Locator:
+    def __init__(self, document: str) -> None:
+        self._tokens = _tokens(document)
+        self._at = 0
+        self._lines: dict[Path, int] = {}
+        self._tables: dict[Path, int] = {}
+        """How many tables each array of tables has so far."""
+
+    def run(self) -> dict[Path, int]:
+        table: Path = ()
+        while self._at < len(self._tokens):
+            token = self._tokens[self._at]
+            if token.text == "\n":
+                self._at += 1
+            elif token.text == "[":
+                table = self._header()
+            else:
+                self._value(self._key(table))
+        return self._lines
+
+    def _header(self) -> Path:
+        line = self._tokens[self._at].line
+        self._at += 1
+        array = self._next_is("[")
+        self._at += array
+        keys = self._dotted()
+        self._at += 1 + array
+        path: Path = ()
+        for key in keys[:-1]:
+            path = self._note((*path, key), line)
+            if path in self._tables:
+                path = (*path, self._tables[path] - 1)
+        path = self._note((*path, keys[-1]), line)
+        if array:
+            self._tables[path] = self._tables.get(path, 0) + 1
+            path = self._note((*path, self._tables[path] - 1), line)
+        return path
+
+    def _key(self, path: Path) -> Path:
+        """Past `a.b =`, noting ("a",) and ("a", "b") below `path`."""
+        line = self._tokens[self._at].line
+        for key in self._dotted():
+            path = self._note((*path, key), line)
+        self._at += 1
+        return path
+
+    def _dotted(self) -> list[str]:
+        keys: list[str] = []
+        while True:
+            text = self._tokens[self._at].text
+            keys.append(_unquoted(text))
+            self._at += 1
+            if not self._next_is("."):
+                return keys
+            self._at += 1
+
+    def _value(self, path: Path) -> None:
+        """Past a value.  Arrays and inline tables nest as deep as they like, so there is a stack and no recursion."""
+        stack: list[tuple[Path, int]] = []  # the open arrays (with the index of their next element) and tables (-1)
+        while True:
+            # A value is due: at an array's element, its own line is noted.
+            token = self._tokens[self._at]
+            if token.text in ("[", "{"):
+                self._at += 1
+                stack.append((path, 0 if token.text == "[" else -1))
+            else:
+                while self._at < len(self._tokens) and self._tokens[self._at].text not in _ENDS:
+                    self._at += 1
+            # Behind a value, or at the opening of one: on to the next value of the innermost array or table.
+            while stack:
+                self._skip("\n", ",")
+                container, index = stack[-1]
+                if self._next_is("]") or self._next_is("}"):
+                    self._at += 1
+                    stack.pop()
+                    continue
+                if index < 0:
+                    path = self._key(container)
+                else:
+                    stack[-1] = (container, index + 1)
+                    path = self._note((*container, index), self._tokens[self._at].line)
+                break
+            if not stack:
+                return
+
+    def _note(self, path: Path, line: int) -> Path:
+        self._lines.setdefault(path, line)
+        return path
+
+    def _next_is(self, text: str) -> bool:
+        return self._at < len(self._tokens) and self._tokens[self._at].text == text
+
+    def _skip(self, *texts: str) -> None:
+        while self._at < len(self._tokens) and self._tokens[self._at].text in texts:
+            self._at += 1
+
+
+_ENDS: Final = ("\n", ",", "]", "}")
+
+
+def _tokens(document: str) -> list[_Token]:
+    tokens: list[_Token] = []
+    line = 1
+    for found in _TOKEN.finditer(document):
+        text = found.group()
+        if found.lastgroup not in ("comment", "space"):
+            tokens.append(_Token(text, line))
+        line += text.count("\n")
+    return tokens
+
+
+def _unquoted(key: str) -> str:
+    if key.startswith("'"):
+        return key[1:-1]
+    if key.startswith('"'):
+        return str(tomli.loads(f"key = {key}")["key"])
+    return key

@@ -1,0 +1,163 @@
+"""Walks the tables of a document by schemas, and collects what is wrong instead of stopping at it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, TypeVar
+
+from trimta.config.errors import BadValueError, ConfigError, Mistake
+from trimta.config.locate import Path, line_of
+from trimta.config.values import Parser, show
+
+T = TypeVar("T")
+
+Schema: TypeAlias = Mapping[str, Parser[Any]]
+"""The keys of a table, each with the parser of its value."""
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+class Reader:
+    """`homes` names the tables in which each key is at home, for a key that stands in the wrong one."""
+
+    def __init__(self, homes: Mapping[str, str]) -> None:
+        self._homes = homes
+        self._found: list[tuple[Path, int, Mistake]] = []
+        """Path, how much of it names the table, and what is wrong."""
+
+    def failed(self, *inside: str | int) -> bool:
+        """Whether anything is wrong so far: in all, or at or below a path."""
+        return any(path[: len(inside)] == inside for path, _, _ in self._found)
+
+    def mistakes(self) -> list[Mistake]:
+        """All of them, for the reader of the table around."""
+        return [replace(mistake, at=path) for path, _, mistake in self._found]
+
+    def mistake(self, table: Path, key: Path, found: str, expected: str) -> None:
+        """Note that something is wrong at `key`, a path from `table` on."""
+        self._found.append((table + key, len(table), Mistake(found, expected)))
+
+    def errors(self, lines: Mapping[Path, int]) -> list[ConfigError]:
+        """All mistakes, with lines from `locate`, in the order of the file."""
+        return sorted(
+            ConfigError(
+                line_of(lines, path), key_text(path[:depth], indexes=False), key_text(path[depth:]), *said(mistake)
+            )
+            for path, depth, mistake in self._found
+        )
+
+    def value(self, table: Path, key: Path, value: object, parser: Callable[[Any], T]) -> T | None:
+        """The parsed value; None, and notes, where it is wrong."""
+        try:
+            return parser(value)
+        except BadValueError as error:
+            self._found.extend((table + key + mistake.at, len(table), mistake) for mistake in error.mistakes)
+            return None
+
+    def table(self, path: Path, value: object, schema: Schema) -> dict[str, Any]:
+        """The parsed values of the keys that are there and right."""
+        if not isinstance(value, dict):
+            self.mistake((), path, f"found {show(value)}", "expected a table")
+            return {}
+        parsed: dict[str, Any] = {}
+        for key, inner in value.items():
+            if key not in schema:
+                self.unknown(path, key, inner, schema)
+                continue
+            result = self.value(path, (key,), inner, schema[key])
+            if result is not None:
+                parsed[key] = result
+        return parsed
+
+    def tables(self, path: Path, value: object) -> list[object]:
+        """The items of an array of tables."""
+        if isinstance(value, list):
+            return value
+        name = key_text(path)
+        what = f"[{name}], one table" if isinstance(value, dict) else show(value)
+        self.mistake((), path, f"found {what}", f"expected [[{name}]], with two brackets: there may be several")
+        return []
+
+    def mapping(
+        self,
+        path: Path,
+        value: object,
+        key_parser: Parser[str],
+        value_parser: Callable[[Any], T],
+        options: Collection[str] = (),
+    ) -> Mapping[str, T]:
+        """A table whose keys are the user's own: names, domains, addresses.  A value that is a table has `options`."""
+        if not isinstance(value, dict):
+            self.mistake(path[:-1], path[-1:], f"found {show(value)}", "expected a table")
+            return MappingProxyType({})
+        parsed: dict[str, T] = {}
+        for key, inner in value.items():
+            name = self.value(path, (key,), key, key_parser)
+            whole = undotted(key, inner, options)
+            if whole != key:
+                expected = f"expected quotes round the whole of it: {show(whole)}"
+                self.mistake(path, (key,), "found a dot in a key without quotes", expected)
+                continue
+            table, rest = ((*path, key), ()) if isinstance(inner, dict) else (path, (key,))
+            result = self.value(table, rest, inner, value_parser)
+            if name is None or result is None:
+                continue
+            if name in parsed:
+                self.mistake(path, (key,), f"found {show(name)} a second time", "expected each only once")
+            parsed[name] = result
+        return MappingProxyType(parsed)
+
+    def unknown(self, path: Path, key: str, value: object, schema: Schema) -> None:
+        """Note an unknown key or table, with what may have been meant."""
+        table = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+        what = "unknown table" if table else "unknown key"
+        near = difflib.get_close_matches(key.lower().replace("-", "_"), schema, n=1, cutoff=0.6)
+        if near:
+            hint = f"did you mean {near[0]}?"
+        elif key in self._homes and self._homes[key] != key_text(path, indexes=False):
+            home = self._homes[key]
+            hint = f"{key} belongs {f'into [{home}]' if home else 'to the top of the file, before the first [table]'}"
+        else:
+            hint = f"expected one of {', '.join(schema)}"
+        if table and not path:
+            self.mistake((key,), (), what, hint)
+        else:
+            self.mistake(path, (key,), what, hint)
+
+
+def undotted(key: str, value: object, options: Collection[str]) -> str:
+    """The name that was meant by a key without quotes: `a.test = "x"` is { a = { test = "x" } } to TOML."""
+    if "." in key or "@" in key:
+        return key
+    while isinstance(value, dict) and value and not any(option in value for option in options):
+        inner = next(iter(value))
+        key, value = f"{key}.{inner}", value[inner]
+    return key
+
+
+def said(mistake: Mistake) -> tuple[str, str]:
+    return mistake.found, mistake.expected
+
+
+def key_text(path: Path, *, indexes: bool = True) -> str:
+    """A path as TOML writes keys: dns.zones."a.test", retry[2]."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]" if indexes else ""
+        else:
+            text += ("." if text else "") + (step if _BARE_KEY.fullmatch(step) else quote(step))
+    return text
+
+
+def quote(text: str) -> str:
+    """A TOML basic string."""
+    escaped = (
+        f"\\{char}" if char in '"\\' else f"\\u{ord(char):04x}" if char < " " or char == "\x7f" else char
+        for char in text
+    )
+    return f'"{"".join(escaped)}"'

@@ -1,0 +1,481 @@
+"""Parsers of single values: from what TOML gives to what the model holds.
+
+Each takes the TOML value and returns the parsed one, or raises BadValueError with what was found and what is expected.
+`Expected` texts are phrases for the reader of an error.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from trimta.config.errors import BadValueError, Mistake
+from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
+from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_local_part, parse_mailbox
+from trimta.mail.passwords import check_secret
+from trimta.mail.status import EnhancedStatus
+
+if TYPE_CHECKING:
+    import enum
+    from pathlib import Path
+
+    from trimta.config.model import IPAddress, IPNetwork, ListenAddress
+
+T = TypeVar("T")
+EnumT = TypeVar("EnumT", bound="enum.StrEnum")
+Parser = Callable[[Any], T]
+
+MAX_DURATION: Final = 3650 * 86400.0  # ten years: more than any queue keeps, and every date in it can be written
+MAX_INTEGER: Final = 2**63 - 1  # what TOML promises and SQLite holds
+MAX_PORT: Final = 65535
+MAX_UNIX_PATH: Final = 107  # octets: sun_path of Linux, without its NUL
+
+_UNITS: Final = {"s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd])", re.ASCII)
+DURATION: Final = 'a duration such as "90s", "5m", "4h" or "5d"'
+
+_SIZE_UNITS: Final = {
+    "B": 1,
+    "KB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": 1024,
+    "MiB": 1024**2,
+    "GiB": 1024**3,
+}
+_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,6})?) ?([KMG]i?B|B)", re.ASCII | re.IGNORECASE)
+SIZE: Final = 'a size such as "25 MiB", or a number of octets'
+
+LISTEN: Final = 'an address such as "localhost:2525", "0.0.0.0:25", "[::1]:2525" or "unix:PATH"'
+
+
+def show(value: object, limit: int = 60) -> str:
+    """A TOML value as it may stand in an error, shortened."""
+    match value:
+        case str():
+            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case bool():
+            text = "true" if value else "false"
+        case dict() if value:
+            text = "a table"
+        case dict():
+            text = "an empty table"
+        case []:
+            text = "an empty array"
+        case list():
+            text = "an array"
+        case int() | float():
+            text = f"the number {value}"
+        case _:
+            text = f"the date or time {value}"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def wrong(value: object, expected: str, reason: object = None) -> BadValueError:
+    """The error to raise: what was found, why it is not right where that isn't obvious, what is expected."""
+    found = show(value) if reason is None else f"{show(value)}: {reason}"
+    return BadValueError(Mistake(f"found {found}", f"expected {expected}"))
+
+
+# Plain values.
+
+
+def boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise wrong(value, "true or false")
+
+
+def string(expected: str) -> Parser[str]:
+    """Any text without control characters."""
+
+    def parse(value: Any) -> str:
+        if isinstance(value, str) and all(char.isprintable() for char in value):
+            return value
+        raise wrong(value, expected)
+
+    return parse
+
+
+def word(expected: str) -> Parser[str]:
+    """Text that is not empty."""
+    inner = string(expected)
+
+    def parse(value: Any) -> str:
+        if not inner(value):
+            raise wrong(value, expected)
+        return inner(value)
+
+    return parse
+
+
+def count(least: int = 1, most: int = MAX_INTEGER) -> Parser[int]:
+    """A whole number from `least` up."""
+    expected = f"a number, {least} or more" if most == MAX_INTEGER else f"a number from {least} to {most}"
+
+    def parse(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        raise wrong(value, expected)
+
+    return parse
+
+
+def integer(value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and -MAX_INTEGER <= value <= MAX_INTEGER:
+        return value
+    raise wrong(value, "a whole number")
+
+
+def probability(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+        return float(value)
+    raise wrong(value, "a number above 0, up to 1")
+
+
+def choice(kind: type[EnumT]) -> Parser[EnumT]:
+    """One of the texts of an enumeration."""
+    *names, last = (f'"{member.value}"' for member in kind)
+    expected = f"{', '.join(names)} or {last}"
+
+    def parse(value: Any) -> EnumT:
+        if isinstance(value, str):
+            for member in kind:
+                if member.value == value:
+                    return member
+        raise wrong(value, expected)
+
+    return parse
+
+
+def array(item: Parser[T], expected: str) -> Parser[tuple[T, ...]]:
+    """An array; each item that is wrong is a mistake of its own, all of them are told."""
+
+    def parse(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise wrong(value, f"an array of {expected}")
+        parsed: list[T] = []
+        wrongs: list[Mistake] = []
+        for index, inner in enumerate(value):
+            try:
+                parsed.append(item(inner))
+            except BadValueError as error:
+                wrongs.extend(error.inside(index))
+        if wrongs:
+            raise BadValueError(*wrongs)
+        return tuple(parsed)
+
+    return parse
+
+
+# Durations and sizes.
+
+
+def duration(least: float = 0.001) -> Parser[float]:
+    """Seconds: one number and one unit of s, m, h, d."""
+
+    def parse(value: Any) -> float:
+        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise wrong(value, DURATION)
+        seconds = float(Decimal(found[1]) * _UNITS[found[2]])
+        if seconds < least:
+            raise wrong(value, "a duration that is longer than nothing")
+        if seconds > MAX_DURATION:
+            raise wrong(value, 'a duration up to "3650d"')
+        return seconds
+
+    return parse
+
+
+def retry_steps(value: Any) -> tuple[float, ...]:
+    """At least one duration, each longer than the one before it."""
+    steps = array(duration(), 'durations such as "5m"')(value)
+    if not steps:
+        raise wrong(value, 'at least one wait, such as ["1m", "5m", "1h"]')
+    late = [
+        Mistake(
+            f"found {show(value[index])}",
+            f"expected longer than the step before it ({show(value[index - 1])})",
+            (index,),
+        )
+        for index in range(1, len(steps))
+        if steps[index] <= steps[index - 1]
+    ]
+    if late:
+        raise BadValueError(*late)
+    return steps
+
+
+def size(value: Any) -> int:
+    """Octets: a number, or a text with a unit of B, KB, MB, GB, KiB, MiB, GiB."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        octets = Decimal(value)
+    else:
+        found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise wrong(value, SIZE)
+        unit = next(unit for unit in _SIZE_UNITS if unit.lower() == found[2].lower())
+        octets = Decimal(found[1]) * _SIZE_UNITS[unit]
+    if not 1 <= octets <= MAX_INTEGER:
+        raise wrong(value, "a size of 1 octet or more")
+    return int(octets)
+
+
+# Names and addresses.
+
+
+def domain(value: Any) -> str:
+    """A domain or address literal; as it was written."""
+    return _domain(value, 'a domain such as "dev.test"')
+
+
+def hostname(value: Any) -> str:
+    """This machine's name: a domain, no literal."""
+    name = _domain(value, 'a name such as "mail.dev.test"')
+    if name.startswith("["):
+        raise wrong(value, 'a name such as "mail.dev.test"')
+    return name
+
+
+def _domain(value: Any, expected: str) -> str:
+    if not isinstance(value, str):
+        raise wrong(value, expected)
+    try:
+        parse_domain(value)
+    except AddressError as error:
+        raise wrong(value, expected, error) from None
+    return value
+
+
+def domain_key(value: Any) -> str:
+    """A domain in the form in which domains are compared."""
+    return parse_domain(domain(value))
+
+
+def user_name(value: Any) -> str:
+    """The local part of a local mailbox, in lower case; its content, without quotes."""
+    expected = 'a local part such as "alice"'
+    if not isinstance(value, str):
+        raise wrong(value, expected)
+    if "@" in value and not value.startswith('"'):
+        raise wrong(value, f"{expected}, without a domain: that is for [local] domains")
+    try:
+        return fold_local_part(parse_local_part(value))
+    except AddressError as error:
+        raise wrong(value, expected, error) from None
+
+
+def alias_target(value: Any) -> Mailbox | str:
+    """A full address; or a local part, as it was written."""
+    expected = 'a local part such as "alice" or an address such as "carol@partner.test"'
+    if not isinstance(value, str):
+        raise wrong(value, expected)
+    if value.startswith(("|", "/", ":include:")) and "@" not in value:
+        raise wrong(value, f'{expected}; commands and files are routes: "pipe:", "maildir:"')
+    try:
+        if "@" in value and not (value.startswith('"') and value.endswith('"')):
+            return parse_mailbox(value)
+        parse_local_part(value)
+    except AddressError as error:
+        raise wrong(value, expected, error) from None
+    return value
+
+
+def subaddress(value: Any) -> str:
+    """The separator of a subaddress; empty turns it off."""
+    if isinstance(value, str) and len(value) <= 3 and all(char in "+-_=.#~/!$%&*?^|" for char in value):
+        return value
+    raise wrong(value, 'a separator such as "+" or "-", or "" for none')
+
+
+# Networks.
+
+
+def ip_address(value: Any) -> IPAddress:
+    try:
+        if isinstance(value, str):
+            return ipaddress.ip_address(value)
+    except ValueError:
+        pass
+    raise wrong(value, 'an IP address such as "127.0.0.2" or "::1"')
+
+
+def network(value: Any) -> IPNetwork:
+    """A network, or one address."""
+    expected = 'a network such as "127.0.0.0/8" or "::1/128"'
+    if not isinstance(value, str):
+        raise wrong(value, expected)
+    try:
+        loose = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise wrong(value, expected) from None
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise wrong(value, f'the network itself, "{loose}"', "an address inside a network") from None
+
+
+def host_port(text: str) -> tuple[str, int] | None:
+    """Split "127.0.0.1:25" or "[::1]:25" into host, without brackets, and port; None where it is neither."""
+    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text, re.ASCII)
+    if found is None or int(found[3]) > MAX_PORT:
+        return None
+    if found[1] is not None and ":" not in found[1]:
+        return None
+    return found[1] or found[2], int(found[3])
+
+
+def listen_address(base: Path) -> Parser[ListenAddress]:
+    """localhost or an IP address, with a port; or a unix socket, its path below `base`."""
+
+    def parse(value: Any) -> ListenAddress:
+        if not isinstance(value, str):
+            raise wrong(value, LISTEN)
+        if value.startswith("unix:"):
+            if value == "unix:":
+                raise wrong(value, LISTEN)
+            socket = path(base)(value.removeprefix("unix:"))
+            if len(os.fsencode(socket)) > MAX_UNIX_PATH:
+                raise wrong(value, f"a path of at most {MAX_UNIX_PATH} octets", f"{socket} is too long for a socket")
+            return UnixAddress(socket)
+        split = host_port(value)
+        if split is None:
+            raise wrong(value, LISTEN)
+        host, port = split
+        if host.lower() == "localhost":
+            return InetAddress("localhost", port)
+        try:
+            return InetAddress(str(ipaddress.ip_address(host)), port)
+        except ValueError:
+            raise wrong(value, LISTEN) from None
+
+    return parse
+
+
+def nameserver(value: Any) -> Nameserver:
+    """ "127.0.0.1", "127.0.0.1:5353", "::1" or "[::1]:5353"."""
+    expected = 'an IP address, with a port or without, such as "127.0.0.1:5353"'
+    if not isinstance(value, str):
+        raise wrong(value, expected)
+    split = host_port(value)
+    host, port = split if split is not None else (value, 53)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise wrong(value, expected) from None
+    if port == 0:
+        raise wrong(value, expected)
+    return Nameserver(address, port)
+
+
+def mx_record(value: Any) -> MxRecord:
+    """ "10 a.partner.test", or "0 ." for a null MX."""
+    expected = 'a preference and a host, such as "10 mx.partner.test"; "0 ." is a null MX'
+    found = re.fullmatch(r"([0-9]{1,5}) +(\S+)", value, re.ASCII) if isinstance(value, str) else None
+    if found is None or int(found[1]) > MAX_PORT:
+        raise wrong(value, expected)
+    if found[2] == ".":
+        return MxRecord(int(found[1]), ".")
+    try:
+        # An address where a name belongs does occur: what trimta makes of it is to be tried out, too.
+        return MxRecord(int(found[1]), parse_domain(found[2].removesuffix(".")))
+    except AddressError as error:
+        raise wrong(value, expected, error) from None
+
+
+_REPLY: Final = re.compile(r"([245][0-5][0-9])(?: +([245]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: +(\S.*))?", re.ASCII)
+
+
+def fault_reply(value: Any) -> FaultReply:
+    """A reply code, an enhanced status code or none, a text or none."""
+    expected = 'a reply such as "451 4.3.0 try again later"'
+    text = string(expected)(value)
+    found = _REPLY.fullmatch(text)
+    if found is None:
+        raise wrong(value, expected)
+    code, status, words = found.groups()
+    if status is not None and status[0] != code[0]:
+        raise wrong(value, expected, f"{code} and {status} are of different classes")
+    try:
+        return FaultReply(int(code), None if status is None else EnhancedStatus.parse(status), words or "")
+    except ValueError as error:
+        raise wrong(value, expected, error) from None
+
+
+# Files.
+
+
+def path(base: Path) -> Parser[Path]:
+    """A path, made absolute by `base`."""
+
+    def parse(value: Any) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise wrong(value, "a path")
+        if value.startswith("~"):
+            raise wrong(value, 'a path without "~", which is not expanded here')
+        return base / value
+
+    return parse
+
+
+def readable_file(base: Path) -> Parser[Path]:
+    """A path to a file that is there and can be read."""
+    inner = path(base)
+
+    def parse(value: Any) -> Path:
+        file = inner(value)
+        check_readable(value, file)
+        return file
+
+    return parse
+
+
+def check_readable(value: object, file: Path) -> None:
+    """Raise a Mistake about `value` unless `file` is a file that can be read."""
+    expected = "a file that is there and can be read"
+    try:
+        if file.exists() and not file.is_file():  # a FIFO would be waited for
+            raise wrong(value, expected, f"{file}: not a file")
+        with file.open("rb") as opened:
+            opened.read(0)
+    except OSError as error:
+        raise wrong(value, expected, f"{file}: {error.strerror}") from None
+
+
+PLACEHOLDERS: Final = ("{user}", "{domain}", "{detail}")
+_BRACES: Final = re.compile(r"\{[^{}]*\}|[{}]")
+
+
+def maildir_template(base: Path) -> Parser[str]:
+    """A path in which {user} (needed), {domain} and {detail} may stand; absolute."""
+    expected = 'a path with {user} in it, and at most {domain} and {detail} besides, such as "maildir/{user}"'
+    inner = path(base)
+
+    def parse(value: Any) -> str:
+        if not isinstance(value, str):
+            raise wrong(value, expected)
+        unknown = [brace for brace in _BRACES.findall(value) if brace not in PLACEHOLDERS]
+        if unknown:
+            raise wrong(value, expected, f"{unknown[0]} is not known")
+        if "{user}" not in value:
+            raise wrong(value, expected, "all users would share it")
+        return str(inner(value))
+
+    return parse
+
+
+# Secrets: what was found is never shown.
+
+
+def password(value: Any) -> str:
+    """A password in clear, or the PHC string of one."""
+    problem = check_secret(value) if isinstance(value, str) else "is no text"
+    if problem is not None:
+        expected = 'expected a password, or a hash "$argon2id$…" or "$scrypt$…"'
+        raise BadValueError(Mistake(f"found a secret that {problem}", expected))
+    return str(value)

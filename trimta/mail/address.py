@@ -1,0 +1,408 @@
+"""Addresses: the Mailbox and Path grammar of RFC 5321 4.1.2, with UTF-8 (RFC 6531 3.3) and underscores in domains.
+
+A text either is a mailbox or raises AddressError with what is wrong; nothing is mended.  A percent hack, a bang path or
+a quoted "@" is an ordinary local part of the one domain behind the last "@", so none of them names another destination.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Final, Self, TypeAlias
+
+import idna
+
+MAX_PATH: Final = 256  # octets with "<", ">" and a source route: RFC 5321 4.5.3.1.3
+MAX_DOMAIN: Final = 255  # octets: RFC 5321 4.5.3.1.2
+MAX_LABEL: Final = 63  # octets of the A-label: RFC 1035 2.3.4, RFC 5890 2.3.2.1
+POSTMASTER: Final = "postmaster"  # the one forward-path without a domain, in any case: RFC 5321 4.1.1.3
+
+# UTF8-non-ascii of RFC 6531 3.3 without the C1 controls, and without what undecodable octets become (surrogates).
+_BEYOND_ASCII: Final = r"\u00a0-\ud7ff\ue000-\U0010ffff"
+_ATEXT: Final = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~" + _BEYOND_ASCII
+_DOT_STRING: Final = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+_QUOTED_STRING: Final = re.compile(rf'"(?:[ !#-\[\]-~{_BEYOND_ASCII}]|\\[ -~])*+"')
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
+_NEEDS_ESCAPE: Final = re.compile(r'(["\\])')
+_LOCAL_CONTENT: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
+_DOMAIN_TOKEN: Final = re.compile(rf"[A-Za-z0-9._\-{_BEYOND_ASCII}]*")
+_LITERAL_TOKEN: Final = re.compile(r"\[[!-Z^-~]*\]")  # dcontent, RFC 5321 4.1.3
+_SNUM: Final = re.compile(r"[0-9]{1,3}")
+_IPV6_TAG: Final = "ipv6:"
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class AddressError(ValueError):
+    """Not an address.  The message says what is wrong, in printable ASCII, fit for the text of a 501 reply."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mailbox:
+    """`Mailbox("a b", "dev.test")` is written `"a b"@dev.test`.
+
+    Only valid ones can be built (AddressError else).  Two are equal if their local parts are the same, case included
+    (RFC 5321 2.4), and their domains are the same in DNS.
+    """
+
+    local_part: str
+    """The content: unquoted, unescaped, in the case and Unicode form that was given."""
+
+    domain: str
+    """As given; an address literal keeps its brackets.  Empty for the bare `<postmaster>` only."""
+
+    domain_key: str = field(init=False, repr=False)
+    """The domain for comparing and for DNS: lower case, A-labels; a literal in its shortest form, "[ipv6:::1]"."""
+
+    def __post_init__(self) -> None:
+        if _LOCAL_CONTENT.fullmatch(self.local_part) is None:
+            position = _end(_LOCAL_CONTENT, self.local_part, 0)
+            raise AddressError(f"{_show(self.local_part, position)} is not allowed in a local part")
+        if self.domain:
+            key = _domain_key(self.domain)
+        elif self.local_part.lower() == POSTMASTER:
+            key = ""
+        else:
+            raise AddressError("an address needs a domain: local-part@domain")
+        object.__setattr__(self, "domain_key", key)
+        local = len(quote(self.local_part).encode())
+        if local + len("<@>") + max(len(self.domain.encode()), len(key)) > MAX_PATH:
+            raise AddressError(f"the address is too long: a path has at most {MAX_PATH} octets")
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the domain is an address literal (RFC 5321 4.1.3)."""
+        return self.domain.startswith("[")
+
+    @property
+    def literal_address(self) -> IPAddress | None:
+        """The address of an address literal; None for a domain."""
+        return _literal_address(self.domain) if self.is_literal else None
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether it can go to a host without SMTPUTF8: a domain always can, as A-labels; a local part has no other
+        form (RFC 6531 3.2).
+        """
+        return self.local_part.isascii()
+
+    def wire(self, *, smtputf8: bool) -> str:
+        """What goes between "<" and ">".  With `smtputf8` as it was given, else with A-labels; ValueError for a local
+        part that needs SMTPUTF8 where there is none.
+        """
+        if smtputf8 or (self.is_ascii and self.domain.isascii()):
+            return str(self)
+        if not self.is_ascii:
+            raise ValueError(f"{self} needs SMTPUTF8")
+        return f"{quote(self.local_part)}@{self.domain_key}"
+
+    def with_local_part(self, local_part: str) -> Self:
+        """The same domain, another local part (content, not quoted)."""
+        return type(self)(local_part, self.domain)
+
+    def __str__(self) -> str:
+        """The addr-spec; the local part is quoted only if it must be (RFC 5321 4.1.2)."""
+        if not self.domain:
+            return self.local_part
+        return f"{quote(self.local_part)}@{self.domain}"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mailbox):
+            return NotImplemented
+        return self.local_part == other.local_part and self.domain_key == other.domain_key
+
+    def __hash__(self) -> int:
+        return hash((self.local_part, self.domain_key))
+
+
+def quote(local_part: str) -> str:
+    """A local part's content as Dot-string if it is one, else as Quoted-string."""
+    if _DOT_STRING.fullmatch(local_part):
+        return local_part
+    return '"' + _NEEDS_ESCAPE.sub(r"\\\1", local_part) + '"'
+
+
+def fold_local_part(local_part: str) -> str:
+    """A local part in lower case, for looking it up without case.
+
+    A capital whose small letter belongs to another capital stays as it is: KELVIN SIGN does not become "k", so no
+    spelling beyond ASCII reaches the mailbox of an ASCII name.  Nor does it get longer: the folded address is one too.
+    """
+    return local_part.lower() if local_part.isascii() else "".join(map(_fold_letter, local_part))
+
+
+def _fold_letter(letter: str) -> str:
+    small = letter.lower()
+    return small if small.upper() == letter and len(small.encode()) <= len(letter.encode()) else letter
+
+
+def parse_reverse_path(text: str) -> tuple[Mailbox | None, str]:
+    """Read what follows "MAIL FROM:", spaces before "<" tolerated.  Returns the mailbox, None for `<>`, and the rest of
+    the line, which is empty or begins with a space.  `text` is UTF-8 decoded with surrogateescape.
+    """
+    start = _path_start(text)
+    if text.startswith("<>", start):
+        return None, _rest(text, start + 2)
+    mailbox, end = _path(text, start)
+    if not mailbox.domain:
+        raise AddressError("a sender needs a domain: local-part@domain")
+    return mailbox, _rest(text, end)
+
+
+def parse_forward_path(text: str) -> tuple[Mailbox, str]:
+    """Read what follows "RCPT TO:", spaces before "<" tolerated, `<postmaster>` included.  Returns the mailbox and the
+    rest of the line, which is empty or begins with a space.  `text` is UTF-8 decoded with surrogateescape.
+    """
+    start = _path_start(text)
+    mailbox, end = _path(text, start)
+    return mailbox, _rest(text, end)
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """Read a whole text as one address, with or without "<" and ">": of a configuration, an argument, VRFY."""
+    if text.startswith("<"):
+        mailbox, rest = parse_forward_path(text)
+        if rest:
+            raise AddressError("nothing may follow the '>' of an address")
+        return mailbox
+    mailbox, end = _mailbox(text, 0)
+    if end != len(text):
+        raise _unexpected(text, end)
+    _check_path_length(text, extra=len("<>"))
+    return mailbox
+
+
+def parse_local_part(text: str) -> str:
+    """Read a whole text as a Local-part, quoted or not; returns its content."""
+    pattern = _QUOTED_STRING if text.startswith('"') else _DOT_STRING
+    end = _end(pattern, text, 0)
+    if end == 0 or end != len(text):
+        raise _bad_local_part(text, end)
+    return _content(text)
+
+
+def parse_domain(text: str) -> str:
+    """Read a whole text as a domain or an address literal; returns its domain_key."""
+    if not text:
+        raise AddressError("the domain is empty")
+    return _domain_key(text)
+
+
+# Reading.  Every function takes the text and a position, and returns what it read and the position behind it.
+
+
+def _path_start(text: str) -> int:
+    start = len(text) - len(text.lstrip(" "))
+    if not text.startswith("<", start):
+        raise AddressError("an address is written between '<' and '>'")
+    return start
+
+
+def _rest(text: str, end: int) -> str:
+    if end < len(text) and text[end] != " ":
+        raise AddressError(f"a space is expected after '>', not {_show(text, end)}")
+    return text[end:]
+
+
+def _path(text: str, start: int) -> tuple[Mailbox, int]:
+    """Path = "<" [ A-d-l ":" ] Mailbox ">", from its "<" on."""
+    position = start + 1
+    if text.startswith(">", position):
+        raise AddressError("the address is empty")
+    routed = text.startswith("@", position)
+    if routed:
+        position = _source_route(text, position)
+    mailbox, end = _mailbox(text, position)
+    if end == len(text):
+        raise AddressError("the '>' after the address is missing")
+    if text[end] != ">":
+        raise _unexpected(text, end)
+    if routed and not mailbox.domain:
+        raise AddressError("an address behind a source route needs a domain")
+    _check_path_length(text[start : end + 1])
+    return mailbox, end + 1
+
+
+def _source_route(text: str, position: int) -> int:
+    """A-d-l ":", read and ignored (RFC 5321 4.1.1.3, appendix C)."""
+    while True:
+        if not text.startswith("@", position):
+            raise AddressError("a source route is written @one.test,@two.test:local-part@domain")
+        end = _end(_DOMAIN_TOKEN, text, position + 1)
+        parse_domain(text[position + 1 : end])
+        position = end + 1
+        if text.startswith(":", end):
+            return position
+        if not text.startswith(",", end):
+            raise AddressError("the ':' after a source route is missing")
+
+
+def _mailbox(text: str, start: int) -> tuple[Mailbox, int]:
+    at = _end(_QUOTED_STRING if text.startswith('"', start) else _DOT_STRING, text, start)
+    if at == start:
+        raise _bad_local_part(text, start)
+    given = text[start:at]
+    if not text.startswith("@", at):
+        if given.lower() == POSTMASTER and text[at : at + 1] in ("", ">"):
+            return Mailbox(given, ""), at
+        if at == len(text) or text[at] == ">":
+            raise AddressError("an address needs a domain: local-part@domain")
+        raise _bad_local_part(text, at)
+    end = _end(_LITERAL_TOKEN, text, at + 1)
+    if end == at + 1:
+        if text.startswith("[", end):
+            raise AddressError("an address literal is written [192.0.2.1] or [IPv6:2001:db8::1]")
+        end = _end(_DOMAIN_TOKEN, text, end)
+    domain = text[at + 1 : end]
+    if not domain:
+        if end == len(text) or text[end] == ">":
+            raise AddressError("the domain is empty")
+        raise _unexpected(text, end)
+    _check_path_length(text[start:end], extra=len("<>"))
+    return Mailbox(_content(given), domain), end
+
+
+def _content(local_part: str) -> str:
+    return _QUOTED_PAIR.sub(r"\1", local_part[1:-1]) if local_part.startswith('"') else local_part
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """Where a match of the pattern at the position ends; the position itself where there is none."""
+    found = pattern.match(text, position)
+    return position if found is None else found.end()
+
+
+# Domains.
+
+
+def _domain_key(domain: str) -> str:
+    # Before anything that costs more than reading once, and before a cache entry.
+    if len(domain) > MAX_DOMAIN or len(domain.encode(errors="surrogatepass")) > MAX_DOMAIN:
+        raise AddressError(f"the domain is too long: at most {MAX_DOMAIN} octets")
+    return _short_domain_key(domain)
+
+
+@functools.lru_cache(maxsize=4096)  # a server sees the same few domains again and again
+def _short_domain_key(domain: str) -> str:
+    if domain.startswith("["):
+        address = _literal_address(domain)
+        return f"[{_IPV6_TAG}{address}]" if address.version == 6 else f"[{address}]"
+    position = _end(_DOMAIN_TOKEN, domain, 0)
+    if position != len(domain):
+        raise _unexpected(domain, position)
+    if domain.endswith(".") and domain != ".":
+        raise AddressError("a domain does not end with a dot")
+    key = ".".join(_label_key(label) for label in domain.split("."))
+    if len(key) > MAX_DOMAIN:
+        raise AddressError(f"the domain is too long: at most {MAX_DOMAIN} octets as A-labels")
+    return key
+
+
+def _label_key(label: str) -> str:
+    """sub-domain = Let-dig [Ldh-str], or a U-label: lower case, as A-label."""
+    if not label:
+        raise AddressError("a label of the domain is empty")
+    if label[0] == "-" or label[-1] == "-":
+        raise AddressError("a label of a domain neither begins nor ends with a hyphen")
+    if not label.isascii():
+        return _a_label(label)
+    if len(label) > MAX_LABEL:
+        raise AddressError(f"a label of the domain is too long: at most {MAX_LABEL} octets")
+    return label.lower()
+
+
+def _a_label(label: str) -> str:
+    """The A-label of a U-label (RFC 5891 4, mapped by UTS 46 first).  Characters that are mapped to a dot are no
+    dots here: RFC 5321's only separator is ".".
+    """
+    try:
+        return idna.alabel(idna.uts46_remap(label, std3_rules=True)).decode("ascii")
+    except (idna.IDNAError, UnicodeError) as error:
+        if "too long" in str(error):
+            raise AddressError(f"a label of the domain is too long: at most {MAX_LABEL} octets as A-label") from error
+        raise AddressError(f"{_shorten(label)} is not a label of an internationalized domain (RFC 5891)") from error
+
+
+def _literal_address(domain: str) -> IPAddress:
+    """IPv4-address-literal or IPv6-address-literal (RFC 5321 4.1.3).  Leading zeros are decimal, as Snum says."""
+    if len(domain) < 2 or domain[-1] != "]":
+        raise AddressError("the ']' of an address literal is missing")
+    content = domain[1:-1]
+    if content[: len(_IPV6_TAG)].lower() == _IPV6_TAG:
+        return _ipv6(content[len(_IPV6_TAG) :])
+    if ":" in content:
+        raise AddressError("an address literal with ':' is written [IPv6:2001:db8::1]; no other tag is known")
+    return ipaddress.IPv4Address(_ipv4(content))
+
+
+def _ipv4(text: str) -> str:
+    """Snum 3("." Snum), without leading zeros in the result."""
+    parts = text.split(".")
+    if len(parts) != 4 or not all(_SNUM.fullmatch(part) and int(part) <= 255 for part in parts):
+        raise AddressError("an IPv4 address literal is written [192.0.2.1]")
+    return ".".join(str(int(part)) for part in parts)
+
+
+def _ipv6(text: str) -> ipaddress.IPv6Address:
+    """IPv6-full, IPv6-comp, IPv6v4-full or IPv6v4-comp: no zone, and "::" stands for two groups or more, which
+    ipaddress sees otherwise.
+    """
+    bad = AddressError("an IPv6 address literal is written [IPv6:2001:db8::1]")
+    front, _, last = text.rpartition(":")
+    head, double_colon, tail = text.partition("::")
+    groups = [*(head.split(":") if head else ()), *(tail.split(":") if tail else ())]
+    used = len(groups) + ("." in last)  # an IPv4 address is two
+    if "%" in text or (used > 6 if double_colon else used != 8):
+        raise bad
+    try:
+        return ipaddress.IPv6Address(f"{front}:{_ipv4(last) if '.' in last else last}")
+    except ipaddress.AddressValueError:
+        raise bad from None
+
+
+# What is wrong.
+
+
+def _check_path_length(text: str, *, extra: int = 0) -> None:
+    if len(text) + extra > MAX_PATH or len(text.encode(errors="surrogatepass")) + extra > MAX_PATH:
+        raise AddressError(f"the address is too long: a path has at most {MAX_PATH} octets")
+
+
+def _bad_local_part(text: str, position: int) -> AddressError:
+    """Why no Local-part is read at, or goes on after, the position."""
+    if position == len(text) or text[position] == ">":
+        return AddressError("the address is empty")
+    match text[position]:
+        case '"' if position and text[position - 1] not in "<:":
+            return AddressError("a local part is quoted as a whole or not at all")
+        case '"':
+            return AddressError("the quoted local part is not closed, or has a character that may not be quoted")
+        case ".":
+            return AddressError("a local part has no dot at its ends nor two in a row, unless it is quoted")
+        case "@":
+            return AddressError("the local part is empty")
+        case _:
+            return AddressError(f"{_show(text, position)} is not allowed in a local part that is not quoted")
+
+
+def _unexpected(text: str, position: int) -> AddressError:
+    if text[position] == "@":
+        return AddressError("a second '@': one in a local part is quoted")
+    return AddressError(f"{_show(text, position)} is not allowed in a domain")
+
+
+def _show(text: str, position: int) -> str:
+    """A character for an error's message, in printable ASCII."""
+    character = text[position]
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape
+        return f"octet 0x{number - 0xDC00:02X}, which is not UTF-8,"
+    if character == " ":
+        return "a space"
+    return f"'{character}'" if character.isascii() and character.isprintable() else f"U+{number:04X}"
+
+
+def _shorten(text: str) -> str:
+    return ascii(text if len(text) <= 20 else text[:19] + "…")

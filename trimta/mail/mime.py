@@ -1,0 +1,535 @@
+"""What a relay hop without 8BITMIME or BINARYMIME forces: content is looked at, and re-encoded part by part
+(RFC 2045, 2046, 1428, 3030 3, 6152 3).
+
+`needs` says what content asks of a host, `Needs.fits` whether a host can take it, `downgrade` makes content that it
+can take.  Content has one of two forms: a text message has LF line ends and no CR; a message of BODY=BINARYMIME is raw
+(`binary=True`): its lines end in CRLF, and a bare CR or LF in it is data.
+
+What `downgrade` promises:
+
+- A leaf part that does not fit gets quoted-printable or base64, whichever is shorter, and decodes to what it was.  A
+  line end of a text message is a line break, CRLF for who decodes it.  A part of a raw message with a bare CR, a bare
+  LF or a NUL gets base64 of its exact octets.
+- Nothing else changes but Content-Transfer-Encoding fields (and MIME-Version, Content-Type where there was no MIME):
+  every other field, preamble, boundary line and epilogue stays octet for octet.
+- The result is always in text form: LF line ends, also where the input was raw, since it then travels as text.
+- Signed and encrypted parts, and all within them, are never touched; nor are parts that are encoded already.
+- Where 8-bit octets (or, in a raw message, NUL, bare CR or bare LF) are in a place that may not be touched, in a
+  header, a signed part, a preamble, or in MIME that readers could split in more than one way: CannotDowngrade.
+- A line over 998 octets (RFC 5321 4.5.3.1.6) and a NUL in a text message are mended the same way in leaf parts.  In a
+  place that may not be touched they stay as they are: most hosts take them, and refusing would lose the mail for sure.
+- A DKIM-Signature does not forbid re-encoding, though it no longer verifies: the choice of Postfix.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+MAX_LINE: Final = 998  # octets without the line end: RFC 5321 4.5.3.1.6, RFC 5322 2.1.1
+MAX_DEPTH: Final = 24  # of nesting; each level is scanned again, and no honest message comes near
+MAX_PARTS: Final = 10_000
+
+_CHUNK: Final = 1 << 16
+_NAME: Final = re.compile(rb"([!-9;-~]+):")
+_TOKEN: Final = rb"[^\x00-\x20\x7f-\xff()<>@,;:\\\"/\[\]?=]+"
+_MEDIA_TYPE: Final = re.compile(rb"(" + _TOKEN + rb")[ \t]*/[ \t]*(" + _TOKEN + rb")[ \t]*")
+_PARAMETER: Final = re.compile(
+    rb';[ \t]*(?:(?P<name>[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]+)[ \t]*=[ \t]*'
+    rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\x00-\x20\x7f;"(),]+))[ \t]*)?',
+    re.DOTALL,
+)
+_BARE_CR: Final = re.compile(rb"\r(?!\n)")
+_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+
+_IDENTITY: Final = frozenset({b"7bit", b"8bit", b"binary"})
+_ENCODED: Final = frozenset({b"quoted-printable", b"base64"})
+
+_OPAQUE: Final = frozenset(
+    {
+        b"multipart/signed",
+        b"multipart/encrypted",
+        b"application/pgp-encrypted",
+        b"application/pgp-signature",
+        b"application/pkcs7-mime",
+        b"application/pkcs7-signature",
+        b"application/x-pkcs7-mime",
+        b"application/x-pkcs7-signature",
+    }
+)
+"""Rewriting these, or anything in them, may break what they are for (RFC 1847 2.1, RFC 8551 3.1.2)."""
+
+_MESSAGE: Final = frozenset({b"message/rfc822", b"message/news"})
+"""Only 7bit, 8bit and binary are allowed (RFC 2046 5.2.1), so what is inside gets encoded instead."""
+
+_GLOBAL: Final = b"message/global"
+"""message/global and its relatives may be encoded as a whole (RFC 6532 3.7, RFC 6533 4)."""
+
+
+class CannotDowngrade(ValueError):  # noqa: N818
+    """The content cannot be made to fit without changing what it says (5.6.3); the message says why."""
+
+
+class _Ambiguous(CannotDowngrade):
+    """Where parts begin and end depends on the reader, in more than the entity at hand."""
+
+
+# -- what content asks for ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What is in a content that not every host can take."""
+
+    eight_bit_header: bool = False
+    """In the message's own header; headers of parts count as body."""
+    eight_bit_body: bool = False
+    nul: bool = False
+    bare_cr: bool = False
+    bare_lf: bool = False
+    """Of a raw message only: in a text message every LF is a line end."""
+    longest_line: int = 0
+    """Octets, without the line end."""
+
+    @property
+    def eight_bit(self) -> bool:
+        """The host must offer 8BITMIME."""
+        return self.eight_bit_header or self.eight_bit_body
+
+    @property
+    def binary(self) -> bool:
+        """The host must offer BINARYMIME: neither 7BIT nor 8BITMIME allow such octets (RFC 2045 2.7, 2.8)."""
+        return self.nul or self.bare_cr or self.bare_lf
+
+    @property
+    def long_line(self) -> bool:
+        """A line is longer than any host must take."""
+        return self.longest_line > MAX_LINE
+
+    def fits(self, *, eight_bit_ok: bool, binary_ok: bool = False) -> bool:
+        """Whether a host with 8BITMIME (`eight_bit_ok`) or BINARYMIME (`binary_ok`) takes the content as it is.
+        A text message goes to a host as text, so its long lines count unless it is sent as BINARYMIME.
+        """
+        if self.eight_bit and not (eight_bit_ok or binary_ok):
+            return False
+        return binary_ok or not (self.binary or self.long_line)
+
+
+def needs(content: bytes | Iterable[bytes], *, binary: bool = False) -> Needs:
+    """One pass over a content, whole or in chunks of any size; memory is that of a chunk."""
+    chunks: Iterable[bytes] = _pieces(content) if isinstance(content, bytes | bytearray) else content
+    line_end = b"\r\n" if binary else b"\n"
+    blank = line_end * 2
+    tail = line_end  # so that a content that begins with its blank line has an empty header
+    in_header = True
+    eight_bit_header = eight_bit_body = nul = False
+    crs = lfs = crlfs = 0
+    longest = current = 0
+    last = b""
+    for chunk in chunks:
+        if not chunk:
+            continue
+        ascii_chunk = chunk.isascii()
+        if in_header:
+            joined = tail + chunk
+            found = joined.find(blank)
+            if found < 0:
+                eight_bit_header = eight_bit_header or not ascii_chunk
+                tail = joined[-(len(blank) - 1) :]
+            else:
+                in_header = False
+                if not ascii_chunk:
+                    eight_bit_header = eight_bit_header or not joined[:found].isascii()
+                    eight_bit_body = not joined[found:].isascii()
+        elif not ascii_chunk:
+            eight_bit_body = True
+        nul = nul or b"\0" in chunk
+        if b"\r" in chunk or last == b"\r":
+            crs += chunk.count(b"\r")
+            crlfs += chunk.count(b"\r\n") + (last == b"\r" and chunk[:1] == b"\n")
+        lfs += chunk.count(b"\n")
+        lengths = _line_lengths(chunk, last, raw=binary)
+        current += next(lengths)
+        for length in lengths:
+            longest = max(longest, current)
+            current = length
+        last = chunk[-1:]
+    if binary and last == b"\r":
+        current += 1
+    return Needs(
+        eight_bit_header=eight_bit_header,
+        eight_bit_body=eight_bit_body,
+        nul=nul,
+        bare_cr=crs > (crlfs if binary else 0),
+        bare_lf=binary and lfs > crlfs,
+        longest_line=max(longest, current),
+    )
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    for start in range(0, len(content), _CHUNK):
+        yield bytes(content[start : start + _CHUNK])
+
+
+def _line_lengths(chunk: bytes, last: bytes, *, raw: bool) -> Iterator[int]:
+    """What the chunk adds to the line that it begins in, then the length of each line that begins in it.
+
+    In a raw message a line ends at CRLF only, and a CR at the end of a chunk counts once it turns out to be bare.
+    """
+    if not raw:
+        yield from map(len, chunk.split(b"\n"))
+        return
+    if last == b"\r":
+        if chunk[:1] == b"\n":
+            yield 0
+            chunk = chunk[1:]
+        else:
+            chunk = b"\r" + chunk
+    if chunk.endswith(b"\r"):
+        chunk = chunk[:-1]
+    yield from map(len, chunk.split(b"\r\n"))
+
+
+# -- making it fit -----------------------------------------------------------------------------------------------
+
+
+def downgrade(content: bytes, *, binary: bool = False, eight_bit_ok: bool = False) -> bytes:
+    """The same message for a host without BINARYMIME (`eight_bit_ok`), or without 8BITMIME too: then all of the result
+    is below octet 128.
+
+    `binary` says that the content is raw (see above).  The result is in text form.  Raises CannotDowngrade.
+    """
+    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=eight_bit_ok)
+    result = b"".join(rewriter.entity(0, len(content), depth=0, default=b"text/plain", boundaries=(), message=True))
+    if not eight_bit_ok and not result.isascii():  # what is promised is checked, whatever was thought above
+        raise CannotDowngrade("8-bit octets outside of what may be encoded")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: bytes  # lower case
+    start: int
+    end: int  # after its line end
+    value: bytes  # unfolded, stripped
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    fields: tuple[_Field, ...]
+    end: int  # where the blank line begins, or the entity ends
+    body: int  # after the blank line
+
+    def only(self, name: bytes) -> _Field | None:
+        """The field of that name; two are ambiguous, and readers differ in which one they take."""
+        found = [field for field in self.fields if field.name == name]
+        if len(found) > 1:
+            raise CannotDowngrade(f"more than one {name.decode('ascii').title()} field in one header")
+        return found[0] if found else None
+
+
+class _Rewriter:
+    def __init__(self, content: bytes, *, raw: bool, eight_bit_ok: bool) -> None:
+        self.content = content
+        self.raw = raw
+        self.line_end = b"\r\n" if raw else b"\n"
+        self.eight_bit_ok = eight_bit_ok
+        self.parts = 0
+
+    # What a span holds.
+
+    def forbidden(self, start: int, end: int) -> str | None:
+        """What of the span the host cannot take in any way, in words."""
+        if not self.eight_bit_ok and not self.content[start:end].isascii():
+            return "8-bit octets"
+        if self.raw and self.exact(start, end):
+            return "a NUL, a bare CR or a bare LF"
+        return None
+
+    def exact(self, start: int, end: int) -> bool:
+        """Whether the octets are more than text: lines alone would not keep them."""
+        content = self.content
+        if content.find(b"\0", start, end) >= 0:
+            return True
+        if not self.raw:
+            return content.find(b"\r", start, end) >= 0
+        return _BARE_CR.search(content, start, end) is not None or _BARE_LF.search(content, start, end) is not None
+
+    def long_line(self, start: int, end: int) -> bool:
+        """Whether a line of the span is over MAX_LINE; jumps from line end to line end, a thousand octets a step."""
+        size = len(self.line_end)
+        while end - start > MAX_LINE:
+            found = self.content.rfind(self.line_end, start, min(start + MAX_LINE + size, end))
+            if found < 0:
+                return True
+            start = found + size
+        return False
+
+    def text(self, start: int, end: int) -> bytes:
+        """The span in text form."""
+        span = self.content[start:end]
+        return span.replace(b"\r\n", b"\n") if self.raw else span
+
+    # Entities (RFC 2045 2.4): a message, or a part of one.
+
+    def entity(
+        self, start: int, end: int, *, depth: int, default: bytes, boundaries: tuple[bytes, ...], message: bool
+    ) -> list[bytes]:
+        """The entity in [start, end), rewritten; whatever could not be understood is kept if it fits as it is."""
+        try:
+            self.parts += 1
+            if depth > MAX_DEPTH or self.parts > MAX_PARTS:
+                raise CannotDowngrade("too many parts, or nested too deep")
+            return self._entity(start, end, depth, default, boundaries, message)
+        except _Ambiguous:
+            if self.forbidden(0, len(self.content)) is not None:
+                raise
+        except CannotDowngrade:
+            if self.forbidden(start, end) is not None:
+                raise
+        return [self.text(start, end)]
+
+    def _entity(
+        self, start: int, end: int, depth: int, default: bytes, boundaries: tuple[bytes, ...], message: bool
+    ) -> list[bytes]:
+        header = self.header(start, end)
+        self.keep(start, header.end, "the header")
+        type_field = header.only(b"content-type")
+        encoding_field = header.only(b"content-transfer-encoding")
+        media_type, parameters = _content_type(type_field.value) if type_field else (default, {})
+        encoding = encoding_field.value.lower() if encoding_field else b"7bit"
+        body, body_end = header.body, end
+        encoded = encoding  # unless leaf() says otherwise
+
+        add = b""
+        if message and not any(field.name == b"mime-version" for field in header.fields):
+            add = b"MIME-Version: 1.0\n"
+            if type_field is None:
+                add += b"Content-Type: text/plain; charset=" + self.charset(body, body_end) + b"\n"
+
+        if media_type in _OPAQUE:
+            self.keep(body, body_end, f"a part of type {media_type.decode('ascii')}")
+            return [self.text(start, end)]
+
+        if media_type.startswith(b"multipart/"):
+            _identity_only(encoding, media_type)
+            inner = self.multipart(body, body_end, media_type, parameters, depth, boundaries)
+        elif media_type in _MESSAGE and encoding not in _ENCODED:
+            _identity_only(encoding, media_type)
+            inner = self.entity(
+                body, body_end, depth=depth + 1, default=b"text/plain", boundaries=boundaries, message=True
+            )
+        elif media_type.startswith(b"message/") and not media_type.startswith(_GLOBAL) and encoding not in _ENCODED:
+            _identity_only(encoding, media_type)  # of message/delivery-status, partial, external-body …
+            self.keep(body, body_end, f"a part of type {media_type.decode('latin-1')}")
+            inner = [self.text(body, body_end)]
+        elif encoding in _IDENTITY:
+            inner, encoded = self.leaf(body, body_end, encoding)
+        else:
+            self.keep(body, body_end, f"a part encoded as {encoding.decode('latin-1')[:40] or 'nothing'}")
+            return [self.text(start, end)]
+
+        label = self.label(encoded, body, body_end)
+        if label == encoding and (not add or b"".join(inner) == self.text(body, body_end)):
+            return [self.text(start, body), *inner]
+        return [*self.rewritten_header(header, start, encoding_field, label, add), *inner]
+
+    def label(self, encoding: bytes, start: int, end: int) -> bytes:
+        """The Content-Transfer-Encoding that the host may see in place of `encoding`."""
+        if encoding == b"binary" or (encoding == b"8bit" and not self.eight_bit_ok):
+            return b"8bit" if self.eight_bit_ok and not self.content[start:end].isascii() else b"7bit"
+        return encoding
+
+    def keep(self, start: int, end: int, where: str) -> None:
+        """The span must stay as it is: CannotDowngrade if the host can't take it so."""
+        what = self.forbidden(start, end)
+        if what is not None:
+            raise CannotDowngrade(f"{what} in {where}, which may not be rewritten")
+
+    def charset(self, start: int, end: int) -> bytes:
+        """What to call text that says nothing of itself (RFC 1428)."""
+        body = self.content[start:end]
+        if body.isascii():
+            return b"us-ascii"
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError:
+            return b"unknown-8bit"
+        return b"utf-8"
+
+    # The header.
+
+    def header(self, start: int, end: int) -> _Header:
+        """Splits an entity into fields and body.  Raises CannotDowngrade where a line is no field: readers differ in
+        whether the header ends there.
+        """
+        content, line_end = self.content, self.line_end
+        spans: list[tuple[bytes, int, int, int]] = []
+        position = start
+        while position < end:
+            if content.startswith(line_end, position, end):
+                return _Header(self.fields(spans), position, position + len(line_end))
+            found = content.find(line_end, position, end)
+            after = end if found < 0 else found + len(line_end)
+            if content[position] in b" \t":
+                if not spans:
+                    raise CannotDowngrade("a header begins with a continuation line")
+                name, first, value, _ = spans[-1]
+                spans[-1] = (name, first, value, after)
+            else:
+                match = _NAME.match(content, position, after)
+                if match is None:
+                    raise CannotDowngrade("a header holds a line that is no field")
+                spans.append((match[1].lower(), position, match.end(), after))
+            position = after
+        return _Header(self.fields(spans), end, end)
+
+    def fields(self, spans: list[tuple[bytes, int, int, int]]) -> tuple[_Field, ...]:
+        """Values are read only where they matter."""
+        return tuple(
+            _Field(
+                name,
+                first,
+                after,
+                self.content[value:after].replace(self.line_end, b"").strip() if name.startswith(b"content-") else b"",
+            )
+            for name, first, value, after in spans
+        )
+
+    def rewritten_header(
+        self, header: _Header, start: int, encoding_field: _Field | None, label: bytes, add: bytes
+    ) -> list[bytes]:
+        """The header with its blank line; `label` replaces the Content-Transfer-Encoding, `add` goes to its end."""
+        field = b"Content-Transfer-Encoding: " + label + b"\n"
+        if encoding_field is None:
+            if label != b"7bit":
+                add += field
+            top = self.text(start, header.end)
+        else:
+            if not self.content.startswith(self.line_end, encoding_field.end - len(self.line_end)):
+                field = field[:-1]  # the entity ends in the middle of its header
+            top = self.text(start, encoding_field.start) + field + self.text(encoding_field.end, header.end)
+        if add and top and not top.endswith(b"\n"):
+            top += b"\n"
+        return [top, add, self.text(header.end, header.body)]
+
+    # Bodies.
+
+    def leaf(self, start: int, end: int, encoding: bytes) -> tuple[list[bytes], bytes]:
+        """The body of a part that is not a composite, and how it is now encoded."""
+        exact = self.exact(start, end)
+        if not exact and self.forbidden(start, end) is None and not self.long_line(start, end):
+            return [self.text(start, end)], encoding
+        final = b"\n" if self.content.endswith(self.line_end, start, end) else b""
+        if self.raw and exact:
+            return [_base64(self.content[start:end]), final], b"base64"
+        text = self.text(start, end)
+        if b"\r" not in text:
+            quoted = binascii.b2a_qp(text, quotetabs=False, istext=True)
+            if len(quoted) <= _base64_size(len(text) + text.count(b"\n")):
+                return [quoted], b"quoted-printable"
+        return [_base64(text.replace(b"\n", b"\r\n")), final], b"base64"
+
+    def multipart(
+        self,
+        start: int,
+        end: int,
+        media_type: bytes,
+        parameters: dict[bytes, bytes],
+        depth: int,
+        boundaries: tuple[bytes, ...],
+    ) -> list[bytes]:
+        """The body of a multipart (RFC 2046 5.1.1).  Delimiters are whole lines: boundary, then only white space."""
+        boundary = parameters.get(b"boundary", b"")
+        if not boundary or boundary[-1:] in b" \t" or b"\\" in boundary:
+            raise CannotDowngrade("a multipart without a good boundary")
+        if boundary in boundaries:
+            raise _Ambiguous("a multipart with the boundary of a multipart around it")
+        default = b"message/rfc822" if media_type == b"multipart/digest" else b"text/plain"
+        pieces: list[bytes] = []
+        kept = start  # what comes from here is not written yet
+        opened: int | None = None  # where the current part begins
+        for delimiter, after, closing in self.delimiters(start, end, boundary):
+            if opened is None:
+                self.keep(kept, after, "a preamble")
+            else:
+                part_end = max(opened, delimiter - len(self.line_end))
+                pieces += self.entity(
+                    opened,
+                    part_end,
+                    depth=depth + 1,
+                    default=default,
+                    boundaries=(*boundaries, boundary),
+                    message=False,
+                )
+                kept = part_end
+            pieces.append(self.text(kept, after))
+            kept = opened = after
+            if closing:
+                self.keep(after, end, "an epilogue")
+                pieces.append(self.text(after, end))
+                return pieces
+        raise CannotDowngrade("a multipart whose end is missing")
+
+    def delimiters(self, start: int, end: int, boundary: bytes) -> Iterator[tuple[int, int, bool]]:
+        """(start of line, start of next line, is it the closing one) for each delimiter line."""
+        content, line_end = self.content, self.line_end
+        mark = line_end + b"--" + boundary
+        rest = re.compile(rb"(--)?[ \t]*(?:" + line_end + rb"|\Z)")
+        position = start - len(line_end)  # the blank line that ends the header
+        while (found := content.find(mark, max(position, 0), end)) >= 0:
+            match = rest.match(content, found + len(mark), end)
+            if match is None:
+                position = found + len(line_end)
+                continue
+            yield found + len(line_end), match.end(), match[1] is not None
+            position = match.end() - len(line_end)
+
+
+def _identity_only(encoding: bytes, media_type: bytes) -> None:
+    if encoding not in _IDENTITY:
+        raise CannotDowngrade(f"a part of type {media_type.decode('latin-1')} that is said to be encoded")
+
+
+def _content_type(value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """Media type and, of a multipart, its parameters; names in lower case.  What cannot be read is a leaf of no known
+    type, unless it might be a composite: CannotDowngrade.  So is a multipart whose parameters readers take differently:
+    with a comment, with one name twice, with a boundary in pieces (RFC 2231).
+    """
+    match = _MEDIA_TYPE.match(value)
+    parameters: dict[bytes, bytes] = {}
+    if match is not None:
+        media_type = match[1].lower() + b"/" + match[2].lower()
+        if not media_type.startswith(b"multipart/"):
+            return media_type, parameters  # of no other type is a parameter asked
+        position = match.end()
+        while position < len(value):
+            parameter = _PARAMETER.match(value, position)
+            if parameter is None:
+                break
+            position = parameter.end()
+            if parameter["name"] is None:
+                continue
+            name = parameter["name"].lower()
+            if name in parameters or name.startswith(b"boundary*"):
+                break
+            parameters[name] = parameter["token"] if parameter["quoted"] is None else parameter["quoted"]
+        else:
+            return media_type, parameters
+    elif b"multipart" not in value.lower() and b"message" not in value.lower():
+        return b"application/octet-stream", parameters
+    raise CannotDowngrade("a Content-Type that cannot be read")
+
+
+def _base64(data: bytes) -> bytes:
+    """Lines of 76 characters; no line end after the last one."""
+    return b"\n".join(binascii.b2a_base64(data[start : start + 57], newline=False) for start in range(0, len(data), 57))
+
+
+def _base64_size(octets: int) -> int:
+    return (octets + 2) // 3 * 4 + octets // 57

@@ -1,0 +1,1 @@
+"""What runs: the only floor that knows trio."""

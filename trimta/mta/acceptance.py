@@ -1,0 +1,183 @@
+"""Taking responsibility for a message: local copies in `new/`, envelopes in the queue, and only then the 250.
+
+    partition
+      -> Maildir copies written and synced in tmp/      nothing visible yet; whatever fails here is queued instead
+      -> one commit: envelopes for everything else      from here on nothing is lost
+      -> rename, sync of new/                           readable by everybody
+      -> one commit: DSNs that say so                   only if somebody asked
+
+A crash before the end leaves the client without a 250: it sends again, and what was done already is done twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from trimta.mail.envelope import BodyKind
+from trimta.mail.outcome import Deferred, Delivered, Handover
+from trimta.mail.routing import Discard, MaildirRoute
+from trimta.mail.status import EnhancedStatus
+from trimta.mta.copies import Copy, copies_of
+from trimta.policy import Local, Routed, addresses
+from trimta.store import maildir
+from trimta.store.maildir import Delivery, MaildirError, Pending
+from trimta.store.queue_values import NewEnvelope, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.mail.trace import HeaderSummary
+    from trimta.mta.site import Site
+    from trimta.store.queue_values import StoredMessage
+
+DELIVERED: Final = EnhancedStatus(2, 0, 0)
+EXPANDED: Final = EnhancedStatus(2, 1, 5)
+UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
+
+
+async def accept(
+    site: Site,
+    message: StoredMessage,
+    envelope: Envelope,
+    seen: HeaderSummary,
+    *,
+    queue_failed_copies: bool = True,
+) -> dict[Recipient, str]:
+    """Deliver what can be delivered here and queue the rest; on return all of it is durable.
+
+    `seen`: where the message has been before; a loop is left to the queue, which reports it.
+    `queue_failed_copies`: whether a copy that can't be written just now is queued; with LMTP the client keeps it.
+    Returns the recipients whose copies could not be written, with the reason.  Raises QueueError when there is no
+    room; the message is not ours then.
+    """
+    now = site.clock.now()
+    warn_at = site.warn_at(message)
+    partition = site.policy.partition(envelope)
+    copies: list[Copy] = []
+    envelopes: list[NewEnvelope] = []
+    done: list[Recipient] = []
+    for part in partition.parts:
+        destination = part.destination
+        if envelope.hold_until is not None:
+            envelopes.append(part.queued(next_try=envelope.hold_until, warn_at=warn_at))
+        elif isinstance(destination, Local) and not seen.was_delivered_to(destination.mailbox.address):
+            copies.extend(copies_of(part, message))
+        elif isinstance(destination, Routed) and isinstance(destination.route, MaildirRoute):
+            copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
+        elif isinstance(destination, Routed) and isinstance(destination.route, Discard):
+            done.extend(part.recipients)
+            site.events.emit("discarded", id=message.id, to=addresses(part.recipients))
+        else:
+            envelopes.append(part.queued(next_try=now, warn_at=warn_at))
+    _announce(site, message, envelope)
+
+    results = await site.disk.run(_write, [_delivery(copy, message) for copy in copies], at_once=not envelopes)
+    failed = {
+        copy: str(result) for copy, result in zip(copies, results, strict=True) if isinstance(result, MaildirError)
+    }
+    if queue_failed_copies:
+        next_try = site.next_try(attempts=1, now=now, expiry=site.expiry(message))
+        envelopes.extend(
+            _postponed(copy, reason, now=now, next_try=next_try, warn_at=warn_at) for copy, reason in failed.items()
+        )
+    pending = [result for result in results if isinstance(result, Pending)]
+    try:
+        if envelopes:
+            await site.queue.run(lambda queue: queue.accept(message, envelopes))
+        if pending:
+            await _make_visible(site, message, pending, queued=bool(envelopes))
+    finally:
+        for (
+            one
+        ) in pending:  # what is visible by now stays; it is an unlink, and a cancelled task can't wait for a thread
+            maildir.discard(one)
+    if envelopes:
+        site.scheduler.wake()
+
+    for copy in copies:
+        to = addresses(copy.recipients)
+        if copy not in failed:
+            done.extend(copy.recipients)
+            site.events.emit("delivered", id=message.id, to=to, maildir=str(copy.maildir))
+        elif queue_failed_copies:
+            site.events.emit("deferred", id=message.id, to=to, reply=failed[copy])
+        else:
+            site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
+    await _confirm(site, message, done, partition.expanded)
+    return {recipient: reason for copy, reason in failed.items() for recipient in copy.recipients}
+
+
+def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
+    return Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
+
+
+def _write(
+    deliveries: Sequence[Delivery], *, at_once: bool
+) -> list[Pending | MaildirError] | list[Path | MaildirError]:
+    """Write the copies in tmp/; `at_once`, if that went well, make them visible too: one hop to a thread for both."""
+    prepared = maildir.prepare_all(deliveries)
+    pending = [one for one in prepared if isinstance(one, Pending)]
+    if at_once and len(pending) == len(prepared):
+        return maildir.commit_all(pending)
+    return prepared
+
+
+async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:
+    for result in await site.disk.run(maildir.commit_all, pending):
+        if isinstance(result, MaildirError):
+            if queued:  # the client is going to send all of it again
+                await site.queue.run(lambda queue: queue.remove(message.id))
+            raise QueueFull(str(result)) from result
+
+
+def _postponed(copy: Copy, reason: str, *, now: float, next_try: float, warn_at: float | None) -> NewEnvelope:
+    """A copy that could not be written, as an envelope that is tried again."""
+    return NewEnvelope(
+        domain=copy.domain,
+        next_hop=copy.next_hop,
+        recipients=copy.recipients,
+        next_try=next_try,
+        warn_at=warn_at,
+        attempts=1,
+        last_attempt=now,
+        deferred={
+            number: Deferred(recipient=recipient, status=UNWRITABLE, diagnostic=reason)
+            for number, recipient in enumerate(copy.recipients)
+        },
+    )
+
+
+def _announce(site: Site, message: StoredMessage, envelope: Envelope) -> None:
+    site.events.emit(
+        "accepted",
+        id=message.id,
+        sender=f"<{message.reverse_path or ''}>",
+        to=[str(recipient.original) for recipient in envelope.recipients],
+        size=message.size,
+        client=message.origin,
+    )
+
+
+async def _confirm(
+    site: Site, message: StoredMessage, done: Sequence[Recipient], expanded: Sequence[Recipient]
+) -> None:
+    """Send the DSNs that NOTIFY=SUCCESS asked for."""
+    delivered = [
+        Delivered(recipient=recipient, status=DELIVERED, diagnostic="delivered", handover=Handover.FINAL)
+        for recipient in done
+    ]
+    new = await site.reporter.on_outcomes(message, delivered)
+    new += await site.reporter.on_expansion(
+        message,
+        [
+            Delivered(
+                recipient=recipient, status=EXPANDED, diagnostic="sent on to its members", handover=Handover.FINAL
+            )
+            for recipient in expanded
+        ],
+    )
+    if new:
+        await site.queue.run(lambda queue: [queue.accept(dsn, envelopes) for dsn, envelopes in new])
+        site.scheduler.wake()

@@ -1,0 +1,49 @@
+"""Started as root: the account to become once the sockets are bound."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+class AccountError(Exception):
+    """The account can't be had; the message says why."""
+
+
+def is_root() -> bool:
+    """Whether this process may do everything."""
+    return os.geteuid() == 0
+
+
+def become(name: str, folders: Iterable[Path]) -> None:
+    """Give up root for good and be `name`, with its groups.
+
+    `folders` that do not exist yet are made for it first, since it may not be able to; those that exist are left alone.
+    """
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise AccountError(f"user: there is no account {name!r} on this machine") from None
+    try:
+        for folder in folders:
+            _make(folder, account.pw_uid, account.pw_gid)
+        os.initgroups(name, account.pw_gid)
+        os.setgid(account.pw_gid)
+        os.setuid(account.pw_uid)
+    except OSError as cause:
+        raise AccountError(f"user: cannot become {name}: {cause.strerror}") from cause
+
+
+def _make(folder: Path, uid: int, gid: int) -> None:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(0o700)
+        os.chown(new, uid, gid)

@@ -1,0 +1,156 @@
+"""A message on its way out: what it asks of the next hop, and its octets in the form that the hop can take."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from trimta.mail.mime import CannotDowngrade, downgrade, needs
+from trimta.smtp.transaction import Facts
+from trimta.smtp.transparency import DataEncoder, lf_to_crlf
+from trimta.store.spool import Body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from trimta.mail.mime import Needs
+    from trimta.mta.disk import Disk
+    from trimta.smtp.extensions import Offered
+
+BLOCK: Final = 64 * 1024
+"""Octets of content written at once: what `timeouts.data` is for."""
+
+READ: Final = 512 * 1024
+"""Octets read from a spool file in one go to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Our trace fields with LF line ends, then what the client sent."""
+
+    head: bytes
+    body: Body
+    binary: bool = False
+    """The body is raw (BODY=BINARYMIME): its octets go as they are."""
+
+    @property
+    def wire_size(self) -> int:
+        """Octets on the wire, before dot-stuffing."""
+        return len(self.head) + self.head.count(b"\n") + self.body.wire_size(binary=self.binary)
+
+    async def fitted(self, offered: Offered, disk: Disk) -> tuple[Content, Facts]:
+        """The content as a host with these extensions can take it, and what to tell it.
+
+        What it offers to take is not touched; else parts are re-encoded.  Raises CannotDowngrade.
+        """
+        found = await self._needs(disk)
+        head = self.head if offered.smtputf8 else self.head.decode().encode("ascii", "backslashreplace")
+        content = replace(self, head=head)
+        binary = False
+        eight_bit = found.eight_bit
+        if self.binary and offered.binarymime:
+            binary = True
+        elif self.binary or not found.fits(eight_bit_ok=offered.eight_bit_mime):
+            if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
+                binary = True  # text with NULs or endless lines is not touched either
+            else:
+                text = await self._rewritten(found, offered, disk)
+                if b"\r" in text:
+                    raise CannotDowngrade("a bare CR where nothing may be rewritten")
+                content = Content(head, Body.of(text))
+                eight_bit = not text.isascii()
+        return content, Facts(
+            size=content.wire_size,
+            eight_bit=eight_bit or not head.isascii(),
+            binary=binary,
+            utf8_header=found.eight_bit_header or not head.isascii(),
+        )
+
+    async def _needs(self, disk: Disk) -> Needs:
+        if self.body.data is not None:
+            return needs(self.body.data, binary=self.binary)
+        return await disk.run(lambda: needs(self.body.chunks(BLOCK), binary=self.binary))
+
+    async def _rewritten(self, found: Needs, offered: Offered, disk: Disk) -> bytes:
+        eight_bit_ok = offered.eight_bit_mime
+
+        def rewrite() -> bytes:
+            return downgrade(self.body.read(), binary=self.binary, eight_bit_ok=eight_bit_ok)
+
+        return await disk.run(rewrite)
+
+    def for_data(self, disk: Disk) -> Octets:
+        """What follows the 354 to DATA: CRLF, dots doubled, the end included.  Text only."""
+        encoder = DataEncoder()
+        return Octets(self, disk, encoder.feed, encoder.finish)
+
+    def for_bdat(self, disk: Disk) -> Octets:
+        """What BDAT chunks carry: CRLF and no dots doubled, or the octets of a raw body; `wire_size` of them."""
+        return Octets(self, disk, _as_it_is if self.binary else lf_to_crlf, lambda: b"")
+
+
+class Octets:
+    """A content's octets on the wire, a piece at a time and bounded in memory.  Close it after use.
+
+    Raises BodyDamagedError, before the end is reached, for a body whose file is not what it was, and OSError.
+    """
+
+    def __init__(
+        self, content: Content, disk: Disk, encode: Callable[[bytes], bytes], finish: Callable[[], bytes]
+    ) -> None:
+        self._disk = disk
+        self._encode = encode
+        self._finish: Callable[[], bytes] | None = finish
+        self._in_memory = content.body.in_memory
+        self._body = content.body.chunks(BLOCK)
+        # The head is LF text before a raw body, too.
+        self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.binary else encode(content.head)])
+
+    async def take(self, size: int | None = None) -> bytes:
+        """Some octets, at most `size`; b"" at the end."""
+        if await self.at_end():
+            return b""
+        block = self._ready.popleft()
+        if size is not None and size < len(block):
+            self._ready.appendleft(block[size:])
+            block = block[:size]
+        return block
+
+    async def at_end(self) -> bool:
+        """Whether there is nothing more."""
+        while not self._ready or not self._ready[0]:
+            if self._ready:
+                self._ready.popleft()
+            elif self._finish is None:
+                return True
+            else:
+                await self._refill(self._finish)
+        return False
+
+    async def _refill(self, finish: Callable[[], bytes]) -> None:
+        found = _some(self._body) if self._in_memory else await self._disk.run(_some, self._body)
+        self._ready.extend(self._encode(block) for block in found)
+        if not found:
+            self._ready.append(finish())
+            self._finish = None
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        self._body.close()
+
+
+def _as_it_is(block: bytes) -> bytes:
+    return block
+
+
+def _some(pieces: Generator[bytes, None, None]) -> list[bytes]:
+    """The next READ octets, as they come; none at the end.  Blocks."""
+    found: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size >= READ:
+            break
+    return found

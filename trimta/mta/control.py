@@ -1,0 +1,166 @@
+"""The control socket: how `trimta queue`, `status`, `tail` and `time` talk to a running server.
+
+One request a connection, a line of JSON; the answer is one or more lines of JSON.  The socket lives in data_dir,
+whose owner alone may connect.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+
+Json: TypeAlias = dict[str, Any]
+Handler: TypeAlias = "Callable[[Json], AsyncGenerator[Json, None]]"
+
+NAME: Final = "control.sock"
+MAX_REQUEST: Final = 64 * 1024
+MAX_SOCKET_PATH: Final = 100
+"""Octets: a unix socket's address has room for little more than a hundred."""
+REQUEST_LIMIT: Final = 10.0
+"""Seconds for a request to come in, and for one line of the answer to be taken."""
+
+
+class NotRunning(Exception):
+    """No server answers for this data_dir."""
+
+
+def _address(data_dir: Path) -> Path:
+    """Where the socket really is: data_dir/control.sock, or what it links to."""
+    path = data_dir / NAME
+    return path.readlink() if path.is_symlink() else path
+
+
+def _choose(data_dir: Path) -> Path:
+    """A path short enough for a socket; a long data_dir gets a link to one in a private temporary folder."""
+    path = data_dir / NAME
+    remove(data_dir)
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return path
+    target = Path(tempfile.mkdtemp(prefix="trimta-")) / NAME
+    path.symlink_to(target)
+    return target
+
+
+def remove(data_dir: Path) -> None:
+    """Take the socket away, and the folder that was made for it; a killed server may have left them behind."""
+    path = data_dir / NAME
+    if path.is_symlink():
+        target = path.readlink()
+        target.unlink(missing_ok=True)
+        if target.parent.name.startswith("trimta-") and target.parent.is_dir():
+            target.parent.rmdir()
+    path.unlink(missing_ok=True)
+
+
+async def listen(data_dir: Path) -> trio.SocketListener:
+    """Bind the control socket of a data_dir that this process has locked."""
+    path = _choose(data_dir)
+    unbound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await unbound.bind(str(path))
+        path.chmod(0o600)
+        unbound.listen(16)
+    except OSError:
+        unbound.close()
+        raise
+    return trio.SocketListener(unbound)
+
+
+async def serve(
+    listener: trio.SocketListener,
+    handlers: Mapping[str, Handler],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer requests until cancelled; `handlers` by the request's "command"."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            try:
+                with trio.fail_after(REQUEST_LIMIT):
+                    request = await _read_request(stream)
+                handler = handlers.get(str(request.get("command")))
+                if handler is None:
+                    await _send(stream, {"error": f"unknown command {request.get('command')!r}"})
+                    return
+                async with aclosing(handler(request)) as lines:
+                    async for line in lines:
+                        await _send(stream, line)
+            except (trio.BrokenResourceError, trio.TooSlowError):
+                return  # the asker went away
+            except ValueError as cause:
+                await _send(stream, {"error": str(cause)})
+
+    async with trio.open_nursery() as nursery:
+        task_status.started()
+        while True:
+            nursery.start_soon(answer, await listener.accept())
+
+
+async def _read_request(stream: trio.SocketStream) -> Json:
+    octets = bytearray()
+    while not octets.endswith(b"\n"):
+        if len(octets) > MAX_REQUEST:
+            raise ValueError("request too long")
+        chunk = await stream.receive_some(MAX_REQUEST)
+        if not chunk:
+            raise trio.BrokenResourceError
+        octets += chunk
+    request = json.loads(octets)
+    if not isinstance(request, dict):
+        raise ValueError("a request is a JSON object")
+    return request
+
+
+async def _send(stream: trio.SocketStream, line: Json) -> None:
+    with trio.fail_after(REQUEST_LIMIT):
+        await stream.send_all(json.dumps(line).encode() + b"\n")
+
+
+def ask(data_dir: Path, request: Json, *, timeout: float | None = 10.0) -> Iterator[Json]:
+    """For the commands, which know no trio: send one request, yield the lines of the answer.
+
+    NotRunning if no server answers.  `timeout` is for each line, in seconds; None waits.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(_address(data_dir)))
+            connection.sendall(json.dumps(request).encode() + b"\n")
+        except OSError as cause:
+            raise NotRunning(f"no server is running on {data_dir}") from cause
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+def tell(data_dir: Path, request: Json) -> bool:
+    """Send one request and wait for its answer; False if no server is running."""
+    try:
+        for _ in ask(data_dir, request):
+            pass
+    except NotRunning:
+        return False
+    return True
+
+
+Answer: TypeAlias = "Callable[[Json], Awaitable[Json]]"
+
+
+def single(answer: Answer) -> Handler:
+    """A handler for a command whose answer is one line."""
+
+    async def handle(request: Json) -> AsyncGenerator[Json, None]:
+        yield await answer(request)
+
+    return handle

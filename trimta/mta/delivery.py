@@ -1,0 +1,371 @@
+"""Delivery to one next hop by SMTP or LMTP: hosts -> addresses -> connection -> an outcome for each recipient.
+
+Trouble with a host (no connection, a refusing greeting, TLS, a broken or closing conversation) sends whatever is
+undecided to the next address.  A reply about a recipient or the message is an answer, and stays: the next host is not
+asked whether it knows better.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from trimta.mail.mime import CannotDowngrade
+from trimta.mail.outcome import Deferred, Failed
+from trimta.mail.routing import Mx, Relay
+from trimta.mail.status import EnhancedStatus
+from trimta.mta.connection import Endpoint, Manner, SmtpConnection, TroubleError
+from trimta.mta.egress import EgressDeniedError
+from trimta.mta.resolver import MxHosts, RoutingFailure
+from trimta.mta.transcript import Transcript
+from trimta.smtp.sasl import Credentials
+from trimta.smtp.transaction import Transaction
+from trimta.store.spool import BodyDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Protocol
+
+    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.mail.outcome import Outcome
+    from trimta.mta.connection import Sending
+    from trimta.mta.content import Content
+    from trimta.mta.resolver import Routing
+
+    class Hosts(Protocol):
+        """What a delivery asks of `resolver.Resolver`."""
+
+        async def resolve_mx(self, domain: str, *, port: int = 25) -> Routing:
+            """The hosts that take mail for a domain."""
+
+        async def resolve_host(self, name: str, *, port: int = 25) -> Routing:
+            """The addresses of a route's host."""
+
+
+REUSE_MESSAGES: Final = 100
+REUSE_SECONDS: Final = 300.0
+"""How long a connection is kept for further messages: no peer should have to end it for us."""
+
+ROUNDS: Final = 20
+"""Transactions for one message on one connection, when the peer takes its recipients a few at a time."""
+
+TOO_LONG: Final = EnhancedStatus(4, 4, 2)
+UNREADABLE: Final = EnhancedStatus(4, 3, 0)
+BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
+TOO_FEW_AT_ONCE: Final = EnhancedStatus(4, 5, 3)
+NO_HOST: Final = EnhancedStatus(4, 4, 1)
+CONVERSION_FAILED: Final = EnhancedStatus(5, 6, 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One envelope, to be tried once."""
+
+    id: str
+    envelope: Envelope
+    """With the recipients that are to be tried now; at least one."""
+    content: Content
+    seconds_left: int | None = None
+    """Until `envelope.deliver_by`, where there is one."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What became of a job.
+
+    Each recipient has one outcome, unless `held` or `damaged` is set: those without stay in the queue then, held, or
+    go where damaged entries go.
+    """
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    held: EgressDeniedError | None = None
+    """`[egress] allow` had room for none of the hosts; this is the first of them."""
+    damaged: BodyDamagedError | None = None
+    """The message can't be read any more."""
+    trouble: TroubleError | None = None
+    """No host could be used to the end: the next hop is better left alone for a while."""
+    host: str = ""
+    """The last one that was tried, with its address."""
+    transcript: list[str] = field(default_factory=list)
+    """The dialogue, in bounded lines without secrets and bodies."""
+
+
+Report: TypeAlias = "Callable[[Job, Attempt], Awaitable[None]]"
+More: TypeAlias = "Callable[[], Awaitable[Job | None]]"
+
+
+class SmtpDelivery:
+    """Carries jobs for one next hop, one after the other, over one connection where it lasts."""
+
+    def __init__(
+        self,
+        route: Mx | Relay,
+        domain: str,
+        sending: Sending,
+        hosts: Hosts,
+        *,
+        recipients_per_transaction: int = 100,
+    ) -> None:
+        """`domain`: the recipients' (its `domain_key`); with `Relay` it matters to nobody."""
+        self._route = route
+        self._domain = domain
+        self._sending = sending
+        self._hosts = hosts
+        self._max_recipients = recipients_per_transaction
+        self._connection: SmtpConnection | None = None
+        self.silent_since: float | None = None
+        """Trio's time since which a fresh connection has been waiting for the peer's very first octet; None: it is
+        not.  Who is silent gives way to others.
+        """
+
+    async def run(self, first: Job, more: More, report: Report) -> None:
+        """Try `first`, report it, and go on with what `more` gives while the connection is healthy, `REUSE_MESSAGES`
+        and `REUSE_SECONDS` at most.  `more` gives None when there is nothing else for this next hop.
+
+        Cancelled, it reports nothing more, and closes the connection.
+        """
+        job: Job | None = first
+        count = 0
+        try:
+            while job is not None:
+                attempt = await self.attempt(job)
+                await report(job, attempt)
+                count += 1
+                job = await more() if count < REUSE_MESSAGES and self._is_reusable() else None
+        finally:
+            await self.aclose()
+
+    async def attempt(self, job: Job) -> Attempt:
+        """Try one job, over the connection that is open or a new one, which stays open.
+
+        It never takes longer than `timeouts.delivery`.
+        """
+        run = _Run(job)
+        limit = self._sending.timeouts.delivery
+        with trio.move_on_after(limit) as scope:
+            try:
+                await self._try(run)
+            except BodyDamagedError as error:
+                run.attempt.damaged = error
+                await self._drop()
+            except OSError as error:  # of the spool: those of the network are trouble by now
+                run.defer(UNREADABLE, f"the message cannot be read: {error.strerror or error}")
+                await self._drop()
+        if scope.cancelled_caught:
+            self.silent_since = None
+            await self._drop()
+            run.attempt.trouble = TroubleError(TOO_LONG, f"the attempt took longer than {limit:g} s")
+            run.defer(TOO_LONG, str(run.attempt.trouble))
+        run.attempt.transcript = run.transcript.lines
+        return run.attempt
+
+    async def aclose(self) -> None:
+        """QUIT, if there is a connection that is fit for it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.quit()
+
+    # Hosts and addresses.
+
+    async def _try(self, run: _Run) -> None:
+        if self._connection is not None:
+            # It may have been closed by now; then the job goes on as if there had been none.
+            await self._visit(self._connection.endpoint, run)
+            if not run.undecided:
+                return
+            run.attempt.trouble = None
+        try:
+            manner = await self._manner()
+            endpoints = await self._endpoints()
+        except TroubleError as trouble:
+            run.attempt.trouble = trouble
+            run.defer(trouble.status, str(trouble))
+            return
+        if isinstance(endpoints, RoutingFailure):
+            run.transcript.note(endpoints.text)
+            run.give_up(endpoints)
+            return
+        for endpoint in endpoints:
+            await self._connect_and_visit(endpoint, manner, run)
+            if not run.undecided or (run.attempt.trouble is not None and run.attempt.trouble.final):
+                break
+        self._conclude(run)
+
+    async def _connect_and_visit(self, endpoint: Endpoint, manner: Manner, run: _Run) -> None:
+        """As often as the peer ends a connection properly with recipients still to come."""
+        while run.undecided:
+            before = len(run.undecided)
+            run.tries(endpoint)
+            if self.silent_since is None:
+                self.silent_since = trio.current_time()
+            try:
+                await self._drop()
+                self._connection = await SmtpConnection.open(
+                    endpoint, manner, self._sending, run.transcript, self._heard
+                )
+            except TroubleError as trouble:
+                run.attempt.trouble = trouble
+                return
+            except EgressDeniedError as denied:
+                run.transcript.note(str(denied))
+                run.attempt.held = run.attempt.held or denied
+                return
+            finally:
+                self.silent_since = None
+            if not await self._visit(endpoint, run):
+                return
+            run.attempt.trouble = None
+            if len(run.undecided) == before:
+                return
+
+    def _conclude(self, run: _Run) -> None:
+        """What is to become of recipients that no host said anything about."""
+        attempt = run.attempt
+        if not run.undecided:
+            attempt.held = None
+            return
+        if attempt.trouble is not None:
+            # A host that may be tried was tried: it may be back next time, and nothing has to be decided by people.
+            attempt.held = None
+            run.defer(attempt.trouble.status, str(attempt.trouble), host=run.host, smtp=attempt.trouble.smtp)
+        elif attempt.held is None:
+            run.defer(NO_HOST, "no host took the message")
+
+    async def _endpoints(self) -> list[Endpoint] | RoutingFailure:
+        """Every address of every host, in order."""
+        route = self._route
+        if isinstance(route, Mx):
+            routing = await self._hosts.resolve_mx(self._domain, port=route.port)
+        elif route.unix_path is not None:
+            return [Endpoint(host="localhost", path=Path(route.unix_path))]
+        else:
+            routing = await self._hosts.resolve_host(route.host, port=route.port)
+        if not isinstance(routing, MxHosts):
+            return routing
+        return [
+            Endpoint(host=host.name, address=address, port=host.port)
+            for host in routing.hosts
+            for address in host.addresses
+        ]
+
+    async def _manner(self) -> Manner:
+        route = self._route
+        if isinstance(route, Mx):
+            return Manner(tls=route.tls)
+        credentials = None
+        if route.username is not None and route.password_file is not None:
+            credentials = Credentials(route.username, await self._password(route.password_file))
+        return Manner(
+            lmtp=route.protocol == "lmtp", tls=route.tls, implicit_tls=route.implicit_tls, credentials=credentials
+        )
+
+    async def _password(self, path: Path) -> str:
+        try:
+            return (await self._sending.disk.run(path.read_text, encoding="utf-8")).rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise TroubleError(BAD_ROUTE, f"password_file {path} cannot be read: {reason}", final=True) from error
+
+    # One connection.
+
+    async def _visit(self, endpoint: Endpoint, run: _Run) -> bool:
+        """As many transactions as the recipients need; False if there was trouble with the host."""
+        connection = self._connection
+        assert connection is not None
+        run.tries(endpoint)
+        if connection.transcript is not run.transcript:
+            run.transcript.note(f"on the open connection to {endpoint}")
+            connection.transcript = run.transcript
+        try:
+            content, facts = await run.job.content.fitted(connection.offered, self._sending.disk)
+        except CannotDowngrade as error:
+            text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
+            run.fail(CONVERSION_FAILED, text, host=endpoint.host)
+            return True
+        rounds = 0
+        while run.undecided and connection.healthy:
+            if rounds == ROUNDS:
+                text = f"{endpoint.host} takes too few recipients at a time"
+                run.defer(TOO_FEW_AT_ONCE, text, host=endpoint.host)
+                break
+            rounds += 1
+            transaction = Transaction(
+                run.job.envelope.to(run.undecided),
+                facts,
+                connection.offered,
+                lmtp=connection.lmtp,
+                host=endpoint.host,
+                seconds_left=run.job.seconds_left,
+                max_recipients=self._max_recipients,
+            )
+            try:
+                await connection.perform(transaction, content)
+            except TroubleError as trouble:
+                run.attempt.trouble = trouble
+                return False
+            finally:
+                transaction.lost("the attempt was cut short")
+                run.take(transaction)
+        return True
+
+    def _is_reusable(self) -> bool:
+        connection = self._connection
+        return (
+            connection is not None and connection.healthy and trio.current_time() - connection.opened_at < REUSE_SECONDS
+        )
+
+    async def _drop(self) -> None:
+        """Close what is open without a word: it is broken, or about to be replaced."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
+    def _heard(self) -> None:
+        self.silent_since = None
+
+
+class _Run:
+    """One attempt while it is made."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.attempt = Attempt()
+        self.transcript = Transcript()
+        self.undecided: list[Recipient] = list(job.envelope.recipients)
+        self.host = ""
+        """The name of the last host that was tried."""
+
+    def tries(self, endpoint: Endpoint) -> None:
+        """The next host."""
+        self.host = endpoint.host
+        self.attempt.host = str(endpoint)
+
+    def take(self, transaction: Transaction) -> None:
+        """What a transaction came to."""
+        self.attempt.outcomes.extend(transaction.outcomes)
+        self.undecided = [*transaction.undecided, *transaction.further]
+
+    def defer(self, status: EnhancedStatus, diagnostic: str, *, host: str = "", smtp: bool = False) -> None:
+        """Defer everybody about whom nothing is known."""
+        self.attempt.outcomes.extend(
+            Deferred(recipient=recipient, status=status, diagnostic=diagnostic, host=host, smtp=smtp)
+            for recipient in self.undecided
+        )
+        self.undecided = []
+
+    def fail(self, status: EnhancedStatus, diagnostic: str, *, host: str = "") -> None:
+        """The same, for good."""
+        self.attempt.outcomes.extend(
+            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=host) for recipient in self.undecided
+        )
+        self.undecided = []
+
+    def give_up(self, failure: RoutingFailure) -> None:
+        """There is no host."""
+        if failure.status.klass == 5:
+            self.fail(failure.status, failure.text)
+        else:
+            self.defer(failure.status, failure.text)

@@ -1,0 +1,95 @@
+"""The one door to blocking work: threads with a limiter of their own, and the queue's group commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, ParamSpec, Protocol, TypeVar
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trimta.store.queue import Queue
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS: Final = 8
+"""Enough for fsyncs to overlap; Trio's default limiter is shared with getaddrinfo, which may hang for seconds."""
+
+BATCH: Final = 256
+"""Queue operations in one transaction: more would make the first of them wait for the last."""
+
+
+class Disk(Protocol):
+    """Runs blocking functions."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` where it may block; what it raises is raised here.  Not cancelled once it runs."""
+
+
+class ThreadDisk:
+    """Blocking work in threads."""
+
+    def __init__(self, threads: int = THREADS) -> None:
+        self._limiter = trio.CapacityLimiter(threads)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await trio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._limiter)
+
+
+class InlineDisk:
+    """Blocking work right here: for tests under MockClock, which takes a task that waits for a thread for idle."""
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await trio.lowlevel.checkpoint()
+        return function(*args, **kwargs)
+
+
+class _Order(Generic[T]):
+    """One queue operation on its way to the next commit."""
+
+    def __init__(self, operation: Callable[[Queue], T]) -> None:
+        self.operation = operation
+        self.done = trio.Event()
+        self.result: T | Exception
+
+
+class QueueDoor:
+    """Group commit: everything that waits goes into one transaction, with one thread hop and one fsync.
+
+    `serve` must run, in a nursery that outlives all callers of `run`.
+    """
+
+    def __init__(self, queue: Queue, disk: Disk) -> None:
+        self._queue = queue
+        self._disk = disk
+        self._waiting: list[_Order[object]] = []
+        self._work = trio.Event()
+
+    async def run(self, operation: Callable[[Queue], T]) -> T:
+        """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
+
+        Raises what the operation raised; then nothing of it was kept.  A cancelled caller does not undo it.
+        """
+        order = _Order(operation)
+        self._waiting.append(order)  # type: ignore[arg-type]
+        self._work.set()
+        await order.done.wait()
+        if isinstance(order.result, Exception):
+            raise order.result
+        return order.result
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit until cancelled."""
+        task_status.started()
+        while True:
+            await self._work.wait()
+            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+            if not self._waiting:
+                self._work = trio.Event()
+            with trio.CancelScope(shield=True):  # bounded by SQLite's busy timeout: callers must learn what happened
+                results = await self._disk.run(self._queue.run, [order.operation for order in batch])
+            for order, result in zip(batch, results, strict=True):
+                order.result = result
+                order.done.set()

@@ -1,0 +1,364 @@
+"""Asks DNS one question (RFC 1034, 1035): UDP, then TCP for a truncated answer, each nameserver, CNAMEs followed.
+
+Answers are values, never exceptions: what there is, that there is nothing, that there is no such name, or what the
+trouble was.  The packets are dnspython's; the sockets are our own because a *connected* UDP socket learns at once that
+nobody listens, drops packets of strangers in the kernel, and lets `[egress]` be asked at the connect.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.rcode
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
+import dns.resolver
+import trio
+import trio.socket
+
+from trimta.config.model import MxRecord, Nameserver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dns.rdata import Rdata
+
+    from trimta.config.model import Dns, IPAddress
+
+T = TypeVar("T")
+
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+ROUNDS: Final = 2
+"""Times that a silent nameserver is asked: UDP loses packets."""
+MAX_ALIASES: Final = 8
+"""CNAMEs that we follow over and above those in one answer; real chains have two or three."""
+MAX_RECORDS: Final = 50
+"""Kept of one answer: a hostile one over TCP holds thousands."""
+MAX_CACHED: Final = 2000
+MAX_TTL: Final = 86400.0
+MAX_NEGATIVE_TTL: Final = 60.0
+"""Seconds.  A developer who has just added a record waits no longer than this."""
+IN_FLIGHT: Final = 100
+"""Questions at once, which bounds sockets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records(Generic[T]):
+    """What was asked for, in the order of the answer; at least one."""
+
+    values: tuple[T, ...]
+    canonical: str
+    """The name that holds the records, after CNAMEs: lower case, no last dot."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoData:
+    """The name exists, but has no such record."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoName:
+    """NXDOMAIN: there is no such name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Nobody could tell: try again later."""
+
+    text: str
+
+
+Answer: TypeAlias = Records[T] | NoData | NoName | Trouble
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """The name is a CNAME, and the answer stops there."""
+
+    target: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """An answer and how many seconds it holds."""
+
+    answer: Records[Rdata] | NoData | NoName
+    ttl: float
+
+
+class DnsClient:
+    """A stub resolver over the configured nameservers or, without any, those of /etc/resolv.conf.
+
+    `allowed` is `[egress]`'s verdict on an address.  Nothing is read or sent before the first question.
+    """
+
+    def __init__(self, config: Dns, *, allowed: Callable[[IPAddress], bool], resolv_conf: Path = RESOLV_CONF) -> None:
+        self._configured = config.nameservers
+        self._timeout = config.timeout
+        self._allowed = allowed
+        self._resolv_conf = resolv_conf
+        self._limiter = trio.CapacityLimiter(IN_FLIGHT)
+        self._cache: OrderedDict[tuple[str, str], tuple[float, object]] = OrderedDict()
+        self._system: tuple[object, tuple[Nameserver, ...]] = (None, ())
+
+    async def mx(self, name: str) -> Answer[MxRecord]:
+        """The MX records of `name` (ASCII, no last dot), lowest preference first; a null MX has the host "."."""
+        return await self._ask(name, "MX", _mx_values)
+
+    async def addresses(self, name: str) -> Answer[str]:
+        """The A records of `name`, then its AAAA records: IP addresses."""
+        found: dict[str, Answer[str]] = {}
+
+        async def one(rdtype: str) -> None:
+            found[rdtype] = await self._ask(name, rdtype, _address_values)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "A")
+            nursery.start_soon(one, "AAAA")
+        return _both(found["A"], found["AAAA"])
+
+    def nameservers(self) -> tuple[Nameserver, ...]:
+        """Whom a question goes to, before `[egress]` is asked.  Empty: nobody."""
+        return self._configured or self._system_nameservers()
+
+    def refused(self) -> Trouble | None:
+        """Trouble if there is no nameserver that `[egress]` lets us ask; it says which ones it does not."""
+        servers = self.nameservers()
+        if not servers:
+            return Trouble(f"there is no nameserver: [dns] nameservers is empty and {self._resolv_conf} names none")
+        outside = [str(server) for server in servers if not self._allowed(server.address)]
+        if len(outside) < len(servers):
+            return None
+        return Trouble(f"the nameserver {', '.join(outside)} is outside of [egress] allow")
+
+    async def _ask(
+        self, name: str, rdtype: str, convert: Callable[[Sequence[Rdata]], tuple[T, ...]]
+    ) -> Records[T] | NoData | NoName | Trouble:
+        """One question, from the cache if it is there.  It has `dns.timeout` in all, CNAMEs and retries included."""
+        key = (name.lower(), rdtype)
+        expires, kept = self._cache.get(key, (0.0, None))
+        if kept is not None and expires > trio.current_time():
+            self._cache.move_to_end(key)
+            await trio.lowlevel.checkpoint()
+            return cast("Records[T] | NoData | NoName", kept)
+        async with self._limiter:
+            found = await self._follow(name, rdtype)
+        if isinstance(found, Trouble):
+            return found
+        answer: Records[T] | NoData | NoName
+        if isinstance(found.answer, Records):
+            values = convert(found.answer.values)
+            answer = Records(values, found.answer.canonical) if values else NoData()
+        else:
+            answer = found.answer
+        limit = MAX_TTL if isinstance(answer, Records) else MAX_NEGATIVE_TTL
+        self._cache[key] = (trio.current_time() + min(found.ttl, limit), answer)
+        self._cache.move_to_end(key)
+        while len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return answer
+
+    async def _follow(self, name: str, rdtype: str) -> _Timed | Trouble:
+        """Ask for `name`, and for the target of each CNAME that a server leaves to us."""
+        deadline = trio.current_time() + self._timeout
+        ttl = MAX_TTL
+        seen: list[str] = []
+        while len(seen) <= MAX_ALIASES:
+            if name.lower() in seen:
+                return Trouble(f"the CNAMEs of {seen[0]} go round in a loop")
+            seen.append(name.lower())
+            step = await self._ask_servers(name, rdtype, deadline)
+            match step:
+                case _Alias():
+                    name, ttl = step.target, min(ttl, step.ttl)
+                case _Timed():
+                    return _Timed(step.answer, min(ttl, step.ttl))
+                case Trouble():
+                    return step
+        return Trouble(f"the chain of CNAMEs of {seen[0]} is too long")
+
+    async def _ask_servers(self, name: str, rdtype: str, deadline: float) -> _Timed | _Alias | Trouble:
+        """Ask one server after the other until one knows; those that are silent are asked again."""
+        try:
+            query = dns.message.make_query(_wire_name(name), rdtype)
+        except dns.exception.DNSException:
+            return _Timed(NoName(), MAX_NEGATIVE_TTL)  # no name in DNS can look like this (RFC 1035 2.3.4)
+        refused = self.refused()
+        if refused is not None:
+            return refused
+        troubles: dict[Nameserver, str] = {}
+        waiting = deque((server, 0) for server in self.nameservers() if self._allowed(server.address))
+        while waiting:
+            share = (deadline - trio.current_time()) / sum(ROUNDS - asked for _, asked in waiting)
+            server, asked = waiting.popleft()
+            with trio.move_on_after(max(0.0, share)) as scope:
+                result = await _exchange(server, query)
+            if scope.cancelled_caught:
+                troubles.setdefault(server, f"no answer within {self._timeout:g} s")
+                if asked + 1 < ROUNDS:
+                    waiting.append((server, asked + 1))
+                continue
+            judged = result if isinstance(result, str) else _judge(result)
+            if not isinstance(judged, str):
+                return judged
+            troubles[server] = judged
+        said = "; ".join(f"nameserver {server}: {trouble}" for server, trouble in troubles.items())
+        return Trouble(f"{name} {rdtype}: {said}")
+
+    def _system_nameservers(self) -> tuple[Nameserver, ...]:
+        """Those of resolv.conf, read again when it changes: a laptop moves between networks."""
+        try:
+            status = self._resolv_conf.stat()
+            version = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if version == self._system[0]:
+                return self._system[1]
+            reader = dns.resolver.Resolver(configure=False)
+            reader.read_resolv_conf(str(self._resolv_conf))
+            servers = [Nameserver(ip_address(server)) for server in reader.nameservers if isinstance(server, str)]
+        except (OSError, dns.exception.DNSException, ValueError):
+            return ()
+        self._system = (version, tuple(servers))
+        return self._system[1]
+
+
+async def _exchange(server: Nameserver, query: dns.message.Message) -> dns.message.Message | str:
+    """The server's answer, or what was wrong with it.  The caller limits the time."""
+    try:
+        data = await _over_udp(server, query)
+        if _is_truncated(data):
+            data = await _over_tcp(server, query)
+            if _is_truncated(data):
+                return "the answer is truncated even over TCP"
+        return _parse(data, query)
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__ or error
+        return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    except _MalformedError as error:
+        return str(error)
+
+
+class _MalformedError(Exception):
+    """An answer that can't be read; it says why."""
+
+
+async def _over_udp(server: Nameserver, query: dns.message.Message) -> bytes:
+    """The first packet that answers this very query."""
+    wire = query.to_wire()
+    with trio.socket.socket(_family(server), socket.SOCK_DGRAM) as sock:
+        await sock.connect((str(server.address), server.port))
+        await sock.send(wire)
+        while True:
+            data = await sock.recv(65535)
+            if data[:2] == wire[:2]:  # others are late answers to somebody else, or guesses of an attacker
+                return data
+
+
+async def _over_tcp(server: Nameserver, query: dns.message.Message) -> bytes:
+    """The answer over TCP (RFC 7766)."""
+    wire = query.to_wire()
+    with trio.socket.socket(_family(server), socket.SOCK_STREAM) as sock:
+        await sock.connect((str(server.address), server.port))
+        stream = trio.SocketStream(sock)
+        await stream.send_all(struct.pack("!H", len(wire)) + wire)
+        (length,) = struct.unpack("!H", await _exactly(stream, 2))
+        return await _exactly(stream, length)
+
+
+async def _exactly(stream: trio.SocketStream, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        chunk = await stream.receive_some(count - len(data))
+        if not chunk:
+            raise _MalformedError("the connection was closed in the middle of the answer")
+        data += chunk
+    return bytes(data)
+
+
+def _family(server: Nameserver) -> socket.AddressFamily:
+    return socket.AF_INET if server.address.version == 4 else socket.AF_INET6
+
+
+def _is_truncated(data: bytes) -> bool:
+    """The TC flag; what follows it may stop in mid-record, so it is looked at before parsing."""
+    return len(data) >= 12 and bool(data[2] & 0x02)
+
+
+def _parse(data: bytes, query: dns.message.Message) -> dns.message.Message:
+    try:
+        answer = dns.message.from_wire(data)
+    except (dns.exception.DNSException, ValueError, LookupError, struct.error) as error:
+        raise _MalformedError(f"malformed answer ({type(error).__name__})") from error
+    if not query.is_response(answer):
+        raise _MalformedError("the answer is to another question")
+    return answer
+
+
+def _judge(answer: dns.message.Message) -> _Timed | _Alias | str:
+    """What an answer means, or why it is worth nothing."""
+    rcode = answer.rcode()
+    if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
+        return dns.rcode.to_text(rcode)
+    if not isinstance(answer, dns.message.QueryMessage):
+        return "malformed answer (not to a query)"
+    try:
+        chain = answer.resolve_chaining()
+    except dns.exception.DNSException as error:
+        return f"malformed answer ({type(error).__name__})"
+    ttl = float(chain.minimum_ttl)
+    canonical = _text(chain.canonical_name)
+    if chain.answer is not None:
+        return _Timed(Records(tuple(chain.answer), canonical), ttl)
+    if rcode == dns.rcode.NXDOMAIN:
+        return _Timed(NoName(), ttl)  # of the last name in the chain: RFC 6604 2.1
+    if chain.cnames:
+        return _Alias(canonical, min(ttl, float(chain.cnames[-1].ttl)))
+    return _Timed(NoData(), ttl)
+
+
+def _both(four: Answer[str], six: Answer[str]) -> Answer[str]:
+    """A and AAAA as one answer: whatever there is counts, and trouble only where there is nothing."""
+    if isinstance(four, Records) and isinstance(six, Records):
+        return Records(four.values + six.values, four.canonical)
+    for kind in (Records, Trouble):
+        for answer in (four, six):
+            if isinstance(answer, kind):
+                return answer
+    return NoName() if isinstance(four, NoName) and isinstance(six, NoName) else NoData()
+
+
+def _mx_values(rdatas: Sequence[Rdata]) -> tuple[MxRecord, ...]:
+    records = [
+        MxRecord(rdata.preference, _text(rdata.exchange))
+        for rdata in rdatas
+        if isinstance(rdata, dns.rdtypes.ANY.MX.MX)
+    ]
+    records.sort(key=lambda record: record.preference)
+    return tuple(records[:MAX_RECORDS])
+
+
+def _address_values(rdatas: Sequence[Rdata]) -> tuple[str, ...]:
+    return tuple(rdata.address for rdata in rdatas if isinstance(rdata, dns.rdtypes.IN.A.A | dns.rdtypes.IN.AAAA.AAAA))[
+        :MAX_RECORDS
+    ]
+
+
+def _wire_name(name: str) -> dns.name.Name:
+    """The name without any of the escapes that DNS master files know; a DNSException if it can't be one."""
+    labels = name.removesuffix(".").encode("ascii", "backslashreplace").split(b".")
+    return dns.name.Name([*labels, b""])
+
+
+def _text(name: dns.name.Name) -> str:
+    """ "." for the root, else without the last dot, in lower case, odd octets escaped."""
+    return "." if name == dns.name.root else name.to_text(omit_final_dot=True).lower()

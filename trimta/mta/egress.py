@@ -1,0 +1,56 @@
+"""The one door out: every outgoing mail connection is made here, and `[egress] allow` is asked each time."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trimta.config.model import Egress
+
+
+class EgressDeniedError(Exception):
+    """`[egress] allow` does not let us connect there: the envelope is held (PRODUCT: egress)."""
+
+    def __init__(self, host: str, address: str, port: int) -> None:
+        where = f"{host} [{address}]:{port}" if host != address else f"[{address}]:{port}"
+        super().__init__(f"egress.allow has no room for {where}")
+        self.host = host
+        self.address = address
+        self.port = port
+
+
+class EgressPolicy:
+    """What `[egress] allow` says.  A unix socket is on this machine and always allowed."""
+
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
+
+    def check(self, host: str, address: str, port: int) -> None:
+        """EgressDeniedError unless a connection to the IP address may be made.  `host` is its name, for the message."""
+        if not self._egress.allows(ipaddress.ip_address(address.partition("%")[0])):
+            raise EgressDeniedError(host, address, port)
+
+    async def connect(self, host: str, address: str, port: int) -> trio.abc.Stream:
+        """A TCP connection to an IP address.  EgressDeniedError before any packet; OSError if nobody answers."""
+        self.check(host, address, port)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return await _connect(trio.socket.socket(family, socket.SOCK_STREAM), (address, port))
+
+    async def connect_unix(self, path: Path) -> trio.abc.Stream:
+        """A connection to a unix stream socket; OSError if there is none to be had."""
+        return await _connect(trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), str(path))
+
+
+async def _connect(unconnected: trio.socket.SocketType, address: str | tuple[str, int]) -> trio.SocketStream:
+    with ExitStack() as cleanup:
+        cleanup.callback(unconnected.close)
+        await unconnected.connect(address)
+        cleanup.pop_all()
+    return trio.SocketStream(unconnected)

@@ -1,0 +1,68 @@
+"""Scripted trouble (`[[faults]]`): the failures that a client should be tested against."""
+
+from __future__ import annotations
+
+import random
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trimta.config.model import Fault, Stage
+
+
+class _Armed:
+    """A fault with what it remembers: how often it may still strike, and its dice."""
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.left = fault.times
+        self._dice = random.Random(fault.seed)
+
+    def strikes(self) -> bool:
+        if self.left == 0:
+            return False
+        if self.fault.probability is not None and self._dice.random() >= self.fault.probability:
+            return False
+        if self.left is not None:
+            self.left -= 1
+        return True
+
+
+class FaultScript:
+    """All faults of a server, in the order of the configuration; the first that matches and strikes is it."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._armed = [_Armed(fault) for fault in faults]
+
+    def add(self, fault: Fault) -> None:
+        """Script one more."""
+        self._armed.append(_Armed(fault))
+
+    def clear(self) -> None:
+        """Script none any more."""
+        self._armed.clear()
+
+    def find(
+        self, stage: Stage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()
+    ) -> Fault | None:
+        """The fault that strikes here.  A glob on what is not known yet at this stage does not match."""
+        if not self._armed:
+            return None
+        recipients = tuple(recipients)
+        for armed in self._armed:
+            fault = armed.fault
+            if (
+                fault.stage is stage
+                and (fault.client is None or _like(client, fault.client))
+                and (fault.sender is None or (sender is not None and _like(sender, fault.sender)))
+                and (fault.recipient is None or any(_like(address, fault.recipient) for address in recipients))
+                and armed.strikes()
+            ):
+                return fault
+        return None
+
+
+def _like(text: str, glob: str) -> bool:
+    return fnmatchcase(text.lower(), glob.lower())

@@ -1,0 +1,55 @@
+"""Answers to VRFY and EXPN (RFC 5321 3.5): what a name means here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trimta.mail.address import AddressError, Mailbox, parse_mailbox
+from trimta.policy import Local, UnknownUser
+from trimta.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from trimta.policy import Policy
+
+
+def vrfy(policy: Policy, string: str) -> Reply:
+    """250 for a listed user or an alias, 252 where any name has a mailbox and for other domains, 550 for nobody."""
+    try:
+        mailbox = _read(policy, string)
+    except AddressError as error:
+        return Reply.of(501, "5.1.3", str(error))
+    if policy.aliases.matches(mailbox):
+        return Reply.of(250, "2.1.5", f"<{mailbox}>")
+    match policy.destination(mailbox):
+        case UnknownUser():
+            return Reply.of(550, "5.1.1", f"<{mailbox}>: no such user here")
+        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+            return Reply.of(250, "2.1.5", f"<{mailbox}>")
+        case _:
+            return Reply.of(252, "2.5.2", f"<{mailbox}>: cannot verify, but mail for it will be accepted")
+
+
+def expn(policy: Policy, string: str) -> Reply:
+    """The members of an alias; a user's own address; 252 where any name has a mailbox; 550 for nobody."""
+    try:
+        mailbox = _read(policy, string)
+    except AddressError as error:
+        return Reply.of(501, "5.1.3", str(error))
+    if policy.aliases.matches(mailbox):
+        return Reply.of(250, "2.1.5", *(f"<{member}>" for member in policy.aliases.expand(mailbox)))
+    match policy.destination(mailbox):
+        case UnknownUser():
+            return Reply.of(550, "5.1.1", f"<{mailbox}>: no such list or user here")
+        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+            return Reply.of(250, "2.1.5", f"<{mailbox}>")
+        case _:
+            return Reply.of(252, "2.5.2", f"<{mailbox}>: not a list")
+
+
+def _read(policy: Policy, string: str) -> Mailbox:
+    """A full address, perhaps in <>, or a local part at the first local domain; AddressError for anything else."""
+    string = string.strip()
+    if "@" not in string:
+        name = string.removeprefix("<").removesuffix(">")
+        return parse_mailbox(f"{name}@{policy.local.first}")
+    return parse_mailbox(string)

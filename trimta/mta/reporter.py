@@ -1,0 +1,145 @@
+"""DSNs: who is told of what became of a message, and the messages that tell it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.mail.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
+from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
+from trimta.mail.outcome import Failed
+from trimta.mta.ids import new_id
+from trimta.store.queue_values import NewEnvelope, StoredMessage
+from trimta.store.spool import Body, BodyDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.mail.address import Mailbox
+    from trimta.mail.outcome import Delivered, Outcome
+    from trimta.mta.site import Site
+
+NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
+"""A message for the queue, with its envelopes."""
+
+NEVER: Final = frozenset({Notify.NEVER})
+
+
+class Reporter:
+    """Makes DSNs; the caller puts them into the queue, in the transaction that settles what they are about."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def on_outcomes(
+        self,
+        message: StoredMessage,
+        outcomes: Sequence[Outcome],
+        *,
+        warn: bool = False,
+        retry_until: float | None = None,
+    ) -> list[NewMessage]:
+        """The DSNs that the sender asked for about these outcomes; `warn`: about deferred ones, too.
+
+        What fails of a message from the null reverse-path is told to postmaster, never back (RFC 5321 4.5.5, 6.1).
+        """
+        if not may_be_reported(message.reverse_path):
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+            if not failed:
+                return []
+            return [await self._compose(message, DsnKind.FAILED, failed, self._site.policy.postmaster)]
+        assert message.reverse_path is not None
+        traced = message.deliver_by is not None and message.deliver_by.trace
+        due = reports_due(outcomes, warn=warn, traced=traced)
+        return [
+            await self._compose(message, kind, about, message.reverse_path, retry_until=retry_until)
+            for kind, about in due.items()
+        ]
+
+    async def on_expansion(self, message: StoredMessage, outcomes: Sequence[Delivered]) -> list[NewMessage]:
+        """The DSN about recipients that an alias sent on to many (RFC 3461 5.2.7.3)."""
+        about = [outcome for outcome in outcomes if is_due(DsnKind.EXPANDED, outcome.recipient)]
+        if not about or message.reverse_path is None:
+            return []
+        return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path)]
+
+    async def _compose(
+        self,
+        message: StoredMessage,
+        kind: DsnKind,
+        outcomes: Sequence[Outcome],
+        addressee: Mailbox,
+        *,
+        retry_until: float | None = None,
+    ) -> NewMessage:
+        site = self._site
+        now = site.clock.now()
+        hostname = site.policy.config.hostname
+        dsn_id = new_id()
+        head = await self._head(message)
+        composed = compose(
+            kind=kind,
+            reports=[
+                Report(
+                    outcome=outcome,
+                    last_attempt=_moment(now),
+                    retry_until=None if retry_until is None else _moment(retry_until),
+                )
+                for outcome in outcomes
+            ],
+            envelope=replace(
+                envelope_of(message, tuple(outcome.recipient for outcome in outcomes)), reverse_path=addressee
+            ),
+            returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
+            arrived=_moment(message.arrived),
+            now=_moment(now),
+            hostname=hostname,
+            message_id=f"{dsn_id}@{hostname}",
+            queue_id=message.id,
+        )
+        dsn = StoredMessage(
+            id=dsn_id,
+            arrived=now,
+            reverse_path=None,
+            content=Body.of(composed.content),
+            body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
+            smtputf8=composed.smtputf8,
+            origin=f"{kind} report about {message.id}",
+        )
+        envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
+        parts = site.policy.partition(envelope).parts
+        site.events.emit(
+            "report", id=dsn_id, about=message.id, kind=str(kind), to=str(addressee),
+            status=[str(outcome.status) for outcome in outcomes],
+        )  # fmt: skip
+        return dsn, [part.queued(next_try=now) for part in parts]
+
+    async def _head(self, message: StoredMessage) -> bytes:
+        """The message from its beginning, as much as a DSN may return, and one octet more to see that there is more."""
+        room = RETURN_LIMIT + 1
+        content = message.content
+        try:
+            head = content.head(room) if content.in_memory else await self._site.disk.run(content.head, room)
+        except (OSError, BodyDamagedError) as cause:
+            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            head = b""
+        return message.trace + head
+
+
+def envelope_of(message: StoredMessage, recipients: tuple[Recipient, ...]) -> Envelope:
+    """The envelope that a stored message came with, for some of its recipients."""
+    return Envelope(
+        reverse_path=message.reverse_path,
+        recipients=recipients,
+        body=message.body,
+        smtputf8=message.smtputf8,
+        envid=message.envid,
+        ret=message.ret,
+        deliver_by=message.deliver_by,
+        hold_until=message.hold_until,
+    )
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC).astimezone()

@@ -1,0 +1,347 @@
+"""The server: everything that can fail at the start fails before the first nursery, then the nursery tree runs.
+
+log, history, group commit      they outlive all that uses them
+└─ signals, control socket
+   └─ scheduler and deliveries, sessions and acceptors
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import traceback
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+import trio
+
+from trimta import __version__
+from trimta.config.errors import ConfigErrors, ConfigFileError
+from trimta.config.model import ListenTls
+from trimta.mail.mailboxes import maildir_path
+from trimta.mail.routing import Discard, Hold, MaildirRoute, Reject, describe
+from trimta.mta import account, control
+from trimta.mta.account import AccountError
+from trimta.mta.clock import QueueClock
+from trimta.mta.connection import TlsContexts
+from trimta.mta.console import CLOCK_OFFSET, Console
+from trimta.mta.disk import ThreadDisk
+from trimta.mta.events import LogWriter, as_json, as_text
+from trimta.mta.listener import BindError, accept_connections, bind
+from trimta.mta.session import Session
+from trimta.mta.site import Site
+from trimta.mta.tls import ServerTls, TlsError, TlsSettings
+from trimta.mta.wire import Wire
+from trimta.store.lock import AlreadyLocked, DataDirLock
+from trimta.store.queue import Queue
+from trimta.store.queue_values import QueueError, QueueUnreadable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+
+    from trimta.config.model import Config, Listen
+    from trimta.mta.listener import Bound
+    from trimta.mta.peer import Peer
+    from trimta.store.queue_values import Recovered
+
+CROWD_MARGIN: Final = 50
+"""Connections beyond `limits.connections` that are accepted to be told 421; others wait in the kernel's backlog."""
+
+
+class StartError(Exception):
+    """The server can't start: one line that says why and what to do, and an exit code of sysexits.h."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How `trimta serve` was called."""
+
+    time_scale: float = 1.0
+    json_log: bool = False
+    load: Callable[[], Config] | None = None
+    """Reads the configuration again, for SIGHUP; what it raises is reported, and the old one stays."""
+
+
+def run(config: Config, options: Options, stderr: TextIO) -> None:
+    """Serve until SIGTERM or SIGINT.  StartError if that can't begin."""
+    trio.run(_main, config, options, stderr)
+
+
+async def _main(config: Config, options: Options, stderr: TextIO) -> None:
+    async with AsyncExitStack() as cleanup:
+        server = await Server.start(config, cleanup, time_scale=options.time_scale)
+        for line in server.banner():
+            print(line, file=stderr)
+        stderr.flush()
+        log = LogWriter(stderr, as_json if options.json_log else as_text)
+        server.site.events.subscribe(log)
+        async with background(log.serve):
+            await server.run(load=options.load, signals=True)
+
+
+@asynccontextmanager
+async def background(service: Callable[..., Awaitable[object]]) -> AsyncGenerator[None, None]:
+    """Run a service beside the block, and cancel it at the end."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+class Server:
+    """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
+
+    def __init__(self, site: Site, control_socket: trio.SocketListener, recovered: Recovered) -> None:
+        self.site = site
+        self.console = Console(site)
+        self.bugs: list[Exception] = []
+        """What was caught at the door of a session: nobody but a programmer can answer it."""
+        self._control_socket = control_socket
+        self._recovered = recovered
+        self._acceptors = trio.CancelScope()
+        self._work = trio.CancelScope()
+        """Sessions and deliveries."""
+
+    @classmethod
+    async def start(cls, config: Config, cleanup: AsyncExitStack, *, time_scale: float = 1.0) -> Server:
+        """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
+        `cleanup` undoes it all.
+        """
+        bound = await _bind_all(config.listen, cleanup)
+        _give_up_root(config)
+        _lock(config, cleanup)
+        queue = _open_queue(config, cleanup)
+        try:
+            server_tls = await trio.to_thread.run_sync(_server_tls, config)
+            client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
+        except (TlsError, OSError) as cause:
+            raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
+        clock = QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
+        site = Site(
+            config,
+            queue,
+            ThreadDisk(),
+            clock=clock,
+            server_tls=server_tls,
+            client_tls=client_tls,
+            time_scale=time_scale,
+        )
+        site.bound = bound
+        recovered = _recover(queue)
+        try:
+            control_socket = await control.listen(config.data_dir)
+        except OSError as cause:
+            raise StartError(
+                f"cannot make the control socket in {config.data_dir}: {cause}", os.EX_CANTCREAT
+            ) from cause
+        cleanup.callback(control.remove, config.data_dir)
+        cleanup.push_async_callback(control_socket.aclose)
+        return cls(site, control_socket, recovered)
+
+    # While it runs.
+
+    async def run(
+        self,
+        *,
+        load: Callable[[], Config] | None = None,
+        signals: bool = False,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop`, or, with `signals`, until SIGTERM or SIGINT."""
+        site = self.site
+        async with background(site.queue.serve), background(site.history.serve), trio.open_nursery() as helpers:
+            for aside in self._recovered.set_aside:
+                site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
+            await helpers.start(control.serve, self._control_socket, self.console.handlers)
+            if signals:
+                await helpers.start(self._listen_to_signals, load)
+            with self._work:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(site.scheduler.run)
+                    await nursery.start(self._serve_sessions)
+                    site.events.emit("started", listening=self.addresses)
+                    task_status.started()
+            site.events.emit("stopped")
+            helpers.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Stop gracefully: nothing new begins, what is under way has `timeouts.shutdown`.  Twice: at once."""
+        site = self.site
+        if site.drain.started:
+            self._work.cancel()
+            return
+        site.events.emit("stopping", sessions=site.crowd.total, deliveries=site.scheduler.in_flight)
+        self._acceptors.cancel()
+        site.drain.start()
+        site.scheduler.stop()
+        self._work.deadline = trio.current_time() + site.policy.config.timeouts.shutdown
+
+    async def _serve_sessions(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        site = self.site
+
+        def ceiling() -> int:
+            return site.policy.config.limits.connections + CROWD_MARGIN
+
+        async with trio.open_nursery() as sessions:
+            with self._acceptors:
+                async with trio.open_nursery() as acceptors:
+                    for bound in site.bound:
+                        session = self._session_for(bound.listen)
+                        for listener in bound.sockets:
+                            await acceptors.start(accept_connections, listener, sessions, session, site.crowd, ceiling)
+                    task_status.started()
+            for bound in site.bound:
+                await bound.close()
+
+    def _session_for(self, listen: Listen) -> Callable[[trio.SocketStream, Peer], Awaitable[None]]:
+        async def session(stream: trio.SocketStream, peer: Peer) -> None:
+            try:
+                await Session(self.site, listen, Wire(stream), peer).run()
+            except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
+                self.bugs.append(bug)
+                self.site.events.emit("bug", client=str(peer), error="".join(traceback.format_exception(bug)))
+
+        return session
+
+    async def _listen_to_signals(
+        self,
+        load: Callable[[], Config] | None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            task_status.started()
+            async for number in received:
+                if number != signal.SIGHUP:
+                    self.stop()
+                elif load is not None:
+                    await self.reload(load)
+
+    async def reload(self, load: Callable[[], Config]) -> None:
+        """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
+        site, old = self.site, self.site.policy.config
+        try:
+            config = await site.disk.run(load)
+            if site.server_tls is not None:
+                await site.disk.run(site.server_tls.reload, _tls_settings(config))
+            client_tls = await site.disk.run(TlsContexts.load, config.tls.ca)
+        except (ConfigErrors, ConfigFileError, TlsError, OSError) as cause:
+            for line in str(cause).splitlines():
+                site.events.emit("reload_failed", reason=line)
+            return
+        for name in ("listen", "data_dir"):
+            if getattr(config, name) != getattr(old, name):
+                site.events.emit("needs_restart", key=name)
+        site.apply(replace(config, listen=old.listen, data_dir=old.data_dir), client_tls)
+        site.events.emit("reloaded", file=str(config.source))
+        site.scheduler.wake()
+
+    # What people are told.
+
+    @property
+    def addresses(self) -> list[str]:
+        """What was bound."""
+        return [address for bound in self.site.bound for address in bound.addresses]
+
+    def banner(self) -> list[str]:
+        """Where it listens, where local mail goes, and what happens to remote mail."""
+        config = self.site.policy.config
+        lines = [f"trimta {__version__}, configuration: {config.source or 'built-in defaults'}"]
+        for bound in self.site.bound:
+            lines.extend(f"listening on {address} ({_describe(bound.listen)})" for address in bound.addresses)
+        domains = ", ".join(dict.fromkeys([*config.local.domains, config.hostname]))
+        lines.append(f"local mail for {domains}: in {config.local.maildir}")
+        lines.extend(_remote_lines(config))
+        lines.append(f"queue and state: in {config.data_dir}")
+        if self.site.server_tls is not None:
+            lines.extend(self.site.server_tls.describe())
+        if account.is_root() and not config.user:
+            lines.append("warning: running as root; set `user` in conf.toml to the account to become")
+        return lines
+
+
+def _describe(listen: Listen) -> str:
+    return str(listen.protocol) if listen.tls is ListenTls.NONE else f"{listen.protocol}, tls {listen.tls}"
+
+
+def _remote_lines(config: Config) -> list[str]:
+    lines = [f"mail for {key}: {describe(route)}" for key, route in config.routes.items() if key != "*"]
+    rest = config.routes["*"]
+    captured = all(isinstance(route, MaildirRoute | Discard | Reject | Hold) for route in config.routes.values())
+    lines.append(f"remote mail: {describe(rest)}" + ("; nothing leaves this machine" if captured else ""))
+    return lines
+
+
+# The start.
+
+
+async def _bind_all(listens: Sequence[Listen], cleanup: AsyncExitStack) -> list[Bound]:
+    found = []
+    for listen in listens:
+        try:
+            bound = await bind(listen)
+        except BindError as cause:
+            code = os.EX_NOPERM if cause.permission else os.EX_UNAVAILABLE
+            raise StartError(str(cause), code) from cause
+        cleanup.push_async_callback(bound.close)
+        found.append(bound)
+    return found
+
+
+def _give_up_root(config: Config) -> None:
+    if not account.is_root() or not config.user:
+        return
+    folder = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
+    captures = [Path(route.template) for route in config.routes.values() if isinstance(route, MaildirRoute)]
+    try:
+        account.become(config.user, [config.data_dir, folder, *(path.parent for path in captures)])
+    except AccountError as cause:
+        raise StartError(str(cause), os.EX_NOPERM) from cause
+
+
+def _lock(config: Config, cleanup: AsyncExitStack) -> None:
+    lock = DataDirLock(config.data_dir)
+    try:
+        lock.acquire()
+    except AlreadyLocked as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    except PermissionError as cause:
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_NOPERM) from cause
+    except OSError as cause:
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
+    cleanup.callback(lock.release)
+
+
+def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
+    try:
+        queue = Queue(config.data_dir)
+    except QueueUnreadable as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    cleanup.callback(queue.close)
+    return queue
+
+
+def _recover(queue: Queue) -> Recovered:
+    try:
+        return queue.recover(time.time())
+    except QueueError as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+
+
+def _server_tls(config: Config) -> ServerTls | None:
+    if all(listen.tls is ListenTls.NONE for listen in config.listen):
+        return None
+    return ServerTls(_tls_settings(config))
+
+
+def _tls_settings(config: Config) -> TlsSettings:
+    return TlsSettings(
+        hostname=config.hostname, data_dir=config.data_dir, certificate=config.tls.certificate, key=config.tls.key
+    )

@@ -1,0 +1,618 @@
+"""One inbound conversation: the core says what the client wants, this decides, and answers.
+
+One task reads and writes; there is no other.  Waiting for a client that owes us nothing is interrupted by shutdown;
+taking responsibility for a message and saying so is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.config.model import ListenTls, Stage
+from trimta.mail.address import AddressError, parse_domain
+from trimta.mail.envelope import BodyKind, DeliverBy, Envelope, Recipient
+from trimta.mail.header import missing_fields
+from trimta.mail.trace import received_field, summarize, with_protocol
+from trimta.mta import inquiries
+from trimta.mta.acceptance import accept
+from trimta.mta.ids import new_id
+from trimta.mta.transcript import Transcript
+from trimta.mta.wire import WireError
+from trimta.policy import Local
+from trimta.smtp.commands import (
+    Auth,
+    Data,
+    Ehlo,
+    Etrn,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+    help_text,
+)
+from trimta.smtp.errors import CommandError
+from trimta.smtp.extensions import FutureRelease, Protocol
+from trimta.smtp.reply import Reply
+from trimta.smtp.sasl import Challenge, ServerExchange, server_exchange
+from trimta.smtp.server import (
+    AuthPolicy,
+    AuthResponse,
+    BadInput,
+    BareNewline,
+    BodyChunk,
+    BodyEnd,
+    ServerConnection,
+    ServerSettings,
+    Signal,
+)
+from trimta.store.queue_values import QueueError, StoredMessage
+from trimta.store.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.config.model import Fault, Listen
+    from trimta.mta.peer import Peer
+    from trimta.mta.site import Site
+    from trimta.mta.wire import Wire
+    from trimta.smtp.server import Event
+    from trimta.store.spool import Body
+
+ACKNOWLEDGE_LIMIT: Final = 60.0
+"""Seconds for taking a message over, shielded from shutdown: past it the disk hangs, and the client is better told."""
+
+FAREWELL_LIMIT: Final = 1.0
+"""Seconds for a last reply: nothing depends on its being read."""
+
+HEAD: Final = 256 * 1024
+"""Octets of a message that are searched for its header."""
+
+GUESS_DELAY: Final = 1.0
+MAX_GUESS_DELAY: Final = 8.0
+"""Seconds that a wrong password costs: the first of a session, and at most; each costs twice the one before."""
+
+_COUNTED: Final = frozenset({500, 501, 502, 503, 504, 521, 530, 535, 555})
+"""Replies that count as a mistake of the client (`limits.errors`)."""
+
+_NO_ROOM: Final = Reply.of(452, "4.3.1", "no room to store the message now, try again later")
+_STOPPING: Final = Reply.of(421, "4.3.2", "the server is stopping")
+
+
+class _Cut(Exception):
+    """The conversation ends here, without a word."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """A message on its way in."""
+
+    id: str
+    spool: SpoolWriter
+    trouble: Reply | None = None
+    """Why it can't be kept; the rest of it is still read."""
+
+
+class Session:
+    """A connection that was accepted, until it ends.  The configuration of its beginning holds to its end."""
+
+    def __init__(self, site: Site, listen: Listen, wire: Wire, peer: Peer) -> None:
+        self._site = site
+        self._listen = listen
+        self._wire = wire
+        self._peer = peer
+        self._policy = site.policy
+        self._config = site.policy.config
+        self._idle = self._config.timeouts.idle
+        self._connection = ServerConnection(_settings(site, listen, peer), tls=listen.tls is ListenTls.IMPLICIT)
+        self._transcript = Transcript()
+        self._recipients: list[Recipient] = []
+        self._incoming: _Incoming | None = None
+        self._exchange: ServerExchange | None = None
+        self._errors = 0
+        self._wrong_passwords = 0
+        self._messages = 0
+        self._patience = 0.0
+        """When the client has been silent for too long, in Trio's time."""
+
+    async def run(self) -> None:
+        """Talk until one side ends it.  What the client breaks ends the session, never the server."""
+        self._site.events.emit("connect", client=str(self._peer))
+        try:
+            if self._listen.tls is ListenTls.IMPLICIT:
+                await self._start_tls()
+            await self._greet()
+            await self._converse()
+        except (_Cut, WireError, trio.TooSlowError) as end:
+            self._site.events.emit("lost", client=str(self._peer), reason=str(end))
+        finally:
+            if self._incoming is not None:
+                self._incoming.spool.discard()
+            self._site.events.emit("disconnect", client=str(self._peer), messages=self._messages)
+            with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # TLS says goodbye; a cancelled session closes, too
+                await self._wire.aclose()
+
+    # The conversation.
+
+    async def _greet(self) -> None:
+        config, crowd = self._config, self._site.crowd
+        greeting = Reply.of(220, "", f"{config.hostname} {_name(self._listen)} trimta")
+        if crowd.is_crowded_by(self._peer, config.limits):
+            greeting = Reply.of(421, "4.7.0", "too many connections from your address")
+        elif crowd.is_full(config.limits):
+            greeting = Reply.of(421, "4.3.2", "too many connections, try again later")
+        elif self._site.drain.started:
+            greeting = _STOPPING
+        await self._say(Stage.CONNECT, greeting)
+
+    async def _converse(self) -> None:
+        self._be_patient()
+        while True:
+            event = self._connection.next_event()
+            match event:
+                case Signal.NEED_DATA:
+                    await self._flush()
+                    await self._receive()
+                case Signal.CLOSED:
+                    await self._flush()
+                    return
+                case BodyChunk(data):
+                    await self._store(data)
+                case _:
+                    self._note(event)
+                    await self._answer(event)
+                    self._be_patient()
+
+    async def _answer(self, event: Event) -> None:
+        connection = self._connection
+        match event:
+            case Ehlo():
+                await self._say(Stage.HELO, connection.ehlo_reply())
+                self._forget()
+            case Helo():
+                await self._say(Stage.HELO, connection.helo_reply())
+                self._forget()
+            case Mail():
+                await self._mail(event)
+            case Rcpt():
+                await self._rcpt(event)
+            case Data():
+                await self._say(Stage.DATA, Reply.of(354, "", "end data with <CR><LF>.<CR><LF>"))
+            case BodyEnd():
+                await self._body_end(event)
+            case Rset():
+                self._reply(Reply.of(250, "2.0.0", "ok"))
+                self._forget()
+            case Noop():
+                self._reply(Reply.of(250, "2.0.0", "ok"))
+            case Quit():
+                await self._say(Stage.QUIT, Reply.of(221, "2.0.0", f"{self._config.hostname} closing connection"))
+            case Vrfy(string):
+                self._reply(inquiries.vrfy(self._policy, string))
+            case Expn(string):
+                self._reply(inquiries.expn(self._policy, string))
+            case Help(topic):
+                self._reply(help_text(connection.offer, topic))
+            case Etrn(node):
+                await self._etrn(node)
+            case StartTls():
+                self._reply(Reply.of(220, "2.0.0", "ready to start TLS"))
+                await self._flush()
+                await self._start_tls()
+                connection.start_tls_done()
+            case Auth(mechanism, initial):
+                self._exchange = server_exchange(mechanism)
+                await self._authenticate(initial)
+            case AuthResponse(data):
+                await self._authenticate(data)
+            case BadInput(reply):
+                self._reply(reply)
+            case _:
+                raise AssertionError(f"an event that is none of ours: {event}")
+
+    # Octets.
+
+    async def _receive(self) -> None:
+        """Wait for octets.  A client that keeps silent for too long, or owes us nothing when we stop, gets a 421."""
+        connection = self._connection
+        if connection.receiving_body:
+            self._be_patient()  # each piece of content has its time; a command line has it as a whole
+        data: bytes | None = None
+        with trio.move_on_at(self._patience):
+            if connection.transaction is None:
+                with self._site.drain.interruptible() as wait:
+                    data = await self._wire.receive_some()
+                if wait.cancelled_caught:
+                    await self._farewell(_STOPPING)
+            else:
+                data = await self._wire.receive_some()
+        if data is None:
+            await self._farewell(Reply.of(421, "4.4.2", "idle for too long"))
+            raise _Cut("idle")
+        connection.receive_data(data)
+
+    async def _farewell(self, reply: Reply) -> None:
+        self._connection.reply(reply)
+        self._transcript.server(str(reply))
+        with trio.move_on_after(FAREWELL_LIMIT):
+            await self._flush()
+        raise _Cut(reply.text)
+
+    async def _flush(self) -> None:
+        octets = self._connection.data_to_send()
+        if octets:
+            with trio.fail_after(self._idle):
+                await self._wire.send_all(octets)
+
+    async def _start_tls(self) -> None:
+        with trio.fail_after(self._idle):
+            await self._wire.start_tls(self._site.tls_context, server_side=True)
+        self._transcript.note(f"TLS: {self._wire.tls_version} {self._wire.tls_cipher}")
+
+    def _be_patient(self) -> None:
+        self._patience = trio.current_time() + self._idle
+
+    # Replies.
+
+    async def _say(self, stage: Stage, reply: Reply) -> None:
+        """Reply, unless a scripted fault has other plans."""
+        fault = self._fault(stage)
+        if fault is not None:
+            reply = await self._suffer(fault, reply)
+        self._reply(reply)
+
+    def _reply(self, reply: Reply) -> None:
+        """Queue a reply.  One too many mistakes are answered with 421."""
+        if reply.code in _COUNTED:
+            self._errors += 1
+            if self._errors >= self._config.limits.errors:
+                reply = Reply.of(421, "4.7.0", "too many errors")
+        self._transcript.server(str(reply))
+        self._connection.reply(reply)
+
+    def _note(self, event: Event) -> None:
+        if not isinstance(event, BodyEnd):
+            self._transcript.client(self._connection.line)
+        elif event.last:
+            self._transcript.client(f"({event.size} octets of content)")
+
+    # Scripted trouble.
+
+    def _fault(self, stage: Stage, recipients: Sequence[str] | None = None) -> Fault | None:
+        transaction = self._connection.transaction
+        sender = None if transaction is None else _path(transaction.mail)
+        if recipients is None:
+            recipients = [str(recipient.original) for recipient in self._recipients]
+        return self._site.faults.find(stage, client=self._peer.client, sender=sender, recipients=recipients)
+
+    async def _suffer(self, fault: Fault, reply: Reply) -> Reply:
+        """Do what the script says; returns the reply to give."""
+        self._site.events.emit("fault", client=str(self._peer), stage=str(fault.stage))
+        if fault.delay:
+            await trio.sleep(fault.delay)
+        if fault.drop:
+            await self._flush()
+            self._wire.usable = False
+            raise _Cut(f"scripted: dropped at {fault.stage}")
+        if fault.reply is not None:
+            return Reply(fault.reply.code, (fault.reply.text,), fault.reply.status)
+        return reply
+
+    # The transaction.
+
+    @property
+    def _may_relay(self) -> bool:
+        client = None if self._peer.is_unix else self._peer.client
+        return self._connection.identity is not None or self._policy.may_relay(client)
+
+    def _forget(self) -> None:
+        self._recipients = []
+        if self._incoming is not None:
+            self._incoming.spool.discard()
+            self._incoming = None
+
+    async def _mail(self, mail: Mail) -> None:
+        self._forget()
+        refusal = self._sender_refusal(mail)
+        if refusal is not None:
+            self._refused(mail, refusal)
+            return
+        fault = self._site.faults.find(Stage.MAIL, client=self._peer.client, sender=_path(mail))
+        reply = Reply.of(250, "2.1.0", f"<{_path(mail)}> sender ok")
+        self._reply(reply if fault is None else await self._suffer(fault, reply))
+
+    def _sender_refusal(self, mail: Mail) -> Reply | None:
+        """On a submission listener nobody writes under the name of another who has a password here (RFC 6409 6.1)."""
+        identity = self._connection.identity
+        if self._listen.protocol.value != Protocol.SUBMISSION or identity is None or mail.reverse_path is None:
+            return None
+        destination = self._policy.destination(mail.reverse_path)
+        if not isinstance(destination, Local):
+            return None
+        owner = destination.mailbox.user
+        users = {name.lower().partition("@")[0] for name in self._config.auth.users}
+        if owner in users and owner != identity.lower().partition("@")[0]:
+            return Reply.of(550, "5.7.1", f"<{mail.reverse_path}> is not yours, {identity}")
+        return None
+
+    async def _rcpt(self, rcpt: Rcpt) -> None:
+        address = rcpt.forward_path
+        limits = self._config.limits
+        fault = self._fault(Stage.RCPT, [str(address)])
+        reply = Reply.of(250, "2.1.5", f"<{address}> recipient ok")
+        if len(self._recipients) >= limits.recipients:
+            reply = Reply.of(452, "4.5.3", f"too many recipients: {limits.recipients} a message at most")
+        else:
+            reply = self._policy.refusal(address, may_relay=self._may_relay) or reply
+        if fault is not None:
+            reply = await self._suffer(fault, reply)
+        if reply.klass == 2:
+            self._recipients.append(Recipient(address=address, original=address, notify=rcpt.notify, orcpt=rcpt.orcpt))
+            self._reply(reply)
+        else:
+            self._refused(rcpt, reply)
+
+    def _refused(self, command: Mail | Rcpt, reply: Reply) -> None:
+        transaction = self._connection.transaction
+        mail = command if isinstance(command, Mail) else transaction.mail if transaction else None
+        self._site.events.emit(
+            "rejected",
+            client=str(self._peer),
+            sender=f"<{_path(mail)}>" if mail else None,
+            to=str(command.forward_path) if isinstance(command, Rcpt) else None,
+            reply=str(reply),
+        )
+        self._reply(reply)
+
+    # Content.
+
+    async def _store(self, data: bytes) -> None:
+        """Take a piece of the message: into memory, and beyond a limit onto the disk."""
+        if self._incoming is None:
+            self._incoming = _Incoming(new_id(), SpoolWriter(self._site.spool))
+        incoming = self._incoming
+        if incoming.trouble is not None:
+            return
+        try:
+            if incoming.spool.needs_disk:
+                await self._site.disk.run(incoming.spool.append, data)
+            else:
+                incoming.spool.append(data)
+        except OSError as cause:
+            self._site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
+            incoming.spool.discard()
+            incoming.trouble = _NO_ROOM
+
+    async def _body_end(self, end: BodyEnd) -> None:
+        incoming = self._incoming
+        if end.fault is not None:
+            self._site.events.emit("rejected", client=str(self._peer), reply=str(end.fault))
+            self._finish(end.fault)
+        elif incoming is not None and incoming.trouble is not None:
+            self._finish(incoming.trouble)
+        elif not end.last:
+            self._reply(Reply.of(250, "2.0.0", f"{end.size} octets received"))
+        else:
+            await self._take_over(end)
+
+    def _finish(self, reply: Reply) -> None:
+        """The one answer to the end of a message, and its end here."""
+        self._reply(reply)
+        self._forget()
+
+    async def _take_over(self, end: BodyEnd) -> None:
+        """The message is complete: make it ours, and say so."""
+        incoming = self._incoming or _Incoming(new_id(), SpoolWriter(self._site.spool))
+        self._incoming = incoming
+        if end.bare_lf is not None:
+            self._site.events.emit("client_fault", id=incoming.id, problem="bare LF", line=end.bare_lf)
+        fault = self._fault(Stage.BODY)
+        if fault is not None:
+            reply = await self._suffer(fault, Reply.of(250, "2.0.0", "ok"))
+            if reply.klass != 2:
+                self._finish(reply)
+                return
+        with trio.CancelScope(shield=True) as shield:  # else: kept but not acknowledged, hence sent twice
+            shield.deadline = trio.current_time() + ACKNOWLEDGE_LIMIT
+            replies = await self._accept(incoming, end)
+            shield.deadline = min(shield.deadline, trio.current_time() + self._idle)
+            await self._acknowledge(replies)
+        if shield.cancelled_caught:
+            self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {ACKNOWLEDGE_LIMIT:g} s")
+            raise _Cut("the disk hangs")
+
+    async def _acknowledge(self, replies: Sequence[Reply]) -> None:
+        fault = self._fault(Stage.COMMITTED) if replies[0].klass == 2 else None
+        if fault is not None:
+            replies = [await self._suffer(fault, reply) for reply in replies[:1]] * len(replies)
+        for reply in replies:
+            self._transcript.server(str(reply))
+        self._connection.reply_each(replies)
+        self._incoming = None
+        self._recipients = []
+        await self._flush()
+
+    async def _accept(self, incoming: _Incoming, end: BodyEnd) -> list[Reply]:
+        """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""
+        site, transaction = self._site, self._connection.transaction
+        assert transaction is not None
+        lmtp = self._listen.protocol.value == Protocol.LMTP
+        try:
+            spool = incoming.spool
+            body = spool.finish() if spool.in_memory else await site.disk.run(spool.finish)
+            head = body.head(HEAD) if body.in_memory else await site.disk.run(body.head, HEAD)
+        except OSError as cause:
+            site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
+            return [_NO_ROOM] * (len(self._recipients) if lmtp else 1)
+        summary = summarize(head)
+        if summary.received_count > self._config.limits.hops:
+            refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
+            site.events.emit("rejected", client=str(self._peer), reply=str(refusal))
+            spool.discard()
+            return [refusal] * (len(self._recipients) if lmtp else 1)
+        envelope = self._envelope(transaction.mail, smtputf8=transaction.smtputf8)
+        message = self._message(incoming.id, envelope, body, head)
+        try:
+            refused = await accept(site, message, envelope, summary, queue_failed_copies=not lmtp)
+        except QueueError as cause:
+            site.events.emit("queue_trouble", id=incoming.id, reason=str(cause))
+            return [_NO_ROOM] * (len(self._recipients) if lmtp else 1)
+        finally:
+            body.discard()
+        self._messages += 1
+        site.history.note(incoming.id, self._transcript.lines)
+        self._transcript = Transcript()
+        done = Reply.of(250, "2.6.0", f"queued as {incoming.id}")
+        if not lmtp:
+            return [done]
+        reasons = {recipient.original: reason for recipient, reason in refused.items()}
+        return [
+            Reply.of(451, "4.2.0", f"<{recipient.original}>: {reasons[recipient.original]}")
+            if recipient.original in reasons
+            else Reply.of(250, "2.6.0", f"<{recipient.original}> queued as {incoming.id}")
+            for recipient in self._recipients
+        ]
+
+    def _envelope(self, mail: Mail, *, smtputf8: bool) -> Envelope:
+        given = mail.parameters
+        now = self._site.clock.now()
+        hold_until = None
+        if given.hold_for is not None:
+            hold_until = now + given.hold_for
+        elif given.hold_until is not None:
+            hold_until = given.hold_until.timestamp()
+        by = given.by
+        return Envelope(
+            reverse_path=mail.reverse_path,
+            recipients=tuple(self._recipients),
+            body=given.body or BodyKind.SEVEN_BIT,
+            smtputf8=smtputf8,
+            envid=given.envid,
+            ret=given.ret,
+            deliver_by=None if by is None else DeliverBy(now + by.seconds, by.mode, by.trace),
+            hold_until=hold_until if hold_until is not None and hold_until > now else None,
+        )
+
+    def _message(self, message_id: str, envelope: Envelope, body: Body, head: bytes) -> StoredMessage:
+        connection, config = self._connection, self._config
+        now = datetime.now(UTC).astimezone()
+        trace = received_field(
+            helo=connection.helo,
+            client=self._peer.trace,
+            by=config.hostname,
+            protocol=with_protocol(
+                esmtp=connection.esmtp,
+                lmtp=self._listen.protocol.value == Protocol.LMTP,
+                tls=self._wire.tls,
+                auth=connection.identity is not None,
+                utf8=envelope.smtputf8,
+            ),
+            id=message_id,
+            for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
+            date=now,
+        )
+        if self._listen.protocol.value == Protocol.SUBMISSION:
+            trace += missing_fields(
+                head, author=envelope.reverse_path, message_id=f"{message_id}@{config.hostname}", date=now
+            )
+        by = "" if connection.identity is None else f" as {connection.identity}"
+        return StoredMessage(
+            id=message_id,
+            arrived=self._site.clock.now(),
+            reverse_path=envelope.reverse_path,
+            content=body,
+            trace=trace,
+            body=envelope.body,
+            smtputf8=envelope.smtputf8,
+            envid=envelope.envid,
+            ret=envelope.ret,
+            deliver_by=envelope.deliver_by,
+            hold_until=envelope.hold_until,
+            origin=f"{self._peer}{by} ({connection.helo})",
+        )
+
+    # Other commands.
+
+    async def _authenticate(self, response: bytes | None) -> None:
+        assert self._exchange is not None
+        try:
+            step = self._exchange.step(response)
+        except CommandError as error:
+            self._reply(error.reply)
+            return
+        if isinstance(step, Challenge):
+            self._transcript.server("334")
+            self._connection.challenge(step.data)
+            return
+        if await self._site.disk.run(self._site.authenticator.verify, step.name, step.password):
+            self._connection.authenticated(step.name)
+            self._site.events.emit("authenticated", client=str(self._peer), user=step.name)
+            self._reply(Reply.of(235, "2.7.0", "authentication succeeded"))
+            return
+        self._site.events.emit("wrong_password", client=str(self._peer), user=step.name)
+        delay = min(GUESS_DELAY * 2**self._wrong_passwords, MAX_GUESS_DELAY)
+        self._wrong_passwords += 1
+        await trio.sleep(delay)
+        self._reply(Reply.of(535, "5.7.8", "name or password is wrong"))
+
+    async def _etrn(self, node: str) -> None:
+        """Start the queue of a domain (RFC 1985)."""
+        if not self._may_relay:
+            self._reply(Reply.of(459, "4.7.1", "you may not start this queue"))
+            return
+        if node.startswith("#"):
+            self._reply(Reply.of(459, "4.5.0", "queues have no names here"))
+            return
+        try:
+            domain = parse_domain(node.removeprefix("@"))
+        except AddressError as error:
+            self._reply(Reply.of(501, "5.5.4", str(error)))
+            return
+        now = self._site.clock.now()
+        subdomains = node.startswith("@")
+        try:
+            count = await self._site.queue.run(lambda queue: queue.retry_domain(domain, now, subdomains=subdomains))
+        except QueueError as cause:
+            self._site.events.emit("queue_trouble", reason=str(cause))
+            self._reply(Reply.of(458, "4.3.0", "the queue can't be read now"))
+            return
+        self._site.scheduler.wake()
+        if count:
+            self._reply(Reply.of(253, "2.0.0", f"{count} pending messages for {domain} started"))
+        else:
+            self._reply(Reply.of(251, "2.0.0", f"no messages waiting for {domain}"))
+
+
+def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
+    config = site.policy.config
+    lifetime = config.queue.lifetime
+    moment = datetime.fromtimestamp(site.clock.now(), UTC) + timedelta(seconds=lifetime)
+    return ServerSettings(
+        hostname=config.hostname,
+        protocol=Protocol(listen.protocol.value),
+        size_limit=config.limits.message_size,
+        max_recipients=config.limits.recipients,
+        starttls=listen.tls is ListenTls.STARTTLS,
+        auth=AuthPolicy(listen.auth.value) if config.auth.any or config.auth.users else AuthPolicy.NONE,
+        auth_in_clear=config.auth.insecure or peer.is_loopback,
+        future_release=FutureRelease(int(lifetime), moment.replace(microsecond=0)),
+        hide=listen.hide,
+        bare_newline=BareNewline(config.limits.bare_newline.value),
+    )
+
+
+def _name(listen: Listen) -> str:
+    return "LMTP" if listen.protocol.value == Protocol.LMTP else "ESMTP"
+
+
+def _path(mail: Mail) -> str:
+    return "" if mail.reverse_path is None else str(mail.reverse_path)

@@ -1,0 +1,131 @@
+"""What all tasks of one server share, and how a reload changes it."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+from trimta.mail.envelope import ByMode
+from trimta.mail.passwords import Authenticator
+from trimta.mta.connection import Sending, TlsContexts
+from trimta.mta.disk import QueueDoor
+from trimta.mta.dispatcher import Dispatcher
+from trimta.mta.drain import Drain
+from trimta.mta.egress import EgressPolicy
+from trimta.mta.events import Events
+from trimta.mta.faults import FaultScript
+from trimta.mta.history import History
+from trimta.mta.listener import Crowd
+from trimta.mta.reporter import Reporter
+from trimta.mta.resolver import Resolver
+from trimta.mta.scheduler import Scheduler
+from trimta.policy import Policy
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trimta.config.model import Config
+    from trimta.mta.clock import QueueClock
+    from trimta.mta.disk import Disk
+    from trimta.mta.listener import Bound
+    from trimta.mta.tls import ServerTls
+    from trimta.store.queue import Queue
+    from trimta.store.queue_values import StoredMessage
+
+SPARE: Final = 30.0
+"""Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
+
+
+class Site:
+    """One server.  `policy` and what depends on it is replaced by `apply`; whoever needs it to stay keeps it."""
+
+    def __init__(
+        self,
+        config: Config,
+        queue: Queue,
+        disk: Disk,
+        *,
+        clock: QueueClock,
+        server_tls: ServerTls | None = None,
+        client_tls: TlsContexts,
+        time_scale: float = 1.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.clock = clock
+        self.disk = disk
+        self.queue = QueueDoor(queue, disk)
+        self.spool: Path = queue.spool
+        self.events = Events()
+        self.drain = Drain()
+        self.crowd = Crowd()
+        self.history = History(self.queue, clock)
+        self.server_tls = server_tls
+        self.bound: Sequence[Bound] = ()
+        self.reporter = Reporter(self)
+        self.dispatcher = Dispatcher(self)
+        self.scheduler = Scheduler(self)
+        self._time_scale = time_scale
+        self._rng = rng or random.Random()
+        self.apply(config, client_tls)
+
+    def apply(self, config: Config, client_tls: TlsContexts) -> None:
+        """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""
+        self.policy = Policy.of(config, time_scale=self._time_scale)
+        self.authenticator = Authenticator(config.auth.users, any=config.auth.any)
+        self.faults = FaultScript(config.faults)
+        self.resolver = Resolver(
+            config.dns, hostname=config.hostname, is_self=self._is_self, allowed=config.egress.allows, rng=self._rng
+        )
+        self.sending = Sending(
+            hostname=config.hostname,
+            timeouts=config.timeouts,
+            egress=EgressPolicy(config.egress),
+            tls=client_tls,
+            disk=self.disk,
+        )
+
+    @property
+    def tls_context(self) -> ssl.SSLContext:
+        """For the next handshake with a client; there is one where a listener has TLS."""
+        assert self.server_tls is not None
+        return self.server_tls.context
+
+    def expiry(self, message: StoredMessage) -> float:
+        """When a message is given up, on the queue's clock."""
+        by = message.deliver_by
+        deadline = by.deadline if by is not None and by.mode is ByMode.RETURN else None
+        return self.policy.retry.expiry(max(message.arrived, message.hold_until or 0.0), deadline)
+
+    def warn_at(self, message: StoredMessage) -> float | None:
+        """When the sender of a message is told that it is late, if it still waits then: after `delay_warning`, or at
+        the time of DELIVERBY in N mode (RFC 2852 4.1.2).
+        """
+        if message.reverse_path is None:
+            return None
+        usual = self.policy.retry.warning_at(
+            max(message.arrived, message.hold_until or 0.0), expiry=self.expiry(message)
+        )
+        by = message.deliver_by
+        if by is None or by.mode is not ByMode.NOTIFY:
+            return usual
+        return by.deadline if usual is None else min(usual, by.deadline)
+
+    def next_try(self, *, attempts: int, now: float, expiry: float) -> float:
+        """When to try again after so many tries, with jitter."""
+        return self.policy.retry.next_try(attempts=attempts, now=now, expiry=expiry, random=self._rng.random())
+
+    async def spare(self, next_hop: str) -> None:
+        """A destination could not be used: the rest of what waits for it waits a little longer."""
+        until = self.clock.now() + min(SPARE, self.policy.retry.steps[0])
+        await self.queue.run(lambda queue: queue.defer_destination(next_hop, until))
+
+    async def set_aside(self, entry_id: str, reason: str) -> None:
+        """Take a damaged entry out of the queue, and say so."""
+        aside = await self.queue.run(lambda queue: queue.set_aside(entry_id, reason))
+        if aside is not None:
+            self.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
+
+    def _is_self(self, address: str, port: int) -> bool:
+        return any(bound.has(address, port) for bound in self.bound)

@@ -1,0 +1,285 @@
+"""TLS contexts: the server's, with its own or a development certificate, and the two kinds of client.
+
+All of it blocks (files, key generation) and knows no trio: at start it runs before any nursery, on SIGHUP in a thread.
+
+The development CA and certificate live in data_dir/tls and are made by trustme on the first need:
+
+    ca.pem       the CA's certificate, to be trusted by clients      0644
+    ca-key.pem   its key, so that the CA stays when cert.pem is made again   0600
+    cert.pem     for localhost, the hostname, 127.0.0.1 and ::1      0644
+    key.pem      its key                                             0600
+
+A certificate that is about to expire, that is for another hostname, or that does not fit its key or CA is made again;
+so is a set that a crash left half written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+import idna
+
+from trimta.store import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cryptography import x509
+    from trustme import CA
+
+FOLDER: Final = "tls"
+LIFETIME: Final = timedelta(days=397)
+"""Apple's systems trust no server certificate for longer than 825 days, browsers none for longer than 398."""
+RENEWAL: Final = timedelta(days=30)
+"""What must be left at start or reload: a server may run for weeks."""
+PUBLIC_FILE: Final = 0o644
+PUBLIC_DIR: Final = 0o755
+WHAT_TO_INSTALL: Final = "pip install 'trimta[tls]'"
+
+
+class TlsError(Exception):
+    """There is no usable certificate; the message names the file and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """What the server's certificate depends on.  Without `certificate`, a development one is used."""
+
+    hostname: str
+    data_dir: Path
+    certificate: Path | None = None
+    """PEM: the server's certificate, then those of intermediate CAs."""
+    key: Path | None = None
+    """PEM, not encrypted; None: in the same file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Development:
+    """The files of the development CA and certificate."""
+
+    folder: Path
+
+    @property
+    def ca(self) -> Path:
+        return self.folder / "ca.pem"
+
+    @property
+    def ca_key(self) -> Path:
+        return self.folder / "ca-key.pem"
+
+    @property
+    def certificate(self) -> Path:
+        return self.folder / "cert.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.folder / "key.pem"
+
+
+class ServerTls:
+    """The certificate that listeners show.  Ask for `context` at each handshake: a reload replaces it."""
+
+    def __init__(self, settings: TlsSettings, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        """Reads or makes the certificate.  TlsError if that fails."""
+        self._now = now
+        self._settings = settings
+        self._context = self._load(settings)
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self._context
+
+    @property
+    def ca(self) -> Path | None:
+        """The development CA's certificate; None with a certificate from the configuration."""
+        return None if self._settings.certificate else _Development(self._settings.data_dir / FOLDER).ca
+
+    def reload(self, settings: TlsSettings | None = None) -> None:
+        """Read the files again, by other settings if given.  TlsError if that fails: the old certificate stays."""
+        settings = settings or self._settings
+        self._context = self._load(settings)
+        self._settings = settings
+
+    def describe(self) -> tuple[str, ...]:
+        """Lines for the banner: which certificate, and how to trust it."""
+        if self.ca is None:
+            return (f"TLS certificate {self._settings.certificate}",)
+        return (
+            f"TLS with a development certificate for {', '.join(identities(self._settings.hostname))}",
+            f"to trust it: its CA is {self.ca} (for one program: SSL_CERT_FILE={self.ca}; "
+            "for all on Debian: copy it to /usr/local/share/ca-certificates/trimta.crt, run update-ca-certificates)",
+        )
+
+    def _load(self, settings: TlsSettings) -> ssl.SSLContext:
+        if settings.certificate is not None:
+            return _server_context(settings.certificate, settings.key)
+        files = _Development(settings.data_dir / FOLDER)
+        try:
+            _ensure(files, identities(settings.hostname), self._now())
+        except OSError as error:
+            raise TlsError(f"can't keep a development certificate in {files.folder}: {error}") from error
+        return _server_context(files.certificate, files.key)
+
+
+def opportunistic_context() -> ssl.SSLContext:
+    """For `tls = "may"` and `"encrypt"`: any certificate will do, against eavesdroppers only (RFC 7435)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def verified_context(ca: Path | None = None) -> ssl.SSLContext:
+    """For `tls = "verify"`: the peer's certificate must be for the name given as `server_hostname`, and come from a CA
+    in the file `ca` or, without one, from one that the system trusts ($SSL_CERT_FILE is honoured).
+
+    TlsError if the file is missing or holds no certificate: OpenSSL would then trust nobody and say so of each peer.
+    """
+    named = os.environ.get("SSL_CERT_FILE") if ca is None else None
+    origin = f"SSL_CERT_FILE={named}" if named else f"tls.ca {ca}"
+    try:
+        context = ssl.create_default_context(cafile=ca)  # without a file: all that OpenSSL trusts by default
+        if named:
+            context.load_verify_locations(named)  # is there already, unless it is of no use
+    except ssl.SSLError as error:
+        raise TlsError(f"{origin}: holds no certificate in PEM form") from error
+    except OSError as error:
+        raise TlsError(f"{origin}: {error.strerror}") from error
+    context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    return context
+
+
+def identities(hostname: str) -> tuple[str, ...]:
+    """The names and addresses that the development certificate is for.  A hostname that no certificate can hold, for
+    example one with an underscore, is left out.
+    """
+    names = ["localhost", hostname.lower().removesuffix("."), "127.0.0.1", "::1"]
+    try:
+        ip_address(names[1])
+    except ValueError:
+        try:
+            names[1] = idna.encode(names[1], uts46=True).decode("ascii")
+        except idna.IDNAError:
+            del names[1]
+    return tuple(dict.fromkeys(names))
+
+
+def _server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    for path in (certificate, key):
+        if path is not None:
+            try:
+                path.read_bytes()
+            except OSError as error:  # OpenSSL's own error would not say which file
+                raise TlsError(f"{path}: {error.strerror}") from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    encrypted: list[bool] = []
+
+    def passphrase() -> str:  # else OpenSSL asks for it on the terminal
+        encrypted.append(True)
+        return "-"
+
+    try:
+        context.load_cert_chain(certificate, key, password=passphrase)
+    except ssl.SSLError as error:
+        if encrypted:
+            raise TlsError(
+                f"{key or certificate}: the key is encrypted; trimta needs one without passphrase"
+            ) from error
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise TlsError(f"{key or certificate}: the key is not that of the certificate {certificate}") from error
+        raise TlsError(
+            f"{certificate}, {key or certificate}: not a certificate and its key in PEM form "
+            f"({error.reason or 'not PEM'})"
+        ) from error
+    return context
+
+
+def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:
+    """Make what is missing or no longer good.  OSError, or TlsError if trustme is not installed."""
+    try:
+        import trustme
+    except ImportError as error:
+        raise TlsError(
+            f"a listener with TLS needs [tls] certificate and key, or a development certificate: {WHAT_TO_INSTALL}"
+        ) from error
+
+    if _is_good(files, names, now):
+        return
+    durable.make_dirs(files.folder.parent)
+    durable.make_dirs(files.folder, PUBLIC_DIR)
+    ca = _kept_ca(files)
+    if ca is None:
+        ca = trustme.CA(
+            path_length=0, organization_name="trimta", organization_unit_name=f"development CA {secrets.token_hex(4)}"
+        )
+        _replace(files.ca_key, ca.private_key_pem.bytes(), durable.PRIVATE_FILE)
+        _replace(files.ca, ca.cert_pem.bytes(), PUBLIC_FILE)
+    leaf = ca.issue_cert(
+        *names,
+        organization_name="trimta",
+        organization_unit_name="development certificate",
+        not_before=now - timedelta(days=1),  # clocks of clients differ
+        not_after=now + LIFETIME,
+    )
+    _replace(files.key, leaf.private_key_pem.bytes(), durable.PRIVATE_FILE)
+    _replace(files.certificate, b"".join(blob.bytes() for blob in leaf.cert_chain_pems), PUBLIC_FILE)
+
+
+def _is_good(files: _Development, names: tuple[str, ...], now: datetime) -> bool:
+    """Whether certificate, key and CA fit together, the names, and the time."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import ExtensionNotFound, load_pem_x509_certificate
+
+    try:
+        ca = load_pem_x509_certificate(files.ca.read_bytes())
+        certificate = load_pem_x509_certificate(files.certificate.read_bytes())
+        key = load_pem_private_key(files.key.read_bytes(), password=None)
+        certificate.verify_directly_issued_by(ca)
+        return (
+            key.public_key() == certificate.public_key()
+            and _names(certificate) == set(names)
+            and certificate.not_valid_before_utc <= now
+            and certificate.not_valid_after_utc > now + RENEWAL
+        )
+    except (FileNotFoundError, ValueError, TypeError, InvalidSignature, ExtensionNotFound):
+        return False
+
+
+def _names(certificate: x509.Certificate) -> set[str]:
+    from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
+
+    value = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+    return {*value.get_values_for_type(DNSName), *(str(one) for one in value.get_values_for_type(IPAddress))}
+
+
+def _kept_ca(files: _Development) -> CA | None:
+    """The CA of an earlier start, which clients may trust already; None if there is none with its key."""
+    import trustme
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        certificate, key = files.ca.read_bytes(), files.ca_key.read_bytes()
+        fit = load_pem_x509_certificate(certificate).public_key() == load_pem_private_key(key, None).public_key()
+        return trustme.CA.from_pem(certificate, key) if fit else None
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _replace(path: Path, data: bytes, mode: int) -> None:
+    """Put a whole new file in the place of the old one: a client that reads ca.pem just then reads one or the other."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    durable.write_file(new, [data], mode)
+    durable.rename_into(new, path)

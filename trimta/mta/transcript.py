@@ -1,0 +1,48 @@
+"""A dialogue written down for people: bounded, without secrets and without bodies."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+FIRST: Final = 150
+LAST: Final = 150
+"""Lines kept from the beginning and from the end of a long dialogue: how it opened, and how it came out."""
+WIDTH: Final = 500
+"""Characters of a line."""
+
+
+class Transcript:
+    """`note` what happened; `lines` is what there is to read."""
+
+    def __init__(self, first: int = FIRST, last: int = LAST) -> None:
+        self._limit = first
+        self._first: list[str] = []
+        self._last: deque[str] = deque(maxlen=last)
+        self._left_out = 0
+
+    def note(self, text: str) -> None:
+        """Add one line; control characters from the network become "?"."""
+        line = "".join(character if character.isprintable() else "?" for character in text[:WIDTH])
+        if len(text) > WIDTH:
+            line += "…"
+        if len(self._first) < self._limit:
+            self._first.append(line)
+            return
+        if len(self._last) == self._last.maxlen:
+            self._left_out += 1
+        self._last.append(line)
+
+    def client(self, text: str) -> None:
+        """What the client said."""
+        self.note(f"C: {text}")
+
+    def server(self, text: str) -> None:
+        """What the server said."""
+        self.note(f"S: {text}")
+
+    @property
+    def lines(self) -> list[str]:
+        """The dialogue, oldest line first."""
+        gap = [f"… ({self._left_out} lines left out)"] if self._left_out else []
+        return [*self._first, *gap, *self._last]

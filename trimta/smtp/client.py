@@ -1,0 +1,118 @@
+"""The sending side of one conversation: commands to octets, octets to replies, each reply matched with its command.
+
+It knows what the peer offers and when the conversation can't go on.  What to say, and when, is for `transaction` and
+for the caller, as are time and I/O.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from trimta.smtp.commands import Command, Ehlo, Helo, StartTls, render_command
+from trimta.smtp.errors import LocalProtocolError, ProtocolError
+from trimta.smtp.extensions import Offered
+from trimta.smtp.reply import Reply, ReplyReader
+
+CLOSING: Final = 421
+"""The reply that may stand in for any other, and ends the conversation (RFC 5321 3.8)."""
+
+
+class PeerClosedError(ProtocolError):
+    """The peer closed the connection while we had a right to a reply."""
+
+
+class ClientConnection:
+    """`receive_data` what comes, `send` commands and write what that returns, ask `next_reply` for each answer.
+
+    The greeting is expected from the start.  A reply that nothing asked for raises ProtocolError at the next `send`:
+    whatever came before it may have been the answer to something else.
+    """
+
+    def __init__(self) -> None:
+        self._reader = ReplyReader()
+        self._eof = False
+        self._unanswered: deque[Command | None] = deque([None])
+        """Commands without an answer yet, oldest first; None is what is no command, the greeting to begin with."""
+        self.offered = Offered()
+        """What the last EHLO or LHLO was answered with; nothing before, after HELO, and after the start of TLS."""
+        self.closing = False
+        """The peer said 421, broke the protocol, or closed: no command will be answered any more."""
+
+    @property
+    def unanswered(self) -> int:
+        """How many replies are still to come."""
+        return len(self._unanswered)
+
+    def send(self, command: Command, *, smtputf8: bool = False) -> bytes:
+        """The octets of a command, one reply to which is expected from now on; `smtputf8` as in `render_command`.
+
+        ProtocolError: the peer has already answered more than it was asked.
+        """
+        if self.closing:
+            raise LocalProtocolError("the conversation is over")
+        if not self.unanswered:
+            self._refuse_surplus()
+        if isinstance(command, Ehlo | Helo):
+            self.offered = Offered()
+        self._unanswered.append(command)
+        return render_command(command, smtputf8=smtputf8)
+
+    def expect(self, replies: int = 1) -> None:
+        """Replies are due to what is no command: the end of a body, in LMTP once for each accepted recipient; a
+        response in the AUTH exchange.
+        """
+        if not self.unanswered:
+            self._refuse_surplus()
+        self._unanswered.extend([None] * replies)
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the wire; b"" is the end of them."""
+        if data:
+            self._reader.feed(data)
+        else:
+            self._eof = True
+
+    def next_reply(self) -> Reply | None:
+        """The answer to the oldest unanswered command; None: more octets are needed.
+
+        Raises ProtocolError for what is no reply, PeerClosedError if the rest will not come.
+        """
+        if not self.unanswered:
+            raise LocalProtocolError("no reply is expected")
+        try:
+            reply = self._reader.next()
+        except ProtocolError:
+            self.closing = True
+            raise
+        if reply is None:
+            if self._eof:
+                self.closing = True
+                raise PeerClosedError("the connection was closed")
+            return None
+        command = self._unanswered.popleft()
+        if reply.code == CLOSING:
+            self.closing = True
+        elif isinstance(command, Ehlo) and reply.klass == 2:
+            self.offered = Offered.parse(reply)
+        elif isinstance(command, StartTls) and reply.klass == 2:
+            self._refuse_surplus()
+        return reply
+
+    def start_tls_done(self) -> None:
+        """TLS is on: what was said before it does not count (RFC 3207 4.2).
+
+        ProtocolError: octets followed the 220 in the clear.  Whoever sent them wants them taken for replies under TLS.
+        """
+        self._refuse_surplus()
+        self.offered = Offered()
+
+    def _refuse_surplus(self) -> None:
+        if not self._reader.pending:
+            return
+        self.closing = True
+        try:
+            reply = self._reader.next()
+        except ProtocolError as error:
+            raise ProtocolError(f"the server said something unasked: {error}") from error
+        raise ProtocolError(f"the server said something unasked: {reply or 'part of a reply'}")

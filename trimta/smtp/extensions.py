@@ -1,0 +1,242 @@
+"""Service extensions (RFC 5321 2.2): what our EHLO offers, and what a peer's EHLO offered us."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trimta.smtp.reply import Reply
+
+
+class Protocol(enum.StrEnum):
+    """What a listener, or the host that a client talks to, speaks."""
+
+    SMTP = "smtp"
+    SUBMISSION = "submission"  # RFC 6409
+    LMTP = "lmtp"  # RFC 2033
+
+
+_LMTP: Final = frozenset(
+    {"PIPELINING", "SIZE", "8BITMIME", "CHUNKING", "BINARYMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"}
+    | {"STARTTLS", "AUTH"}
+)
+_SUBMISSION: Final = _LMTP | {"VRFY", "EXPN", "HELP", "LIMITS", "DELIVERBY", "FUTURERELEASE"}
+_SMTP: Final = (_SUBMISSION | {"ETRN"}) - {"FUTURERELEASE"}
+
+_MENU: Final = {Protocol.SMTP: _SMTP, Protocol.SUBMISSION: _SUBMISSION, Protocol.LMTP: _LMTP}
+
+_ORDER: Final = (
+    *("PIPELINING", "SIZE", "8BITMIME", "CHUNKING", "BINARYMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"),
+    *("VRFY", "EXPN", "ETRN", "DELIVERBY", "FUTURERELEASE", "LIMITS", "STARTTLS", "AUTH", "HELP"),
+)
+
+_NEEDS: Final = {"BINARYMIME": ("CHUNKING", "8BITMIME")}  # RFC 3030 2: it is of no use without these
+
+
+@dataclass(frozen=True, slots=True)
+class FutureRelease:
+    """How long a message may be held (RFC 4865 2): seconds, and the moment (aware) that they are counted to."""
+
+    max_interval: int
+    max_datetime: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a listener offers to one client at one moment, and hence what it accepts."""
+
+    protocol: Protocol = Protocol.SMTP
+    hide: frozenset[str] = frozenset()
+    """Keywords that are neither offered nor accepted, in any case."""
+    size_limit: int = 0
+    """Octets of a message; 0: no limit (RFC 1870 4)."""
+    max_recipients: int = 0
+    """LIMITS RCPTMAX (RFC 9422); 0: not said."""
+    future_release: FutureRelease | None = None
+    starttls: bool = False
+    """TLS can be started now."""
+    auth: tuple[str, ...] = ()
+    """SASL mechanisms that are accepted now."""
+    auth_behind_tls: bool = False
+    """AUTH is accepted once TLS is active, not now."""
+    extended: bool = True
+    """The client said EHLO or LHLO; after HELO no parameter is accepted."""
+
+    keywords: frozenset[str] = field(init=False)
+    """The extensions on offer."""
+
+    def __post_init__(self) -> None:
+        hidden = {keyword.upper() for keyword in self.hide}
+        if not self.starttls:
+            hidden.add("STARTTLS")
+        if not self.auth:
+            hidden.add("AUTH")
+        if not self.max_recipients:
+            hidden.add("LIMITS")
+        if self.future_release is None:
+            hidden.add("FUTURERELEASE")
+        keywords = _MENU[self.protocol] - hidden
+        for keyword, needed in _NEEDS.items():
+            if not keywords.issuperset(needed):
+                keywords -= {keyword}
+        object.__setattr__(self, "keywords", keywords)
+
+    def offers(self, keyword: str) -> bool:
+        """Whether an extension (keyword in upper case) is on offer."""
+        return keyword in self.keywords
+
+    def lines(self) -> tuple[str, ...]:
+        """The lines of the reply to EHLO below the first: `("PIPELINING", "SIZE 1000", ...)`."""
+        return tuple(" ".join((keyword, *self._values(keyword))) for keyword in _ORDER if keyword in self.keywords)
+
+    def _values(self, keyword: str) -> tuple[str, ...]:
+        match keyword:
+            case "SIZE":
+                return (str(self.size_limit),)
+            case "LIMITS":
+                return (f"RCPTMAX={self.max_recipients}",)
+            case "AUTH":
+                return self.auth
+            case "FUTURERELEASE":
+                assert self.future_release is not None
+                return (str(self.future_release.max_interval), format_datetime(self.future_release.max_datetime))
+            case _:
+                return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a peer's reply to EHLO or LHLO offers us."""
+
+    host: str = ""
+    """What the peer calls itself."""
+    keywords: Mapping[str, str] = field(default_factory=dict)
+    """Keyword in upper case to its parameters, as one text."""
+
+    @classmethod
+    def none(cls) -> Self:
+        """What is offered before EHLO, after HELO, and after STARTTLS until the next EHLO."""
+        return cls()
+
+    @classmethod
+    def parse(cls, reply: Reply) -> Self:
+        """Read the 250 reply to EHLO.  Lines that make no sense are passed over."""
+        keywords: dict[str, str] = {}
+        for line in reply.lines[1:]:
+            found = _KEYWORD.fullmatch(line.strip())
+            if found is None:
+                continue
+            keyword, values = found[1].upper(), (found[2] or "").strip()
+            if keyword not in keywords:
+                keywords[keyword] = values
+            elif keyword == "AUTH":  # "AUTH PLAIN" and, for clients of long ago, "AUTH=PLAIN" too
+                keywords[keyword] = f"{keywords[keyword]} {values}".strip()
+        first = reply.lines[0].split() if reply.lines else []
+        return cls(first[0] if first else "", keywords)
+
+    def offers(self, keyword: str) -> bool:
+        """Whether an extension (keyword in upper case) is offered."""
+        return keyword in self.keywords
+
+    @property
+    def size(self) -> int | None:
+        """The most octets that the peer takes for a message, 0 if it sets no limit; None: not offered (RFC 1870)."""
+        if not self.offers("SIZE"):
+            return None
+        value = self.keywords["SIZE"]
+        return int(value) if _SIZE.fullmatch(value) else 0
+
+    @property
+    def pipelining(self) -> bool:
+        """RFC 2920."""
+        return self.offers("PIPELINING")
+
+    @property
+    def eight_bit_mime(self) -> bool:
+        """RFC 6152."""
+        return self.offers("8BITMIME")
+
+    @property
+    def chunking(self) -> bool:
+        """RFC 3030."""
+        return self.offers("CHUNKING")
+
+    @property
+    def binarymime(self) -> bool:
+        """RFC 3030; of no use without CHUNKING, hence False then."""
+        return self.offers("BINARYMIME") and self.chunking
+
+    @property
+    def dsn(self) -> bool:
+        """RFC 3461."""
+        return self.offers("DSN")
+
+    @property
+    def smtputf8(self) -> bool:
+        """RFC 6531."""
+        return self.offers("SMTPUTF8")
+
+    @property
+    def starttls(self) -> bool:
+        """RFC 3207."""
+        return self.offers("STARTTLS")
+
+    @property
+    def enhanced_status_codes(self) -> bool:
+        """RFC 2034."""
+        return self.offers("ENHANCEDSTATUSCODES")
+
+    @property
+    def auth(self) -> frozenset[str]:
+        """SASL mechanisms, in upper case (RFC 4954)."""
+        return frozenset(self.keywords.get("AUTH", "").upper().split())
+
+    @property
+    def deliver_by(self) -> int | None:
+        """DELIVERBY's least by-time in seconds, 0 if it names none; None: not offered (RFC 2852)."""
+        if not self.offers("DELIVERBY"):
+            return None
+        value = self.keywords["DELIVERBY"]
+        return int(value) if _NUMBER.fullmatch(value) else 0
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """LIMITS' names and numbers: `{"RCPTMAX": 100}` (RFC 9422)."""
+        pairs = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
+        return {name: int(value) for name, _, value in pairs if _NUMBER.fullmatch(value)}
+
+
+_KEYWORD: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t=](.*))?", re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_SIZE: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
+
+_DATETIME: Final = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+
+
+def format_datetime(moment: datetime) -> str:
+    """A moment (aware) as RFC 3339 date-time in UTC: `2026-01-31T12:00:00Z`."""
+    moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat() + "Z"
+
+
+def parse_datetime(text: str) -> datetime:
+    """An RFC 3339 date-time as a moment (aware, UTC); else ValueError.  A leap second is the one before."""
+    found = _DATETIME.fullmatch(text)
+    if found is None:
+        raise ValueError("not a date-time of RFC 3339: 2026-01-31T12:00:00Z")
+    date, time, seconds, fraction, zone = found.groups(default="")
+    try:
+        moment = datetime.fromisoformat(
+            f"{date}T{time}:{'59' if seconds == '60' else seconds}{fraction[:7]}{zone.upper()}"
+        )
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"no such date or time: {error}") from error

@@ -1,0 +1,88 @@
+"""Octets to command lines: a line ends in CRLF, or in LF alone, for people type them (RFC 5321 2.3.8, 4.5.3.1.4).
+
+Memory is bounded whatever comes: of a line that is too long only its length is kept.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+MAX_LINE: Final = 12 * 1024  # octets, line end included: what RFC 4954 4 wants for AUTH; all extensions' needs fit in
+MAX_ENDLESS: Final = 1024 * 1024  # octets after which the end of a line is no longer waited for
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end; `crlf` says whether that was CRLF."""
+
+    octets: bytes
+    crlf: bool
+
+
+class Unfit(enum.Enum):
+    """What came instead of a line."""
+
+    TOO_LONG = "too long"
+    """More than MAX_LINE octets, the end included; it is dropped."""
+    ENDLESS = "endless"
+    """More than MAX_ENDLESS octets: there is no going on."""
+
+
+class LineBuffer:
+    """Octets that were received and not yet used."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+        self._dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take octets from the wire."""
+        self._buffer += data
+
+    def line(self) -> Line | Unfit | None:
+        """The next line; None if its end has not come."""
+        end = self._buffer.find(b"\n", self._searched)
+        if self._dropped + (end if end >= 0 else len(self._buffer)) >= MAX_ENDLESS:
+            self.clear()
+            return Unfit.ENDLESS
+        if end < 0:
+            if self._dropped or len(self._buffer) > MAX_LINE:
+                self._dropped += len(self._buffer)
+                self._buffer.clear()
+            self._searched = len(self._buffer)
+            return None
+        dropped, self._dropped, self._searched = self._dropped, 0, 0
+        if dropped + end + 1 > MAX_LINE:
+            del self._buffer[: end + 1]
+            return Unfit.TOO_LONG
+        crlf = self._buffer.endswith(b"\r", 0, end)
+        octets = bytes(self._buffer[: end - crlf])
+        del self._buffer[: end + 1]
+        return Line(octets, crlf)
+
+    def take(self, most: int | None = None) -> bytes:
+        """At most so many octets, or all there are, whatever they are.  Not to be called while a line is begun."""
+        self._searched = 0
+        if most is None or most >= len(self._buffer):
+            data = bytes(self._buffer)
+            self._buffer.clear()
+            return data
+        data = bytes(self._buffer[:most])
+        del self._buffer[:most]
+        return data
+
+    def give_back(self, data: bytes) -> None:
+        """Octets that `take` gave out and that were not used."""
+        self._buffer[:0] = data
+        self._searched = 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buffer.clear()
+        self._searched = self._dropped = 0

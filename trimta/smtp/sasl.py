@@ -1,0 +1,172 @@
+"""SASL exchanges (RFC 4422, 4954): PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login), both sides.
+
+Decoded octets go in and out; Base64 and the lines are the connection's.  Whether a password is right is the caller's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+from trimta.smtp.errors import CommandError, ProtocolError
+from trimta.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+MECHANISMS: Final = ("PLAIN", "LOGIN")
+"""What we know, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """The server wants an answer to this."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the client claims, to be verified."""
+
+    name: str
+    password: str = field(repr=False)
+
+
+Step: TypeAlias = Challenge | Credentials
+
+
+class ServerExchange(Protocol):
+    """The server's half of one AUTH command."""
+
+    def step(self, response: bytes | None) -> Step:
+        """Take the initial response (None: there is none) or the answer to the last challenge.  CommandError with the
+        reply if it is malformed, which ends the exchange.
+        """
+
+
+class PlainServer:
+    """PLAIN: everything in one response."""
+
+    def step(self, response: bytes | None) -> Step:
+        """See ServerExchange."""
+        if response is None:
+            return Challenge(b"")
+        parts = response.split(b"\0")
+        if len(parts) != 3 or not parts[1]:
+            raise _error(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
+        authorization, name, password = (_text(part) for part in parts)
+        if authorization not in ("", name):
+            raise _error(535, "5.7.8", "nobody may act for somebody else here")
+        return Credentials(name, password)
+
+
+class LoginServer:
+    """LOGIN: the name, which may come as initial response, then the password."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+
+    def step(self, response: bytes | None) -> Step:
+        """See ServerExchange."""
+        if response is None:
+            return Challenge(b"Username:")
+        if self._name is None:
+            self._name = _text(response)
+            return Challenge(b"Password:")
+        return Credentials(self._name, _text(response))
+
+
+def server_exchange(mechanism: str) -> ServerExchange:
+    """A new exchange for one of MECHANISMS; KeyError for another."""
+    exchanges: dict[str, type[ServerExchange]] = {"PLAIN": PlainServer, "LOGIN": LoginServer}
+    return exchanges[mechanism]()
+
+
+class ClientExchange(Protocol):
+    """The client's half."""
+
+    mechanism: str
+
+    def initial(self) -> bytes | None:
+        """The initial response to send with AUTH; None: none."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """The answer to a challenge.  ProtocolError if the server asks for what the mechanism does not have: cancel."""
+
+
+class PlainClient:
+    """PLAIN."""
+
+    mechanism = "PLAIN"
+
+    def __init__(self, name: str, password: str) -> None:
+        self._response = b"\0" + name.encode() + b"\0" + password.encode()
+        self._asked = False
+
+    def initial(self) -> bytes | None:
+        """See ClientExchange."""
+        return self._response
+
+    def respond(self, challenge: bytes) -> bytes:
+        """See ClientExchange.  One empty challenge is answered: a server may have missed the initial response."""
+        if challenge or self._asked:
+            raise ProtocolError("PLAIN has no challenge")
+        self._asked = True
+        return self._response
+
+
+class LoginClient:
+    """LOGIN.  What the challenges say differs among servers; only their order counts."""
+
+    mechanism = "LOGIN"
+
+    def __init__(self, name: str, password: str) -> None:
+        self._answers = [password.encode(), name.encode()]
+
+    def initial(self) -> bytes | None:
+        """See ClientExchange."""
+        return None
+
+    def respond(self, challenge: bytes) -> bytes:
+        """See ClientExchange."""
+        if not self._answers:
+            raise ProtocolError(f"LOGIN has two challenges, this is a third: {challenge[:40]!r}")
+        return self._answers.pop()
+
+
+def client_exchange(offered: Collection[str], name: str, password: str) -> ClientExchange | None:
+    """The best mechanism among those that a server offers (upper case); None if there is none that we know."""
+    if "PLAIN" in offered:
+        return PlainClient(name, password)
+    return LoginClient(name, password) if "LOGIN" in offered else None
+
+
+def challenge_of(reply: Reply) -> bytes:
+    """The decoded challenge of a 334 reply; ProtocolError if it is not Base64."""
+    try:
+        return base64.b64decode("".join(reply.lines).strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProtocolError("a challenge that is not Base64") from error
+
+
+def render_response(response: bytes) -> bytes:
+    """The line that answers a 334, CRLF included."""
+    return base64.b64encode(response) + b"\r\n"
+
+
+CANCEL: Final = b"*\r\n"
+"""The line that ends an exchange instead of answering (RFC 4954 4)."""
+
+
+def _text(octets: bytes) -> str:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        raise _error(501, "5.5.2", "names and passwords are UTF-8") from None
+
+
+def _error(code: int, status: str, text: str) -> CommandError:
+    return CommandError(Reply.of(code, status, text))

@@ -1,0 +1,691 @@
+"""The receiving side of a conversation: octets in, events out; replies in, octets out (RFC 5321, 2033, 6409).
+
+    connection = ServerConnection(settings)
+    connection.reply(Reply.of(220, "", "mx.dev.test ESMTP"))
+    while True:
+        match connection.next_event():
+            case Signal.NEED_DATA: send(connection.data_to_send()); connection.receive_data(receive())
+            case Signal.CLOSED: send(connection.data_to_send()); return
+            case BodyChunk(data): ...                      # no reply
+            case BodyEnd() as end: connection.reply(...)    # one reply, in LMTP one per recipient
+            case Mail() as mail: connection.reply(...)      # and so on, one reply per event
+
+The core knows the protocol: framing, syntax, order, extensions, limits of size.  Policy is the session's: who may send
+what to whom, passwords, how many mistakes are too many.  What a client gets wrong comes out as BadInput with its reply,
+which the session passes on, or replaces by a 421.
+"""
+
+from __future__ import annotations
+
+import base64
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.mail.envelope import BodyKind
+from trimta.smtp.commands import (
+    KNOWN_VERBS,
+    Auth,
+    Bdat,
+    Command,
+    Data,
+    Ehlo,
+    Etrn,
+    Expn,
+    Helo,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Rset,
+    StartTls,
+    Vrfy,
+    chunk_size,
+    decode_base64,
+    parse_command,
+    verb_of,
+)
+from trimta.smtp.errors import CommandError, LocalProtocolError
+from trimta.smtp.extensions import FutureRelease, Offer, Protocol
+from trimta.smtp.lines import Line, LineBuffer, Unfit
+from trimta.smtp.reply import Reply
+from trimta.smtp.transparency import DataDecoder, TextDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class AuthPolicy(enum.StrEnum):
+    """What a listener thinks of AUTH."""
+
+    NONE = "none"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+class BareNewline(enum.StrEnum):
+    """What happens to content in which a line ends in LF alone."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """What one listener is to one client."""
+
+    hostname: str
+    protocol: Protocol = Protocol.SMTP
+    size_limit: int = 0
+    """Octets of a message as on the wire; 0: no limit."""
+    max_recipients: int = 0
+    """What LIMITS says, 0 for nothing; to count recipients is the session's."""
+    starttls: bool = False
+    """STARTTLS is configured."""
+    auth: AuthPolicy = AuthPolicy.NONE
+    auth_in_clear: bool = False
+    """This client may use AUTH without TLS."""
+    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    future_release: FutureRelease | None = None
+    """None: not offered; used for submission only.  The core reads no clock: a HOLDUNTIL may be past."""
+    hide: frozenset[str] = frozenset()
+    """EHLO keywords that are neither offered nor accepted."""
+    bare_newline: BareNewline = BareNewline.ACCEPT
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """The client's answer to a 334, decoded from Base64."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyChunk:
+    """A piece of the message in content form: LF line ends, or raw with BODY=BINARYMIME.  Needs no reply."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnd:
+    """The data, or one chunk of BDAT, is complete."""
+
+    last: bool
+    """The message is complete; False only for a BDAT without LAST."""
+    size: int
+    """Octets of the message so far, as on the wire: unstuffed, with CRLF."""
+    fault: Reply | None = None
+    """Why the message can't be taken: the reply to give.  Chunks were withheld, so it is not to be stored."""
+    bare_lf: int | None = None
+    """Number of the first line that ended in LF alone, where that was accepted; only with `last`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """What the client sent is refused; the session answers with `reply`, or with a 421.  If `close`, the conversation
+    is over once it is answered: what follows can't be told from commands.
+    """
+
+    reply: Reply
+    close: bool = False
+
+
+class Signal(enum.Enum):
+    """No event."""
+
+    NEED_DATA = "need data"
+    """Send `data_to_send()`, then receive."""
+    CLOSED = "closed"
+    """Send `data_to_send()`, then close."""
+
+
+NEED_DATA: Final = Signal.NEED_DATA
+CLOSED: Final = Signal.CLOSED
+
+Event: TypeAlias = Command | AuthResponse | BodyChunk | BodyEnd | BadInput | Signal
+"""What `next_event` returns; of the commands all but Bdat, whose octets come as BodyChunk and BodyEnd."""
+
+
+class State(enum.Enum):
+    """Where the conversation is."""
+
+    GREETING = "greeting"  # our 220 is due
+    CONNECTED = "connected"  # no EHLO or HELO yet, or none since STARTTLS
+    READY = "ready"  # no transaction
+    MAIL_GIVEN = "mail given"  # MAIL, and no accepted RCPT
+    RCPT_GIVEN = "rcpt given"
+    DATA = "data"  # after the 354
+    CHUNKS = "chunks"  # BDAT has begun, LAST has not come
+    AUTH = "auth"  # after a 334
+    TLS = "tls"  # after the 220 to STARTTLS
+    CLOSED = "closed"
+
+
+_ALWAYS: Final[tuple[type[Command], ...]] = (Noop, Help, Vrfy, Expn)  # RFC 5321 4.1.4: at any time
+_COMMAND_STATES: Final = (State.CONNECTED, State.READY, State.MAIL_GIVEN, State.RCPT_GIVEN, State.CHUNKS)
+
+NEXT: Final[dict[tuple[State, type[Command]], State]] = {
+    **{(state, command): state for state in _COMMAND_STATES for command in _ALWAYS},
+    **{(state, command): State.READY for state in _COMMAND_STATES for command in (Ehlo, Helo, Rset)},
+    **{(state, Quit): State.CLOSED for state in _COMMAND_STATES},
+    (State.CONNECTED, Rset): State.CONNECTED,
+    (State.READY, Mail): State.MAIL_GIVEN,
+    (State.READY, Etrn): State.READY,
+    (State.READY, Auth): State.READY,
+    (State.READY, StartTls): State.TLS,
+    (State.MAIL_GIVEN, Rcpt): State.RCPT_GIVEN,
+    (State.RCPT_GIVEN, Rcpt): State.RCPT_GIVEN,
+    (State.RCPT_GIVEN, Data): State.DATA,
+    (State.RCPT_GIVEN, Bdat): State.CHUNKS,
+    (State.CHUNKS, Bdat): State.CHUNKS,
+}
+"""(state, command) to the state after a positive reply; any other reply leaves the state.  What is not here is 503."""
+
+_UNAUTHENTICATED: Final = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "NOOP", "RSET", "HELP", "QUIT"})
+"""What a client may say where authentication is required and has not been done."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a client has agreed on with us since MAIL."""
+
+    mail: Mail
+    recipients: list[Rcpt] = field(default_factory=list)
+    """The accepted ones, in their order."""
+    refused: int = 0
+    """How many were not."""
+
+    @property
+    def body(self) -> BodyKind:
+        """What MAIL declared."""
+        return self.mail.parameters.body or BodyKind.SEVEN_BIT
+
+    @property
+    def smtputf8(self) -> bool:
+        """Said with MAIL, or implied by an address."""
+        return self.mail.parameters.smtputf8 or any(_is_utf8(rcpt) for rcpt in self.recipients)
+
+
+class ServerConnection:
+    """One conversation with one client.
+
+    `next_event` and `reply` alternate: every event but BodyChunk and the signals wants one reply before the next event
+    comes out, so that replies cannot change order; LocalProtocolError if the caller forgets.
+    """
+
+    def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
+        """`tls`: the connection is encrypted from the start."""
+        self.settings = settings
+        self.state = State.GREETING
+        self.tls = tls
+        self.identity: str | None = None
+        """Who the client has proved to be."""
+        self.helo = ""
+        """What the client calls itself, since its last EHLO, HELO or LHLO."""
+        self.esmtp = False
+        """It said EHLO or LHLO."""
+        self.transaction: Transaction | None = None
+        """Since an accepted MAIL, until the reply to the end of the message, RSET, EHLO or HELO."""
+        self.line = ""
+        """The last command line, for transcripts: without credentials, escaped where it is not printable."""
+        self._input = LineBuffer()
+        self._output = bytearray()
+        self._eof = False
+        self._unanswered: Event | None = None
+        self._utf8 = False
+        self._body: _Body | None = None
+        self._chunk: _Chunk | None = None
+        self._offer = self._make_offer()
+
+    # What the session reads
+
+    @property
+    def offer(self) -> Offer:
+        """What is offered and accepted now."""
+        return self._offer
+
+    @property
+    def receiving_body(self) -> bool:
+        """The next octets are content, not a command line."""
+        return self.state is State.DATA or self._chunk is not None
+
+    def ehlo_reply(self) -> Reply:
+        """The reply to EHLO or LHLO: 250, our name, the extensions."""
+        return Reply.of(250, "", self.settings.hostname, *self._make_offer(extended=True).lines())
+
+    def helo_reply(self) -> Reply:
+        """The reply to HELO."""
+        return Reply.of(250, "", self.settings.hostname)
+
+    # Octets
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the wire; b"" says that no more will come."""
+        if self.state is State.TLS:
+            raise LocalProtocolError("octets between STARTTLS and its handshake")
+        if not data:
+            self._eof = True
+        elif self.state is not State.CLOSED:
+            self._input.feed(data)
+
+    def data_to_send(self) -> bytes:
+        """Take the octets of all replies since the last call."""
+        data = bytes(self._output)
+        self._output.clear()
+        return data
+
+    # Events
+
+    def next_event(self) -> Event:
+        """What the client says next.  LocalProtocolError if the event before wants a reply."""
+        if self.state is State.CLOSED:
+            return CLOSED
+        if self._unanswered is not None or self.state in (State.GREETING, State.TLS):
+            raise LocalProtocolError(f"next_event() while a reply is due: {self.state}, {self._unanswered}")
+        event = self._next()
+        if event is None:
+            if not self._eof:
+                return NEED_DATA
+            self.state = State.CLOSED
+            return CLOSED
+        if not isinstance(event, BodyChunk):
+            self._unanswered = event
+        return event
+
+    def _next(self) -> Event | None:
+        while True:
+            if self.state is State.DATA:
+                return self._next_data()
+            if self._chunk is not None:
+                return self._next_chunk(self._chunk)
+            line = self._input.line()
+            match line:
+                case None:
+                    return None
+                case Unfit():
+                    self.line = f"({line.value})"
+                    return self._unfit(line)
+                case Line():
+                    event = self._read_line(line)
+            if event is not None:
+                return event
+
+    def _unfit(self, line: Unfit) -> BadInput:
+        self._end_auth()
+        if line is Unfit.TOO_LONG:
+            return _bad(500, "5.5.6", "line too long")
+        return _bad(421, "4.7.0", "line too long", close=True)
+
+    def _read_line(self, line: Line) -> Event | None:
+        if self.state is State.AUTH:
+            self.line = "***"
+            return self._read_auth_response(line.octets)
+        verb = verb_of(line.octets)
+        self.line = _printable(line.octets, verb)
+        if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
+            # A server before us may have seen content here, and so no DATA: SMTP smuggling.
+            return _bad(503, "5.5.0", f"{verb} ended by a bare LF, with more behind it", close=True)
+        self._utf8 = self.transaction is not None and self.transaction.smtputf8
+        try:
+            command = self._parse(line.octets, verb)
+        except CommandError as error:
+            if verb == "BDAT":
+                return self._swallow(line.octets, error.reply)
+            return BadInput(error.reply)
+        if isinstance(command, Bdat):
+            self._begin_chunk(command)
+            return None
+        if isinstance(command, StartTls) and len(self._input):
+            return _bad(503, "5.5.1", "nothing may follow STARTTLS before the handshake", close=True)
+        return command
+
+    def _parse(self, line: bytes, verb: str) -> Command:
+        """The command, if it may come now; CommandError."""
+        required = self.settings.auth is AuthPolicy.REQUIRED and self.identity is None
+        if required and verb in KNOWN_VERBS - _UNAUTHENTICATED:
+            raise _error(530, "5.7.0", "authentication required")
+        if verb == "STARTTLS" and self.tls and "STARTTLS" not in {keyword.upper() for keyword in self.settings.hide}:
+            raise _error(503, "5.5.1", "TLS is active already")
+        command = parse_command(line, self._offer)
+        if isinstance(command, Mail):
+            self._utf8 = command.parameters.smtputf8
+        elif isinstance(command, Rcpt):
+            self._utf8 = self._utf8 or _is_utf8(command)
+        elif isinstance(command, Vrfy | Expn):
+            self._utf8 = command.smtputf8
+        self._check_order(command)
+        return command
+
+    def _check_order(self, command: Command) -> None:
+        state, transaction = self.state, self.transaction
+        if state is State.MAIL_GIVEN and isinstance(command, Data | Bdat):
+            if transaction is not None and transaction.refused:
+                raise _error(554, "5.5.1", "no valid recipients")
+            raise _error(503, "5.5.1", "RCPT first")
+        if isinstance(command, Auth) and self.identity is not None:
+            raise _error(503, "5.5.1", "authenticated already")
+        if (state, type(command)) not in NEXT:
+            raise _error(503, "5.5.1", self._order_hint(command))
+        if isinstance(command, Auth | StartTls | Bdat) and not self.esmtp:
+            raise _error(503, "5.5.1", "EHLO first")
+        binary = transaction is not None and transaction.body is BodyKind.BINARY
+        if isinstance(command, Data) and binary:
+            raise _error(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
+
+    def _order_hint(self, command: Command) -> str:
+        if self.state is State.CONNECTED:
+            return "LHLO first" if self.settings.protocol is Protocol.LMTP else "EHLO or HELO first"
+        if self.state is State.READY:
+            return "MAIL first"
+        if self.state is State.CHUNKS:
+            return "a message has begun: BDAT or RSET"
+        return "MAIL was given already" if isinstance(command, Mail) else "not in a transaction"
+
+    def _read_auth_response(self, line: bytes) -> Event:
+        line = line.rstrip(b" \t")
+        if line == b"*":
+            self._end_auth()
+            return _bad(501, "5.7.0", "authentication cancelled")
+        try:
+            return AuthResponse(decode_base64(line))
+        except CommandError as error:
+            self._end_auth()
+            return BadInput(error.reply)
+
+    def _end_auth(self) -> None:
+        if self.state is State.AUTH:
+            self.state = State.READY
+
+    # Content
+
+    def _next_data(self) -> Event | None:
+        assert self._body is not None
+        decoder = self._body.decoder
+        assert isinstance(decoder, DataDecoder)
+        if not decoder.done:
+            if not len(self._input):
+                return None
+            content = decoder.feed(self._input.take())
+            self._input.give_back(decoder.leftover)
+            if content and not self._body.unfit:
+                return BodyChunk(content)
+            if not decoder.done:
+                return None
+        return self._body.end(last=True)
+
+    def _begin_chunk(self, command: Bdat) -> None:
+        if self._body is None:
+            assert self.transaction is not None
+            self._body = self._new_body(TextDecoder() if self.transaction.body is not BodyKind.BINARY else None)
+        self.state = State.CHUNKS
+        self._body.announce(command.size)
+        self._chunk = _Chunk(command.size, command.last)
+
+    def _swallow(self, line: bytes, refusal: Reply) -> Event | None:
+        """A BDAT is refused: its octets are no commands, and must not be read as such."""
+        size = chunk_size(line)
+        if size is not None:
+            self._chunk = _Chunk(size, last=True, refusal=refusal)
+            return None
+        return BadInput(refusal, close=line[4:].strip(b" \t") != b"")
+
+    def _next_chunk(self, chunk: _Chunk) -> Event | None:
+        if chunk.left:
+            if not len(self._input):
+                return None
+            data = self._input.take(chunk.left)
+            chunk.left -= len(data)
+            if chunk.refusal is None:
+                assert self._body is not None
+                content = self._body.feed(data)
+                if content:
+                    return BodyChunk(content)
+            if chunk.left:
+                return None
+        if chunk.refusal is not None:
+            self._chunk = None
+            return BadInput(chunk.refusal)
+        assert self._body is not None
+        if chunk.last and not chunk.finished:
+            chunk.finished = True
+            content = self._body.finish()
+            if content:
+                return BodyChunk(content)
+        self._chunk = None
+        return self._body.end(last=chunk.last)
+
+    def _new_body(self, decoder: TextDecoder | None) -> _Body:
+        return _Body(decoder, self.settings.size_limit, self.settings.bare_newline is BareNewline.REJECT)
+
+    # Replies
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the last event, or give the greeting.
+
+        To the end of a message in LMTP it is given once for each recipient.  A 421 may be said at any time, and ends
+        the conversation; so does a greeting that is not 220.
+        """
+        event, self._unanswered = self._unanswered, None
+        if event is None and self.state is not State.GREETING and reply.code != 421:
+            raise LocalProtocolError(f"a reply to nothing: {reply}")
+        if self.state is State.CLOSED:
+            raise LocalProtocolError(f"a reply after the end: {reply}")
+        each = self._replies_due(event) if reply.code != 421 else 1
+        for _ in range(each):
+            self._output += self._render(reply)
+        if reply.code == 421:
+            self._close()
+        elif self.state is State.GREETING:
+            if reply.klass == 2:
+                self.state = State.CONNECTED
+            else:
+                self._close()
+        else:
+            self._advance(event, reply)
+
+    def reply_each(self, replies: Sequence[Reply]) -> None:
+        """Answer the end of a message: one reply for each accepted recipient in LMTP, exactly one in SMTP."""
+        event = self._unanswered
+        if not isinstance(event, BodyEnd) or len(replies) != self._replies_due(event):
+            raise LocalProtocolError(f"{len(replies)} replies to {event}")
+        self._unanswered = None
+        for reply in replies:
+            self._output += self._render(reply)
+        self._advance(event, replies[0])
+
+    def challenge(self, data: bytes) -> None:
+        """Answer AUTH or AuthResponse with 334 and a challenge."""
+        self.reply(Reply.of(334, "", base64.b64encode(data).decode("ascii")))
+
+    def authenticated(self, identity: str) -> None:
+        """The client has proved who it is; to be said before the 235."""
+        self.identity = identity
+
+    def start_tls_done(self) -> None:
+        """The handshake after STARTTLS is done: all that the client said before is forgotten (RFC 3207 4.2)."""
+        if self.state is not State.TLS:
+            raise LocalProtocolError("a handshake without STARTTLS")
+        self.tls = True
+        self.identity = None
+        self.helo, self.esmtp = "", False
+        self.state = State.CONNECTED
+        self._offer = self._make_offer()
+        self._reset()
+
+    def _replies_due(self, event: Event | None) -> int:
+        if self.settings.protocol is Protocol.LMTP and isinstance(event, BodyEnd) and event.last:
+            assert self.transaction is not None
+            return len(self.transaction.recipients)
+        return 1
+
+    def _render(self, reply: Reply) -> bytes:
+        return reply.render(enhanced=self._offer.offers("ENHANCEDSTATUSCODES"), utf8=self._utf8)
+
+    def _advance(self, event: Event | None, reply: Reply) -> None:
+        """The state after the reply to an event."""
+        done = reply.klass in (2, 3)
+        match event:
+            case BadInput(close=close):
+                if close:
+                    self._close()
+            case BodyEnd(last=last, fault=fault):
+                if done and fault is not None:
+                    raise LocalProtocolError(f"{reply} to a message with the fault {fault}")
+                if last or not done:  # RFC 3030 2: a BDAT that failed takes the transaction with it
+                    self.state = State.READY
+                    self._reset()
+            case Auth() | AuthResponse():
+                if done and reply.code != 334 and self.identity is None:
+                    raise LocalProtocolError("a positive reply to AUTH without authenticated()")
+                self.state = State.AUTH if reply.code == 334 else State.READY
+            case Data() if reply.code == 354:
+                self.state = State.DATA
+                self._body = self._new_body(DataDecoder())
+            case Data() if done:
+                raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
+            case Rcpt() if not done:
+                assert self.transaction is not None
+                self.transaction.refused += 1
+            case Quit():
+                self._close()
+            case (
+                Helo() | Ehlo() | Mail() | Rcpt() | Rset() | Noop() | Vrfy() | Expn() | Help() | Etrn() | StartTls()
+            ) if done:
+                self.state = NEXT[self.state, type(event)]
+                self._carry_out(event)
+            case _:
+                pass
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Helo(domain) | Ehlo(domain):
+                self.helo, self.esmtp = domain, isinstance(command, Ehlo)
+                self._offer = self._make_offer()
+                self._reset()
+            case Rset():
+                self._reset()
+            case Mail():
+                self.transaction = Transaction(command)
+            case Rcpt():
+                assert self.transaction is not None
+                self.transaction.recipients.append(command)
+            case _:
+                pass
+
+    def _reset(self) -> None:
+        self.transaction = None
+        self._body = None
+
+    def _close(self) -> None:
+        self.state = State.CLOSED
+        self._input.clear()
+
+    def _make_offer(self, *, extended: bool | None = None) -> Offer:
+        settings = self.settings
+        wanted = settings.auth is not AuthPolicy.NONE
+        in_reach = self.tls or settings.auth_in_clear
+        return Offer(
+            protocol=settings.protocol,
+            hide=settings.hide,
+            size_limit=settings.size_limit,
+            max_recipients=settings.max_recipients,
+            future_release=settings.future_release,
+            starttls=settings.starttls and not self.tls,
+            auth=settings.mechanisms if wanted and in_reach else (),
+            auth_behind_tls=wanted and not in_reach,
+            # Before EHLO what matters is that it is missing, not what it would have allowed.
+            extended=self.esmtp or not self.helo if extended is None else extended,
+        )
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A chunk of BDAT that is coming in."""
+
+    left: int
+    last: bool
+    refusal: Reply | None = None
+    finished: bool = False
+
+
+class _Body:
+    """A message that is coming in, and what is wrong with it."""
+
+    def __init__(self, decoder: TextDecoder | None, limit: int, reject_bare_lf: bool) -> None:
+        """Without a decoder its octets are taken as they are."""
+        self.decoder = decoder
+        self._limit = limit
+        self._reject_bare_lf = reject_bare_lf
+        self._raw = 0
+        self._announced = 0
+
+    def announce(self, octets: int) -> None:
+        """So many octets will come by BDAT."""
+        self._announced += octets
+
+    def feed(self, data: bytes) -> bytes:
+        """Octets of a chunk to content; none if the message can't be taken."""
+        self._raw += len(data)
+        content = data if self.decoder is None else self.decoder.feed(data)
+        return b"" if self.unfit else content
+
+    def finish(self) -> bytes:
+        """What is left of the content after the last chunk."""
+        content = b"" if self.decoder is None else self.decoder.finish()
+        return b"" if self.unfit else content
+
+    @property
+    def size(self) -> int:
+        return self._raw if self.decoder is None else self.decoder.size
+
+    @property
+    def _too_large(self) -> bool:
+        return bool(self._limit) and max(self.size, self._announced) > self._limit
+
+    @property
+    def unfit(self) -> bool:
+        """There is no use in giving content out: the fault will be reported at the end."""
+        return self._too_large or self._content_fault() is not None
+
+    def end(self, *, last: bool) -> BodyEnd:
+        # Size first, wherever in the octets the other fault is: the answer must not depend on how they were split.
+        if self._too_large:
+            return BodyEnd(last, self.size, _reply(552, "5.3.4", f"the message is larger than {self._limit} octets"))
+        fault = self._content_fault() if last else None
+        bare_lf = self.decoder.bare_lf if self.decoder is not None and last else None
+        return BodyEnd(last, self.size, fault, bare_lf)
+
+    def _content_fault(self) -> Reply | None:
+        if self.decoder is None:
+            return None
+        if self.decoder.bare_cr is not None:
+            return _reply(550, "5.6.0", f"line {self.decoder.bare_cr} has a CR without LF")
+        if self._reject_bare_lf and self.decoder.bare_lf is not None:
+            return _reply(550, "5.6.0", f"line {self.decoder.bare_lf} ends in LF without CR")
+        return None
+
+
+def _reply(code: int, status: str, text: str) -> Reply:
+    return Reply.of(code, status, text)
+
+
+def _error(code: int, status: str, text: str) -> CommandError:
+    return CommandError(Reply.of(code, status, text))
+
+
+def _bad(code: int, status: str, text: str, *, close: bool = False) -> BadInput:
+    return BadInput(Reply.of(code, status, text), close)
+
+
+def _is_utf8(rcpt: Rcpt) -> bool:
+    return not (rcpt.forward_path.local_part.isascii() and rcpt.forward_path.domain.isascii())
+
+
+def _printable(line: bytes, verb: str) -> str:
+    text = line.decode(errors="backslashreplace")
+    if verb.startswith("AUTH"):
+        words = text.split()
+        text = " ".join([*words[:2], *(["***"] if len(words) > 2 else [])])
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,99 @@
+"""What a server's reply means for a recipient: the outcome, its enhanced status and its diagnostic."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from trimta.mail.outcome import Deferred, Failed
+from trimta.mail.status import EnhancedStatus
+
+if TYPE_CHECKING:
+    from trimta.mail.envelope import Recipient
+    from trimta.smtp.reply import Reply
+
+
+class Stage(enum.StrEnum):
+    """What a reply answers."""
+
+    GREETING = "greeting"
+    HELO = "helo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    CHUNK = "chunk"
+    """A BDAT that is not the last."""
+    BODY = "body"
+    """The end of the data, or the last BDAT: the reply that decides."""
+    RSET = "rset"
+
+
+# Subject and detail for a server that sends no enhanced status, by the meaning that RFC 5321 4.2.3 gives a code.
+# What is not here is X.0.0: a 550 may be an unknown user or the server's policy, and a guess would mislead whoever
+# handles bounces.
+_BY_CODE: Final = {
+    421: (3, 2),
+    450: (2, 0),
+    451: (3, 0),
+    452: (3, 1),
+    454: (7, 0),
+    455: (5, 4),
+    500: (5, 2),
+    501: (5, 4),
+    502: (5, 1),
+    503: (5, 1),
+    504: (5, 4),
+    521: (3, 2),
+    530: (7, 0),
+    534: (7, 9),
+    535: (7, 8),
+    538: (7, 11),
+    551: (1, 6),
+    552: (3, 4),
+    555: (5, 4),
+    556: (1, 10),
+}
+
+_BY_STAGE: Final = {
+    (Stage.GREETING, 554): (3, 2),
+    (Stage.MAIL, 501): (1, 7),
+    (Stage.MAIL, 553): (1, 7),
+    (Stage.RCPT, 452): (5, 3),
+    (Stage.RCPT, 501): (1, 3),
+    (Stage.RCPT, 552): (2, 2),
+    (Stage.RCPT, 553): (1, 3),
+}
+
+
+def status_of(reply: Reply, stage: Stage, *, klass: int | None = None) -> EnhancedStatus:
+    """The reply's own enhanced status, unless its class disagrees with the code (RFC 2034 4), else one by meaning.
+
+    `klass` puts the status into another class: a 5yz about our credentials is no reason to fail the message.
+    """
+    if klass is None:
+        klass = reply.klass
+    if reply.status is not None and reply.status.klass == reply.klass:
+        subject, detail = reply.status.subject, reply.status.detail
+    else:
+        subject, detail = _BY_STAGE.get((stage, reply.code)) or _BY_CODE.get(reply.code, (0, 0))
+    return EnhancedStatus(klass, subject, detail)
+
+
+def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> Deferred | Failed:
+    """The outcome of a 4yz or 5yz reply (ValueError for any other)."""
+    if reply.klass not in (4, 5):
+        raise ValueError(f"{reply.code} refuses nothing")
+    kind = Deferred if reply.klass == 4 else Failed
+    return kind(recipient=recipient, status=status_of(reply, stage), diagnostic=str(reply), host=host, smtp=True)
+
+
+def says_too_many_recipients(reply: Reply) -> bool:
+    """Whether a refused RCPT means no more than that this transaction is full (RFC 5321 4.5.3.1.10).
+
+    RFC 821 had 552 for it, which is also the code of a full mailbox: an enhanced status tells them apart.
+    """
+    if reply.code not in (452, 552):
+        return False
+    return reply.status is None or (reply.status.subject, reply.status.detail) == (5, 3)

@@ -1,0 +1,1 @@
+"""What survives a crash: blocking calls, no trio, no SMTP."""

@@ -1,0 +1,112 @@
+"""Writing that survives power loss.  The only module that calls fsync and rename.
+
+A file is durable once its octets and the directory entry that names it are both on the disk: hence the two fsyncs
+everywhere below.  A new directory is an entry in its parent, so making one syncs the parent as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+PRIVATE_FILE: Final = 0o600
+PRIVATE_DIR: Final = 0o700
+
+
+def fsync(fd: int) -> None:
+    """Put what was written to `fd` on the disk."""
+    os.fsync(fd)
+
+
+def fsync_dir(path: Path) -> None:
+    """Put the entries of a directory on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename, not yet durable: the caller syncs the directory, once for many renames."""
+    source.rename(target)
+
+
+def rename_into(source: Path, target: Path) -> None:
+    """Rename within one file system and make the new entry durable."""
+    rename(source, target)
+    fsync_dir(target.parent)
+
+
+def create(path: Path, mode: int = PRIVATE_FILE) -> int:
+    """Create a file that must not exist yet and return its descriptor.  FileExistsError if it does."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every octet: one write() may take fewer than it was given."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def write_file(path: Path, chunks: Iterable[bytes], mode: int = PRIVATE_FILE) -> None:
+    """Create `path` with this content and sync it (not its directory).  What was begun is removed on an error."""
+    fd = create(path, mode)
+    try:
+        try:
+            for chunk in chunks:
+                write_all(fd, chunk)
+            fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:  # an interrupt too must not leave half a file; nothing is swallowed
+        path.unlink(missing_ok=True)
+        raise
+
+
+def make_dirs(path: Path, mode: int = PRIVATE_DIR) -> None:
+    """Make a directory and its missing parents, each entry durable.  One that exists is left as it is;
+    NotADirectoryError names what is in the way.
+    """
+    missing: list[Path] = []
+    folder = path.absolute()
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        try:
+            new.mkdir(mode)
+        except FileExistsError:
+            if not new.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(new)) from None
+        fsync_dir(new.parent)
+
+
+def settle_ancestors(path: Path, settled: dict[Path, None]) -> None:
+    """Sync the directory entries on the way to `path`, those already in `settled` left out, and note them there.
+
+    A directory that another process made and did not live to sync looks just like an old one; a file promised inside
+    it would vanish with it.  Directories that may be passed through but not read are somebody else's, and old.
+    """
+    absolute = path.absolute()
+    for folder in (absolute, *absolute.parents):
+        if folder in settled:
+            return
+        with contextlib.suppress(PermissionError):
+            fsync_dir(folder)
+        settled[folder] = None
+
+
+def replace_text(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
+    """Write a small text file so that a reader sees the old or the new content, whole."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.unlink(missing_ok=True)
+    write_file(beside, [text.encode("utf-8", "replace")], mode)
+    rename_into(beside, path)

@@ -1,0 +1,241 @@
+"""Delivery into Maildirs, in two steps: prepare() writes and syncs in tmp/, commit() renames into new/ and syncs that.
+
+Between the two a caller can make other things durable; a crash then leaves a file in tmp/ that no reader looks at.
+A file in new/ is always whole, and never takes the place of another: see `_reserve`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from trimta.store import durable
+from trimta.store.spool import BodyDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from trimta.store.spool import Body
+
+FOLDERS: Final = ("cur", "new", "tmp")
+
+SETTLED_LIMIT: Final = 20_000
+"""Directories remembered as durable; past it they are forgotten, and synced again when used."""
+
+_counter: Final = itertools.count(1)
+_settled: Final[dict[Path, None]] = {}
+
+
+def host_part(hostname: str) -> str:
+    """A host's name as it is written into file names, "/" and ":" escaped."""
+    return hostname.replace("/", "\\057").replace(":", "\\072") or "localhost"
+
+
+_HOST: Final = host_part(socket.gethostname())
+
+
+class MaildirError(Exception):
+    """A Maildir can't be written: the message says which, and what the system said.  Trying again may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What is to be written where."""
+
+    maildir: Path
+    head: bytes
+    """Fields on top of the message, with LF line ends: Return-Path, Delivered-To, Received."""
+    body: Body
+    binary: bool = False
+    """The body is raw, CRLF included: the head gets CRLF as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A file that is durable in tmp/ and not yet in new/."""
+
+    maildir: Path
+    name: str
+
+    @property
+    def source(self) -> Path:
+        return self.maildir / "tmp" / self.name
+
+    @property
+    def target(self) -> Path:
+        return self.maildir / "new" / self.name
+
+
+def prepare(delivery: Delivery) -> Pending:
+    """Write the file in tmp/, the Maildir made first if there is none.  MaildirError, and nothing is left, if not."""
+    head = delivery.head.replace(b"\n", b"\r\n") if delivery.binary else delivery.head
+    path = delivery.maildir
+    try:
+        with _explained(path, "write"):
+            fd, pending = _open_new(path, len(head) + delivery.body.size)
+            try:
+                try:
+                    _write(fd, head, delivery.body)
+                    durable.fsync(fd)
+                finally:
+                    os.close(fd)
+                _settle(path)
+            except BaseException:  # an interrupt too must not leave the file; nothing is swallowed
+                discard(pending)
+                raise
+    except BodyDamagedError as error:
+        raise MaildirError(f"cannot write {path}: {error}") from error
+    return pending
+
+
+def commit(pending: Pending) -> Path:
+    """Make it visible and durable; returns its path.  MaildirError if not: then it is in new/ only if just the last
+    sync failed, and delivering again may make a duplicate.
+    """
+    with _explained(pending.maildir, "deliver into"):
+        durable.rename(pending.source, pending.target)
+        durable.fsync_dir(pending.target.parent)
+    return pending.target
+
+
+def discard(pending: Pending) -> None:
+    """Remove it from tmp/.  Idempotent; nothing happens once it is committed."""
+    with contextlib.suppress(OSError):  # it is out of sight there, and readers remove what is old
+        pending.source.unlink(missing_ok=True)
+
+
+def prepare_all(deliveries: Iterable[Delivery]) -> list[Pending | MaildirError]:
+    """prepare() each; one that fails does not keep the others."""
+    return [_try_prepare(delivery) for delivery in deliveries]
+
+
+def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
+    """commit() each; one that fails does not keep the others.  Each directory is synced once, after all renames."""
+    results: list[Path | MaildirError] = [_try_rename(one) for one in pending]
+    failed: dict[Path, MaildirError | None] = {}
+    for place, one in enumerate(pending):
+        if isinstance(results[place], MaildirError):
+            continue
+        folder = one.target.parent
+        if folder not in failed:
+            failed[folder] = _try_sync(folder)
+        error = failed[folder]
+        if error is not None:
+            results[place] = error
+    return results
+
+
+def deliver(delivery: Delivery) -> Path:
+    """prepare() and commit() in one step."""
+    pending = prepare(delivery)
+    try:
+        return commit(pending)
+    except MaildirError:
+        discard(pending)
+        raise
+
+
+def messages(path: Path) -> Iterator[Path]:
+    """Files of new/ and cur/, in order of their names within each, which is that of delivery for ours.
+
+    A Maildir that does not exist is empty; dot files and folders are skipped.  A reader may move files from new/ to
+    cur/ meanwhile: new/ is read first, so such a one is seen twice rather than not at all, and a path may be gone when
+    it is opened.
+    """
+    for folder in ("new", "cur"):
+        try:
+            with os.scandir(path / folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_file())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            yield path / folder / name
+
+
+def _open_new(path: Path, size: int) -> tuple[int, Pending]:
+    try:
+        return _reserve(path, size)
+    except FileNotFoundError:
+        for folder in FOLDERS:
+            durable.make_dirs(path / folder)
+        return _reserve(path, size)
+
+
+def _reserve(path: Path, size: int) -> tuple[int, Pending]:
+    """Open a file in tmp/ under a name that is free in new/ as well, and stays free until it is renamed there.
+
+    Whoever would rename a file of the same name into new/ must have it in tmp/ first, where ours is.
+    """
+    while True:
+        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        name = f"{seconds}.M{rest // 1000:06}P{os.getpid()}Q{next(_counter)}.{_HOST},S={size}"
+        pending = Pending(path, name)
+        try:
+            fd = durable.create(pending.source)
+        except FileExistsError:
+            continue
+        if not os.path.lexists(pending.target):
+            return fd, pending
+        os.close(fd)
+        discard(pending)
+
+
+def _write(fd: int, head: bytes, body: Body) -> None:
+    if body.in_memory:
+        durable.write_all(fd, head + body.read())
+        return
+    durable.write_all(fd, head)
+    for chunk in body.chunks():
+        durable.write_all(fd, chunk)
+
+
+def _settle(path: Path) -> None:
+    """A Maildir made by a process that did not live to sync it must not vanish with what is promised in it."""
+    new = path / "new"
+    if not new.is_dir():
+        durable.make_dirs(new)
+    if new not in _settled:
+        if len(_settled) > SETTLED_LIMIT:
+            _settled.clear()
+        durable.settle_ancestors(new, _settled)
+
+
+@contextlib.contextmanager
+def _explained(path: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise MaildirError(f"cannot {verb} {path}: {error.strerror or error}{where}") from error
+
+
+def _try_prepare(delivery: Delivery) -> Pending | MaildirError:
+    try:
+        return prepare(delivery)
+    except MaildirError as error:
+        return error
+
+
+def _try_rename(pending: Pending) -> Path | MaildirError:
+    try:
+        with _explained(pending.maildir, "deliver into"):
+            durable.rename(pending.source, pending.target)
+    except MaildirError as error:
+        discard(pending)
+        return error
+    return pending.target
+
+
+def _try_sync(folder: Path) -> MaildirError | None:
+    try:
+        with _explained(folder.parent, "deliver into"):
+            durable.fsync_dir(folder)
+    except MaildirError as error:
+        return error
+    return None

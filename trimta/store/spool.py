@@ -1,0 +1,225 @@
+"""A message's content while it is received and kept: in memory while small, else in one file of the spool.
+
+Content is what follows our trace fields: LF line ends for text, raw octets for BINARYMIME.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from trimta.store import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+MEMORY_LIMIT: Final = 256 * 1024
+"""Largest content, in octets, that is held in memory and in a database row."""
+
+CHUNK: Final = 64 * 1024
+
+INCOMING: Final = "incoming-"
+"""Files of this prefix belong to the process whose id follows; no queue entry names them."""
+
+
+class BodyDamagedError(Exception):
+    """The spool file of a body is missing or not as long as it was when it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Content that is complete, and may be read any number of times.
+
+    Made by `Body.of(octets)`, by `SpoolWriter.finish()` or by the queue.  A body in a file is durable but belongs to
+    nobody until the queue adopts its file; `discard()` removes it if that never happens.
+    """
+
+    size: int
+    """Octets in the form it is kept in."""
+    lines: int
+    """How many LFs are in it."""
+    data: bytes | None = None
+    """All of it, if it is in memory."""
+    path: Path | None = None
+    """Where it is, if it is in a file."""
+
+    def __post_init__(self) -> None:
+        if (self.data is None) == (self.path is None):
+            raise ValueError("a body is either in memory or in a file")
+
+    @classmethod
+    def of(cls, data: bytes) -> Body:
+        """A body in memory."""
+        return cls(len(data), data.count(b"\n"), data)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading it never blocks."""
+        return self.data is not None
+
+    def wire_size(self, *, binary: bool = False) -> int:
+        """Octets on the wire, before dot-stuffing: each LF of text goes out as CRLF; binary goes as it is."""
+        return self.size if binary else self.size + self.lines
+
+    def chunks(self, size: int = CHUNK) -> Generator[bytes, None, None]:
+        """The octets in pieces of at most `size`.  Blocks unless `in_memory`.
+
+        Raises BodyDamagedError if the file is gone, and after the last octet if it is shorter or longer than it was.
+        """
+        if self.data is not None:
+            if self.size <= size:
+                if self.data:
+                    yield self.data
+                return
+            for start in range(0, self.size, size):
+                yield self.data[start : start + size]
+            return
+        assert self.path is not None
+        read = 0
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                while chunk := file.read(size):
+                    read += len(chunk)
+                    yield chunk
+        except FileNotFoundError as error:
+            raise BodyDamagedError(f"{self.path} is missing") from error
+        if read != self.size:
+            raise BodyDamagedError(f"{self.path} has {read} octets where {self.size} are meant")
+
+    def head(self, limit: int) -> bytes:
+        """The first `limit` octets, or all if there are fewer.  Blocks unless `in_memory`."""
+        if self.data is not None:
+            return self.data[:limit]
+        found = bytearray()
+        with contextlib.closing(self.chunks(max(1, min(limit, CHUNK)))) as chunks:
+            for chunk in chunks:
+                found += chunk
+                if len(found) >= limit:
+                    break
+        return bytes(found[:limit])
+
+    def read(self) -> bytes:
+        """All of it, in memory: for content known to be small, or that must be rewritten as a whole."""
+        return self.data if self.data is not None else b"".join(self.chunks())
+
+    def discard(self) -> None:
+        """Remove the file of a body that nobody adopted.  Idempotent; nothing happens to one in memory, nor to one
+        that the queue took over, since its file has another name by then.
+        """
+        if self.path is not None and self.path.name.startswith(INCOMING):
+            self.path.unlink(missing_ok=True)
+
+
+class SpoolWriter:
+    """Takes content as it comes and makes a Body of it.
+
+    `append` only buffers while `needs_disk` is false, so an asynchronous caller goes to a thread only when it is
+    true; `finish` and `discard` stay off the disk while `in_memory` is true.  At most `threshold` octets and one
+    appended piece are in memory.
+    """
+
+    def __init__(self, directory: Path, threshold: int = MEMORY_LIMIT) -> None:
+        self._directory = directory
+        self._threshold = threshold
+        self._buffer = bytearray()
+        self._fd: int | None = None
+        self._path: Path | None = None
+        self._body: Body | None = None
+        self.size = 0
+        """Octets appended so far."""
+        self.lines = 0
+        """LFs among them."""
+
+    @property
+    def needs_disk(self) -> bool:
+        """Whether the next append() writes to the disk."""
+        return len(self._buffer) >= self._threshold
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether finish() and discard(), called now, do not touch the disk."""
+        return self._path is None and self.size <= self._threshold
+
+    def append(self, data: bytes) -> None:
+        """Add octets.  OSError if the disk refuses what was buffered: then discard()."""
+        if not data:
+            return
+        if self.needs_disk:
+            self._spill()
+        self._buffer += data
+        self.size += len(data)
+        self.lines += data.count(b"\n")
+
+    def finish(self) -> Body:
+        """The body; durable if it is in a file (but for the name, which the queue gives it).  OSError as append()."""
+        if self._body is not None:
+            return self._body
+        if self.in_memory:
+            self._body = Body(self.size, self.lines, bytes(self._buffer))
+        else:
+            self._spill()
+            assert self._fd is not None
+            durable.fsync(self._fd)
+            self._close()
+            self._body = Body(self.size, self.lines, None, self._path)
+        self._buffer = bytearray()
+        return self._body
+
+    def discard(self) -> None:
+        """Forget everything and remove the file, if there is one and nobody adopted it.  Idempotent."""
+        self._close()
+        self._buffer = bytearray()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+    def _spill(self) -> None:
+        if self._fd is None:
+            if self._path is not None:
+                raise ValueError("this writer was finished or discarded")
+            path = self._directory / f"{INCOMING}{os.getpid()}-{secrets.token_hex(8)}"
+            try:
+                self._fd = durable.create(path)
+            except FileNotFoundError:
+                durable.make_dirs(self._directory)
+                self._fd = durable.create(path)
+            self._path = path
+        durable.write_all(self._fd, self._buffer)
+        self._buffer.clear()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def abandoned(directory: Path, *, now: float) -> Iterator[Path]:
+    """Files of bodies that nobody is going to finish: their process is gone, or was this one in an earlier life.
+
+    Called before this process spools anything.  A process id may have gone to another program, so a file that has not
+    grown for a day is abandoned whoever has its number.
+    """
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.name.startswith(INCOMING):
+                continue
+            pid = entry.name.removeprefix(INCOMING).partition("-")[0]
+            try:
+                old = entry.stat(follow_symlinks=False).st_mtime < now - 86_400
+            except FileNotFoundError:
+                continue
+            if old or not pid.isdecimal() or int(pid) == os.getpid() or not _is_alive(int(pid)):
+                yield Path(entry.path)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
