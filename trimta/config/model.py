@@ -286,7 +286,7 @@ class Config:
     user: str = ""
     listen: tuple[Listen, ...] = (Listen(),)
     aliases: Mapping[str, tuple[Mailbox | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Local part or full address to addresses; a target that is a str is a local part at the first local domain."""
+    """Local part or full address to addresses; a target that is a str is a local part."""
     relay: Relay = field(default_factory=Relay)
     queue: Queue = field(default_factory=Queue)
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -33,9 +33,10 @@ class AliasCycle(AliasError):  # noqa: N818 - the thing found has this name
 @dataclass(frozen=True, slots=True, eq=False)
 class _Alias:
     key: str
-    targets: tuple[Mailbox, ...]
-    itself: Mailbox | None
-    """The target that is the key again: it stands for the address that was asked for, in whichever local domain."""
+    targets: tuple[Mailbox | str, ...]
+    """A str is a local part, in the local domain that was asked for."""
+    itself: str | None
+    """The target that is the key again: it stands for the address that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class AliasTable:
     """`AliasTable({"team": ("alice", "carol@partner.test")}, local)`.
 
     A key is a local part, which holds in every local domain and for every subaddress, or a full address in any domain.
-    A target is a Mailbox or a text: a full address, or a local part at the first local domain.  A target that is its
-    own key means the mailbox of that name.  AliasError or AliasCycle for entries that make no sense.  Looking up
+    A target is a Mailbox or a text: a full address, or a local part, which stays in the local domain of the address
+    that was asked for (the first local domain, where that is not local): `team@dev.test` goes to `alice@dev.test`.  A
+    target that is its own key means the mailbox of that name.  AliasError or AliasCycle for entries that make no sense.  Looking up
     ignores case; a full address comes before a local part, and a name as a whole before its user without the detail.
     """
 
@@ -80,11 +82,15 @@ class AliasTable:
                 leaves.setdefault(self._identity(asked), asked)
             elif asked not in seen:
                 seen.add(asked)
-                waiting.extend(
-                    (asked if target is alias.itself else target, self._find(target) is alias)
-                    for target in reversed(alias.targets)
-                )
+                domain = self._domain_of_targets(asked)
+                for target in reversed(alias.targets):
+                    mailbox = _at(target, domain)
+                    waiting.append((asked if target is alias.itself else mailbox, self._find(mailbox) is alias))
         return tuple(leaves.values())
+
+    def _domain_of_targets(self, asked: Mailbox) -> str:
+        """Where a target is that is only a local part."""
+        return self.local.domain_of(asked) if self.local.is_local(asked) else self.local.first
 
     def _find(self, mailbox: Mailbox) -> _Alias | None:
         return next((self._aliases[name] for name in self._candidates(mailbox) if name in self._aliases), None)
@@ -116,48 +122,52 @@ class AliasTable:
     def _alias(self, key: str, name: _Name, targets: Sequence[Mailbox | str]) -> _Alias:
         if not targets:
             raise AliasError(key, 'expected one address or more; mail for nobody is a route: "discard"')
-        found: list[Mailbox] = []
-        itself = None
-        for target in targets:
-            if isinstance(target, Mailbox):
-                found.append(target)
-                continue
-            mailbox = self._target(key, target)
-            if _is_local_part(target) and name == (fold_local_part(mailbox.local_part), None):
-                itself = mailbox
-            found.append(mailbox)
+        found = [target if isinstance(target, Mailbox) else self._target(key, target) for target in targets]
+        itself = next(
+            (target for target in found if isinstance(target, str) and name == (fold_local_part(target), None)), None
+        )
         return _Alias(key, tuple(found), itself)
 
-    def _target(self, key: str, text: str) -> Mailbox:
+    def _target(self, key: str, text: str) -> Mailbox | str:
         if text.startswith(_NOT_ADDRESSES) and "@" not in text:
             raise AliasError(key, f'{text!r} is no address; commands and files are routes: "pipe:", "maildir:"')
         try:
-            return Mailbox(parse_local_part(text), self.local.first) if _is_local_part(text) else parse_mailbox(text)
+            return parse_local_part(text) if _is_local_part(text) else parse_mailbox(text)
         except AddressError as error:
             raise AliasError(key, f"{text!r} is neither an address nor a local part: {error}") from error
 
     def _check_cycles(self) -> None:
-        done: set[_Alias] = set()
-        for start in self._aliases.values():
-            path: dict[_Alias, Iterator[_Alias]] = {}
-            following: _Alias | None = start
+        """Of every alias in every local domain: what a local part means depends on it."""
+        done: set[_Node] = set()
+        for start in [(alias, domain) for alias in self._aliases.values() for domain in self.local.keys]:
+            path: dict[_Node, Iterator[_Node]] = {}
+            following: _Node | None = start
             while following is not None or path:
                 if following is None:
                     done.add(path.popitem()[0])
                 elif following in path:
-                    keys = [alias.key for alias in path]
-                    keys = [*keys[keys.index(following.key) :], following.key]
+                    nodes = [*path]
+                    keys = [alias.key for alias, _ in [*nodes[nodes.index(following) :], following]]
                     raise AliasCycle(keys[0], f"a cycle: {' -> '.join(keys)}")
                 elif following not in done:
-                    path[following] = self._following(following)
+                    path[following] = self._following(*following)
                 following = next(path[next(reversed(path))], None) if path else None
 
-    def _following(self, alias: _Alias) -> Iterator[_Alias]:
+    def _following(self, alias: _Alias, domain: str) -> Iterator[_Node]:
         """The aliases that its targets are, but for itself."""
         for target in alias.targets:
-            found = self._find(target)
+            mailbox = _at(target, domain)
+            found = self._find(mailbox)
             if found is not None and found is not alias:
-                yield found
+                yield found, self._domain_of_targets(mailbox)
+
+
+_Node: TypeAlias = tuple[_Alias, str]
+"""An alias in a local domain."""
+
+
+def _at(target: Mailbox | str, domain: str) -> Mailbox:
+    return Mailbox(target, domain) if isinstance(target, str) else target
 
 
 def _is_local_part(text: str) -> bool:

@@ -71,8 +71,13 @@ class LocalDomains:
         object.__setattr__(self, "_users", listed)
 
     @property
+    def keys(self) -> tuple[str, ...]:
+        """The domain_key of every local domain, in an order that does not change."""
+        return tuple(sorted(self._keys))
+
+    @property
     def first(self) -> str:
-        """The domain_key that a name without a domain belongs to: the first local domain, else the hostname."""
+        """The domain_key that a name alone belongs to: the first local domain, else the hostname."""
         return parse_domain(self.domains[0]) if self.domains else self.hostname_key
 
     def is_local(self, mailbox: Mailbox) -> bool:
