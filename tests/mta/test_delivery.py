@@ -190,13 +190,13 @@ async def test_content_that_cannot_be_made_to_fit_fails(autojump_clock: MockCloc
         (({"body": "421 4.3.2 bye"}, PLAIN), [ONE, TWO]),
         (({"body": "421 4.3.2 bye"}, MODERN), [ONE, TWO]),
         (({"mail": Raw(b"x" * 200_000)}, MODERN), [ONE, TWO]),
-        # Answers: the next host is not asked.
-        (({"mail": "451 4.3.0 not now"}, MODERN), [ONE]),
+        # A refusal for good is an answer, which the next host is not asked to change; one for now is not.
+        (({"mail": "451 4.3.0 not now"}, MODERN), [ONE, TWO]),
         (({"mail": "550 5.7.1 no"}, MODERN), [ONE]),
-        (({"rcpt": "450 4.2.1 greylisted"}, MODERN), [ONE]),
+        (({"rcpt": "450 4.2.1 greylisted"}, MODERN), [ONE, TWO]),
         (({"rcpt": "550 5.1.1 no"}, MODERN), [ONE]),
-        (({"data": "451 4.3.0 no"}, PLAIN), [ONE]),
-        (({"body": "451 4.3.0 no"}, MODERN), [ONE]),
+        (({"data": "451 4.3.0 no"}, PLAIN), [ONE, TWO]),
+        (({"body": "451 4.3.0 no"}, MODERN), [ONE, TWO]),
         (({"body": "554 5.7.1 spam"}, MODERN), [ONE]),
         # Doubt: it may have been taken.
         (({"body": DROP}, MODERN), [ONE]),
@@ -217,6 +217,21 @@ async def test_the_next_host_is_tried_when_this_one_is_of_no_use(
     assert len(attempt.outcomes) == 1
     assert isinstance(attempt.outcomes[0], Delivered) == (TWO in tried)
     assert len(second.accepted) == (TWO in tried)
+
+
+async def test_the_next_host_gets_only_those_whom_this_one_puts_off(autojump_clock: MockClock) -> None:
+    first = FakeMx({"rcpt": ["250 ok", "451 4.7.1 greylisted", "550 5.1.1 no", "451 4.2.1 later"]}, extensions=MODERN)
+    second = FakeMx({"rcpt": ["250 ok", "452 4.2.2 full"]}, extensions=MODERN)
+    attempt, net = await deliver_one({ONE: first, TWO: second}, job("a@x.test", "b@x.test", "c@x.test", "d@x.test"))
+    assert net.tried == [ONE, TWO]
+    assert second.accepted[0].rcpts == ["<b@x.test>"]
+    assert verdicts(attempt.outcomes) == {
+        "a@x.test": "Delivered 2.0.0",
+        "b@x.test": "Delivered 2.0.0",
+        "c@x.test": "Failed 5.1.1",
+        "d@x.test": "Deferred 4.2.2",
+    }
+    assert attempt.trouble is None
 
 
 STAGES: list[tuple[str, Action | None, str, float]] = [
@@ -503,7 +518,7 @@ async def test_silence_of_a_fresh_peer_can_be_seen(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize("stage", ["connect", "ehlo", "mail", "body", "quit"])
-async def test_a_cancelled_delivery_reports_nothing_and_leaves_nothing_open(
+async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_open(
     stage: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
@@ -536,7 +551,39 @@ async def test_a_cancelled_delivery_reports_nothing_and_leaves_nothing_open(
             await delivery.run(job(), more, report)
         nursery.cancel_scope.cancel()
     assert closed
-    assert len(reported) == (stage == "quit")
+    assert len(reported) == (stage in ("body", "quit"))  # a message that may have been taken is not sent again at once
+
+
+@pytest.mark.parametrize(
+    ("second", "outcomes"),
+    [
+        ({"connect": STALL}, {"a@x.test": "Delivered 2.0.0"}),
+        ({"rcpt": STALL}, {"a@x.test": "Delivered 2.0.0"}),
+        ({"body": STALL}, {"a@x.test": "Delivered 2.0.0", "b@x.test": "Deferred 4.4.2"}),
+    ],
+)
+async def test_a_cancelled_delivery_reports_who_has_the_message_already(
+    second: dict[str, Any], outcomes: dict[str, str], autojump_clock: MockClock
+) -> None:
+    first = FakeMx({"mail": ["250 ok", "421 4.3.2 enough"]}, extensions=(*MODERN, "LIMITS RCPTMAX=1"))
+    reported: list[Attempt] = []
+    async with trio.open_nursery() as nursery:
+        net = FakeNet(nursery, {ONE: first, TWO: FakeMx(second)})
+        delivery = SmtpDelivery(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
+
+        async def report(_: Job, attempt: Attempt) -> None:
+            await trio.sleep(1)
+            reported.append(attempt)
+
+        async def more() -> Job | None:
+            return None
+
+        with trio.move_on_after(5):
+            await delivery.run(job("a@x.test", "b@x.test"), more, report)
+        nursery.cancel_scope.cancel()
+    (attempt,) = reported
+    assert attempt.cut_short
+    assert verdicts(attempt.outcomes) == outcomes
 
 
 async def test_a_damaged_spool_file_is_told_apart_and_never_finished(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -1,8 +1,8 @@
 """Delivery to one next hop by SMTP or LMTP: hosts -> addresses -> connection -> an outcome for each recipient.
 
-Trouble with a host (no connection, a refusing greeting, TLS, a broken or closing conversation) sends whatever is
-undecided to the next address.  A reply about a recipient or the message is an answer, and stays: the next host is not
-asked whether it knows better.
+Trouble with a host (no connection, a refusing greeting, TLS, a broken or closing conversation) and a reply that says
+"not now" (4yz) send who is left to the next address (RFC 5321 5.1).  A refusal for good is an answer, and stays; so
+does a deferral where the peer may have taken the message over, since another host would make it two.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ REUSE_SECONDS: Final = 300.0
 ROUNDS: Final = 20
 """Transactions for one message on one connection, when the peer takes its recipients a few at a time."""
 
+REPORT_LIMIT: Final = 2.0
+"""Seconds to report what was decided before a cancellation: one commit."""
+
 TOO_LONG: Final = EnhancedStatus(4, 4, 2)
+CUT_SHORT: Final = EnhancedStatus(4, 4, 2)
 UNREADABLE: Final = EnhancedStatus(4, 3, 0)
 BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
 TOO_FEW_AT_ONCE: Final = EnhancedStatus(4, 5, 3)
@@ -76,8 +80,8 @@ class Job:
 class Attempt:
     """What became of a job.
 
-    Each recipient has one outcome, unless `held` or `damaged` is set: those without stay in the queue then, held, or
-    go where damaged entries go.
+    Each recipient has one outcome, unless `held`, `damaged` or `cut_short` is set: those without stay in the queue
+    then, held or due, or go where damaged entries go.
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -87,6 +91,8 @@ class Attempt:
     """The message can't be read any more."""
     trouble: TroubleError | None = None
     """No host could be used to the end: the next hop is better left alone for a while."""
+    cut_short: bool = False
+    """The delivery was cancelled: recipients without an outcome are still to be tried, as if nothing had been."""
     host: str = ""
     """The last one that was tried, with its address."""
     transcript: list[str] = field(default_factory=list)
@@ -116,6 +122,8 @@ class SmtpDelivery:
         self._hosts = hosts
         self._max_recipients = recipients_per_transaction
         self._connection: SmtpConnection | None = None
+        self._run: _Run | None = None
+        """The attempt that is being made."""
         self.silent_since: float | None = None
         """Trio's time since which a fresh connection has been waiting for the peer's very first octet; None: it is
         not.  Who is silent gives way to others.
@@ -125,7 +133,7 @@ class SmtpDelivery:
         """Try `first`, report it, and go on with what `more` gives while the connection is healthy, `REUSE_MESSAGES`
         and `REUSE_SECONDS` at most.  `more` gives None when there is nothing else for this next hop.
 
-        Cancelled, it reports nothing more, and closes the connection.
+        Cancelled, it reports what is decided already, if anything is, and closes the connection.
         """
         job: Job | None = first
         count = 0
@@ -136,14 +144,26 @@ class SmtpDelivery:
                 count += 1
                 job = await more() if count < REUSE_MESSAGES and self._is_reusable() else None
         finally:
+            if self._run is not None and job is not None:
+                await self._report_cut_short(job, self._run, report)
             await self.aclose()
+
+    async def _report_cut_short(self, job: Job, run: _Run, report: Report) -> None:
+        if not run.attempt.outcomes:
+            return
+        run.attempt.cut_short = True
+        run.attempt.trouble = TroubleError(CUT_SHORT, "the attempt was cut short")
+        run.attempt.transcript = run.transcript.lines
+        with trio.CancelScope(shield=True) as scope:  # else: recipients who have the message get it again
+            scope.deadline = trio.current_time() + REPORT_LIMIT
+            await report(job, run.attempt)
 
     async def attempt(self, job: Job) -> Attempt:
         """Try one job, over the connection that is open or a new one, which stays open.
 
         It never takes longer than `timeouts.delivery`.
         """
-        run = _Run(job)
+        run = self._run = _Run(job)
         limit = self._sending.timeouts.delivery
         with trio.move_on_after(limit) as scope:
             try:
@@ -157,9 +177,12 @@ class SmtpDelivery:
         if scope.cancelled_caught:
             self.silent_since = None
             await self._drop()
+            run.attempt.held = None
+            run.keep_answers()
             run.attempt.trouble = TroubleError(TOO_LONG, f"the attempt took longer than {limit:g} s")
             run.defer(TOO_LONG, str(run.attempt.trouble))
         run.attempt.transcript = run.transcript.lines
+        self._run = None
         return run.attempt
 
     async def aclose(self) -> None:
@@ -174,7 +197,7 @@ class SmtpDelivery:
         if self._connection is not None:
             # It may have been closed by now; then the job goes on as if there had been none.
             await self._visit(self._connection.endpoint, run)
-            if not run.undecided:
+            if run.is_decided:
                 return
             run.attempt.trouble = None
         try:
@@ -189,8 +212,11 @@ class SmtpDelivery:
             run.give_up(endpoints)
             return
         for endpoint in endpoints:
+            if endpoint in run.heard:
+                continue  # over the connection that was open; it would say the same again
+            run.reconsider()
             await self._connect_and_visit(endpoint, manner, run)
-            if not run.undecided or (run.attempt.trouble is not None and run.attempt.trouble.final):
+            if run.is_decided or (run.attempt.trouble is not None and run.attempt.trouble.final):
                 break
         self._conclude(run)
 
@@ -224,6 +250,7 @@ class SmtpDelivery:
     def _conclude(self, run: _Run) -> None:
         """What is to become of recipients that no host said anything about."""
         attempt = run.attempt
+        run.keep_answers()
         if not run.undecided:
             attempt.held = None
             return
@@ -309,6 +336,7 @@ class SmtpDelivery:
             finally:
                 transaction.lost("the attempt was cut short")
                 run.take(transaction)
+            run.heard.add(endpoint)
         return True
 
     def _is_reusable(self) -> bool:
@@ -337,6 +365,10 @@ class _Run:
         self.undecided: list[Recipient] = list(job.envelope.recipients)
         self.host = ""
         """The name of the last host that was tried."""
+        self.heard: set[Endpoint] = set()
+        """Who has given an answer about every recipient that was left."""
+        self._put_off: dict[Recipient, Deferred] = {}
+        """What the last host said to whom it did not refuse for good."""
 
     def tries(self, endpoint: Endpoint) -> None:
         """The next host."""
@@ -344,9 +376,32 @@ class _Run:
         self.attempt.host = str(endpoint)
 
     def take(self, transaction: Transaction) -> None:
-        """What a transaction came to."""
-        self.attempt.outcomes.extend(transaction.outcomes)
+        """What a transaction came to.  A 4yz reply is no last word while there are other hosts (RFC 5321 5.1)."""
+        for outcome in transaction.outcomes:
+            if isinstance(outcome, Deferred) and outcome.smtp:
+                self._put_off[outcome.recipient] = outcome
+            else:
+                self._put_off.pop(outcome.recipient, None)
+                self.attempt.outcomes.append(outcome)
         self.undecided = [*transaction.undecided, *transaction.further]
+
+    @property
+    def is_decided(self) -> bool:
+        """Nobody is left for another host."""
+        return not (self.undecided or self._put_off)
+
+    def reconsider(self) -> None:
+        """The next host may take whom the one before put off."""
+        waiting = {*self.undecided, *self._put_off}
+        self.undecided = [recipient for recipient in self.job.envelope.recipients if recipient in waiting]
+
+    def keep_answers(self) -> None:
+        """There is no other host: whom one has put off is deferred with what it said."""
+        self.attempt.outcomes.extend(self._put_off.values())
+        self.undecided = [recipient for recipient in self.undecided if recipient not in self._put_off]
+        if self._put_off:
+            self.attempt.trouble = None  # the destination talks
+        self._put_off = {}
 
     def defer(self, status: EnhancedStatus, diagnostic: str, *, host: str = "", smtp: bool = False) -> None:
         """Defer everybody about whom nothing is known."""

@@ -40,7 +40,7 @@ from trimta.store.queue import Queue
 from trimta.store.queue_values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
     from trimta.config.model import Config, Listen
     from trimta.mta.listener import Bound
@@ -75,15 +75,33 @@ def run(config: Config, options: Options, stderr: TextIO) -> None:
 
 
 async def _main(config: Config, options: Options, stderr: TextIO) -> None:
-    async with AsyncExitStack() as cleanup:
-        server = await Server.start(config, cleanup, time_scale=options.time_scale)
-        for line in server.banner():
-            print(line, file=stderr)
-        stderr.flush()
-        log = LogWriter(stderr, as_json if options.json_log else as_text)
-        server.site.events.subscribe(log)
-        async with background(log.serve):
-            await server.run(load=options.load, signals=True)
+    # From the beginning: whoever sees the banner may send a signal, and it must find somebody.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        async with AsyncExitStack() as cleanup:
+            await _serve(config, options, stderr, received, cleanup)
+
+
+async def _serve(
+    config: Config, options: Options, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
+) -> None:
+    server = await Server.start(config, cleanup, time_scale=options.time_scale)
+    print(*server.banner(), sep="\n", file=stderr, flush=True)
+    log = LogWriter(stderr, as_json if options.json_log else as_text)
+    server.site.events.subscribe(log)
+    async with background(log.serve), trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        nursery.start_soon(_obey, server, received, options.load)
+        await server.ended.wait()
+        nursery.cancel_scope.cancel()
+
+
+async def _obey(server: Server, signals: AsyncIterator[int], load: Callable[[], Config] | None) -> None:
+    """Do what signals say."""
+    async for number in signals:
+        if number != signal.SIGHUP:
+            server.stop()
+        elif load is not None:
+            await server.reload(load)
 
 
 @asynccontextmanager
@@ -103,6 +121,7 @@ class Server:
         self.console = Console(site)
         self.bugs: list[Exception] = []
         """What was caught at the door of a session: nobody but a programmer can answer it."""
+        self.ended = trio.Event()
         self._control_socket = control_socket
         self._recovered = recovered
         self._acceptors = trio.CancelScope()
@@ -147,21 +166,13 @@ class Server:
 
     # While it runs.
 
-    async def run(
-        self,
-        *,
-        load: Callable[[], Config] | None = None,
-        signals: bool = False,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Serve until `stop`, or, with `signals`, until SIGTERM or SIGINT."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`."""
         site = self.site
         async with background(site.queue.serve), background(site.history.serve), trio.open_nursery() as helpers:
             for aside in self._recovered.set_aside:
                 site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
             await helpers.start(control.serve, self._control_socket, self.console.handlers)
-            if signals:
-                await helpers.start(self._listen_to_signals, load)
             with self._work:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(site.scheduler.run)
@@ -169,7 +180,9 @@ class Server:
                     site.events.emit("started", listening=self.addresses)
                     task_status.started()
             site.events.emit("stopped")
+            await self.console.farewell()
             helpers.cancel_scope.cancel()
+        self.ended.set()
 
     def stop(self) -> None:
         """Stop gracefully: nothing new begins, what is under way has `timeouts.shutdown`.  Twice: at once."""
@@ -209,20 +222,6 @@ class Server:
                 self.site.events.emit("bug", client=str(peer), error="".join(traceback.format_exception(bug)))
 
         return session
-
-    async def _listen_to_signals(
-        self,
-        load: Callable[[], Config] | None,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-            task_status.started()
-            async for number in received:
-                if number != signal.SIGHUP:
-                    self.stop()
-                elif load is not None:
-                    await self.reload(load)
 
     async def reload(self, load: Callable[[], Config]) -> None:
         """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""

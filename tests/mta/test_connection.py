@@ -1,0 +1,348 @@
+"""One connection: TLS policies, the way to the first MAIL, the wire below, and the door out."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+import trustme
+
+from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, Raw
+from tests.support.sending import BODY, HEAD, WIRE, contexts, envelope, sending
+from trimta.config.model import Egress
+from trimta.mail.outcome import Delivered
+from trimta.mail.routing import TlsPolicy
+from trimta.mta.connection import Endpoint, Manner, SmtpConnection, TroubleError
+from trimta.mta.content import Content
+from trimta.mta.egress import EgressDeniedError, EgressPolicy
+from trimta.mta.transcript import Transcript
+from trimta.mta.wire import HandshakeError, Wire, WireError
+from trimta.smtp.sasl import Credentials
+from trimta.smtp.transaction import Transaction
+from trimta.store.spool import Body
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from trimta.mta.connection import Sending
+
+ADDRESS = "192.0.2.1"
+MX = Endpoint(host="mx.x.test", address=ADDRESS, port=25)
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def ca_file(ca: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    return path
+
+
+def server_context(ca: trustme.CA, name: str = "mx.x.test") -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(name).configure_cert(context)
+    return context
+
+
+async def converse(
+    mx: FakeMx, manner: Manner, *, endpoint: Endpoint = MX, settings: dict[str, Any] | None = None
+) -> tuple[list[str], SmtpConnection]:
+    """Open a connection, send one message and quit; returns the transcript."""
+    transcript = Transcript()
+    async with trio.open_nursery() as nursery:
+        net = FakeNet(nursery, {endpoint.address: mx})
+        shared = sending(net, **(settings or {}))
+        try:
+            connection = await SmtpConnection.open(endpoint, manner, shared, transcript)
+            await send_one(connection, shared)
+            await connection.quit()
+        except TroubleError as trouble:
+            nursery.cancel_scope.cancel()
+            kept = trouble
+        else:
+            nursery.cancel_scope.cancel()
+            return transcript.lines, connection
+    raise kept
+
+
+async def send_one(connection: SmtpConnection, shared: Sending) -> None:
+    content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
+    transaction = Transaction(envelope(), facts, connection.offered, lmtp=connection.lmtp)
+    await connection.perform(transaction, content)
+    (outcome,) = transaction.outcomes
+    assert isinstance(outcome, Delivered)
+
+
+STARTTLS = (*MODERN, "STARTTLS")
+
+
+@pytest.mark.parametrize(
+    ("policy", "extensions", "name", "secure"),
+    [
+        (TlsPolicy.NONE, STARTTLS, "mx.x.test", False),
+        (TlsPolicy.MAY, STARTTLS, "mx.x.test", True),
+        (TlsPolicy.MAY, STARTTLS, "other.test", True),
+        (TlsPolicy.MAY, MODERN, "mx.x.test", False),
+        (TlsPolicy.ENCRYPT, STARTTLS, "other.test", True),
+        (TlsPolicy.VERIFY, STARTTLS, "mx.x.test", True),
+    ],
+)
+async def test_tls_is_used_as_the_policy_says(
+    policy: TlsPolicy,
+    extensions: Sequence[str],
+    name: str,
+    secure: bool,
+    ca: trustme.CA,
+    ca_file: Path,
+    autojump_clock: MockClock,
+) -> None:
+    mx = FakeMx(extensions=extensions, tls=server_context(ca, name))
+    lines, _ = await converse(mx, Manner(tls=policy), settings={"tls": contexts(ca_file)})
+    assert mx.accepted[0].body == WIRE
+    assert mx.tls_used == [secure]
+    assert [command for command in mx.commands if command.startswith("EHLO")] == ["EHLO here.test"] * (1 + secure)
+    assert any(line.startswith("TLSv1.") for line in lines) is secure
+
+
+@pytest.mark.parametrize(
+    ("policy", "extensions", "script", "status"),
+    [
+        (TlsPolicy.ENCRYPT, MODERN, {}, "4.7.4"),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"starttls": "454 4.7.0 no certificate"}, "4.7.4"),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"tls": DROP}, "4.7.4"),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"tls": STALL}, "4.7.4"),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"tls": Raw(b"not TLS at all, sorry")}, "4.7.4"),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"ehlo": "502 what"}, "4.7.4"),
+        (TlsPolicy.VERIFY, MODERN, {}, "4.7.5"),
+        (TlsPolicy.VERIFY, STARTTLS, {"tls": DROP}, "4.7.5"),
+        (TlsPolicy.VERIFY, STARTTLS, {"name": "other.test"}, "4.7.5"),
+        (TlsPolicy.VERIFY, STARTTLS, {"authority": "unknown"}, "4.7.5"),
+        (TlsPolicy.MAY, STARTTLS, {"starttls": Raw(b"220 go\r\n250 injected\r\n")}, "4.5.0"),
+        (TlsPolicy.MAY, STARTTLS, {"starttls": DROP}, "4.4.2"),
+    ],
+)
+async def test_without_the_tls_that_is_wanted_nothing_is_sent(
+    policy: TlsPolicy,
+    extensions: Sequence[str],
+    script: dict[str, Any],
+    status: str,
+    ca: trustme.CA,
+    ca_file: Path,
+    autojump_clock: MockClock,
+) -> None:
+    authority = trustme.CA() if script.get("authority") else ca
+    mx = FakeMx(script, extensions=extensions, tls=server_context(authority, script.get("name", "mx.x.test")))
+    with pytest.raises(TroubleError) as caught:
+        await converse(mx, Manner(tls=policy), settings={"tls": contexts(ca_file)})
+    assert str(caught.value.status) == status
+    assert not any(command.startswith("MAIL") for command in mx.commands)
+
+
+@pytest.mark.parametrize("trouble", [DROP, STALL, Raw(b"not TLS at all, sorry")])
+async def test_may_does_without_tls_when_the_handshake_fails(
+    trouble: Any, ca: trustme.CA, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx({"tls": trouble}, extensions=STARTTLS, tls=server_context(ca))
+    lines, _ = await converse(mx, Manner(tls=TlsPolicy.MAY))
+    assert mx.connections == 2
+    assert mx.tls_used == [False]
+    assert "trying again without TLS" in lines
+
+
+async def test_may_goes_on_when_starttls_is_refused(ca: trustme.CA, autojump_clock: MockClock) -> None:
+    mx = FakeMx({"starttls": "454 4.7.0 not now"}, extensions=STARTTLS, tls=server_context(ca))
+    await converse(mx, Manner(tls=TlsPolicy.MAY))
+    assert mx.connections == 1
+    assert mx.tls_used == [False]
+
+
+async def test_what_was_offered_before_tls_does_not_count(ca: trustme.CA, autojump_clock: MockClock) -> None:
+    mx = FakeMx(extensions=STARTTLS, after_tls=("SIZE",), tls=server_context(ca))
+    _, connection = await converse(mx, Manner(tls=TlsPolicy.MAY))
+    assert set(connection.offered.keywords) == {"SIZE"}
+
+
+@pytest.mark.parametrize("policy", [TlsPolicy.ENCRYPT, TlsPolicy.VERIFY])
+async def test_implicit_tls_comes_before_the_greeting(
+    policy: TlsPolicy, ca: trustme.CA, ca_file: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx(extensions=(*PLAIN, "AUTH PLAIN"), tls=server_context(ca), implicit_tls=True, passwords={"u": "p"})
+    manner = Manner(tls=policy, implicit_tls=True, credentials=Credentials("u", "p"))
+    await converse(mx, manner, settings={"tls": contexts(ca_file)})
+    assert mx.tls_used == [True]
+    assert mx.logins == [("u", "p")]
+
+
+async def test_the_first_octet_is_told(autojump_clock: MockClock) -> None:
+    heard: list[float] = []
+    async with trio.open_nursery() as nursery:
+        net = FakeNet(nursery, {ADDRESS: FakeMx()})
+        connection = await SmtpConnection.open(
+            MX, Manner(), sending(net), Transcript(), lambda: heard.append(trio.current_time())
+        )
+        assert heard
+        await connection.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_quit_is_not_waited_for(autojump_clock: MockClock) -> None:
+    began = trio.current_time()
+    await converse(FakeMx({"quit": STALL}), Manner())
+    assert trio.current_time() - began <= 1.0
+
+
+async def test_a_peer_that_does_not_read_is_given_up(autojump_clock: MockClock) -> None:
+    """The lockstep stream takes nothing until the other side reads."""
+
+    async def answer(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"220 hi\r\n")
+        await stream.receive_some()
+        await stream.send_all(b"250 mx.x.test\r\n")
+        for reply in (b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+            await stream.receive_some()
+            await stream.send_all(reply)
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        class Net:
+            async def dial(self, _: Endpoint) -> trio.abc.Stream:
+                await trio.lowlevel.checkpoint()
+                ours, theirs = trio.testing.lockstep_stream_pair()
+                nursery.start_soon(answer, theirs)
+                return ours
+
+        shared = sending(Net())  # type: ignore[arg-type]
+        connection = await SmtpConnection.open(MX, Manner(), shared, Transcript())
+        with pytest.raises(TroubleError, match="nothing could be sent for 180 s") as caught:
+            await send_one(connection, shared)
+        assert str(caught.value.status) == "4.4.2"
+        assert not connection.healthy
+        await connection.quit()
+        assert trio.current_time() - began <= 182
+        nursery.cancel_scope.cancel()
+
+
+# The wire.
+
+
+async def test_a_cancelled_send_leaves_the_wire_unusable(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    wire = Wire(ours)
+    with trio.move_on_after(1):
+        await wire.send_all(b"x" * 100)
+    assert not wire.usable
+    with pytest.raises(WireError):
+        await wire.send_all(b"y")
+    await wire.aclose()
+    await theirs.aclose()
+
+
+async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    wire = Wire(ours)
+    with trio.move_on_after(1):
+        await wire.receive_some()
+    assert wire.usable
+    await theirs.send_all(b"hello")
+    assert await wire.receive_some() == b"hello"
+    await theirs.aclose()
+    assert await wire.receive_some() == b""
+    await wire.aclose()
+
+
+async def test_tls_can_be_started_on_either_side(ca: trustme.CA, ca_file: Path) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    client, server = Wire(ours), Wire(theirs)
+    assert not client.tls
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: server.start_tls(server_context(ca), server_side=True))
+        await client.start_tls(contexts(ca_file).verifying, server_hostname="mx.x.test")
+    assert client.tls
+    assert client.tls_version == server.tls_version != ""
+    assert client.tls_cipher != ""
+    await server.send_all(b"secret")
+    assert await client.receive_some() == b"secret"
+    await server.aclose()
+    assert await client.receive_some() == b""
+    await client.aclose()
+
+
+async def test_a_handshake_says_whether_the_certificate_was_the_reason(ca: trustme.CA, ca_file: Path) -> None:
+    for name, untrusted in (("other.test", True), ("", False)):
+        ours, theirs = trio.testing.memory_stream_pair()
+        client, server = Wire(ours), Wire(theirs)
+
+        async def serve(server: Wire = server, name: str = name) -> None:
+            if name:
+                with contextlib.suppress(WireError):
+                    await server.start_tls(server_context(ca, name), server_side=True)
+                    await server.receive_some()
+            await server.aclose()
+
+        async with trio.open_nursery() as nursery:
+            if name:
+                nursery.start_soon(serve)
+            else:
+                await theirs.aclose()
+            with pytest.raises(HandshakeError) as caught:
+                await client.start_tls(contexts(ca_file).verifying, server_hostname="mx.x.test")
+            assert caught.value.untrusted is untrusted
+            assert not client.usable
+            await client.aclose()
+
+
+# The door out.
+
+
+async def test_real_connections_pass_the_policy_and_carry_a_message() -> None:
+    mx = FakeMx()
+    async with trio.open_nursery() as nursery:
+        port = await mx.listen(nursery)
+        shared = sending(None, allow=["127.0.0.0/8"])
+        connection = await SmtpConnection.open(
+            Endpoint(host="localhost", address="127.0.0.1", port=port), Manner(), shared, Transcript()
+        )
+        await send_one(connection, shared)
+        await connection.quit()
+        with pytest.raises(EgressDeniedError) as caught:
+            await SmtpConnection.open(
+                Endpoint(host="far.test", address=ADDRESS, port=25), Manner(), shared, Transcript()
+            )
+        assert str(caught.value) == "egress.allow has no room for far.test [192.0.2.1]:25"
+        nursery.cancel_scope.cancel()
+    assert mx.accepted[0].body == WIRE
+
+
+async def test_nothing_listening_is_no_connection(tmp_path: Path) -> None:
+    shared = sending(None)
+    with pytest.raises(TroubleError) as caught:
+        await SmtpConnection.open(Endpoint(host="localhost", path=tmp_path / "none"), Manner(), shared, Transcript())
+    assert str(caught.value.status) == "4.4.1"
+
+
+def test_the_policy_names_what_it_denies() -> None:
+    policy = EgressPolicy(Egress(allow=(ip_network("127.0.0.0/8"),)))
+    policy.check("localhost", "127.0.0.1", 25)
+    with pytest.raises(EgressDeniedError, match=r"\[::1\]:25"):
+        policy.check("::1", "::1", 25)
+
+
+def test_a_transcript_is_bounded_and_printable() -> None:
+    transcript = Transcript(first=2, last=2)
+    for number in range(10):
+        transcript.server(f"{number}\r\n\x1b" + "x" * 1000)
+    assert [line[:7] for line in transcript.lines] == ["S: 0???", "S: 1???", "… (6 li", "S: 8???", "S: 9???"]
+    assert all(len(line) < 510 for line in transcript.lines)
