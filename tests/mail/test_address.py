@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import string
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import bounded_effort
 from trimta.mail.address import (
     MAX_PATH,
     AddressError,
@@ -628,7 +628,5 @@ def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
     ids=range(14),
 )
 def test_a_very_long_text_is_refused_at_once(text: str) -> None:
-    start = time.perf_counter()
-    with pytest.raises(AddressError):
+    with bounded_effort(), pytest.raises(AddressError):
         parse_forward_path(text)
-    assert time.perf_counter() - start < 2

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import bounded_effort
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.mail.aliases import AliasCycle, AliasError, AliasTable
 from trimta.mail.mailboxes import LocalDomains
@@ -151,12 +150,11 @@ def test_a_key_stands_once() -> None:
 
 
 def test_a_long_chain_and_a_wide_net_are_expanded_at_once() -> None:
-    start = time.perf_counter()
-    chain = AliasTable({f"a{n}": [f"a{n + 1}"] for n in range(5000)}, LOCAL)
-    assert expand(chain, "a0@dev.test") == ["a5000@dev.test"]
-    net = AliasTable({f"a{n}": [f"a{n + 1}", f"A{n + 1}", f"a{n + 1}@second.test"] for n in range(200)}, LOCAL)
-    assert len(net.expand(parse_mailbox("a0@dev.test"))) == 2
-    assert time.perf_counter() - start < 2
+    with bounded_effort():
+        chain = AliasTable({f"a{n}": [f"a{n + 1}"] for n in range(5000)}, LOCAL)
+        assert expand(chain, "a0@dev.test") == ["a5000@dev.test"]
+        net = AliasTable({f"a{n}": [f"a{n + 1}", f"A{n + 1}", f"a{n + 1}@second.test"] for n in range(200)}, LOCAL)
+        assert len(net.expand(parse_mailbox("a0@dev.test"))) == 2
 
 
 NAMES = st.sampled_from(["a", "b", "c", "d", "a@dev.test", "b@second.test", "c@else.test"])

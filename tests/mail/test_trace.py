@@ -3,13 +3,13 @@ from __future__ import annotations
 import email
 import email.policy
 import email.utils
-import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import bounded_effort
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.mail.trace import (
     HeaderSummary,
@@ -257,10 +257,9 @@ def test_any_octets_have_a_header_and_a_rest(content: bytes) -> None:
     ids=range(6),
 )
 def test_large_content_is_summarized_at_once(content: bytes) -> None:
-    start = time.perf_counter()
-    split_header(content)
-    summarize(content)
-    assert time.perf_counter() - start < 2
+    with bounded_effort():
+        split_header(content)
+        summarize(content)
 
 
 def test_pythons_parser_sees_the_same_fields() -> None:

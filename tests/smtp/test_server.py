@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import bounded_effort
 from trimta.mail.envelope import BodyKind
 from trimta.smtp.commands import (
     Auth,
@@ -796,23 +796,21 @@ def test_replies_do_not_depend_on_how_octets_are_split(octets: bytes, listener: 
 
 
 def test_a_large_message_takes_linear_time() -> None:
-    started_at = time.perf_counter()
-    peer = in_transaction()
-    peer.policy = None
-    peer.say("DATA\r\n")
-    block = b"x" * 76 + b"\r\n"
-    for _ in range(300):
-        peer.connection.receive_data(block * 840)
-        while isinstance(event := peer.connection.next_event(), BodyChunk):
-            assert event.data
-    assert peer.say(b".\r\n") == [QUEUED]
-    assert peer.ends[0].size == len(block) * 840 * 300
-    assert time.perf_counter() - started_at < 2
+    with bounded_effort():
+        peer = in_transaction()
+        peer.policy = None
+        peer.say("DATA\r\n")
+        block = b"x" * 76 + b"\r\n"
+        for _ in range(300):
+            peer.connection.receive_data(block * 840)
+            while isinstance(event := peer.connection.next_event(), BodyChunk):
+                assert event.data
+        assert peer.say(b".\r\n") == [QUEUED]
+        assert peer.ends[0].size == len(block) * 840 * 300
 
 
 def test_a_command_octet_by_octet_takes_linear_time() -> None:
-    started_at = time.perf_counter()
-    peer = started()
-    assert peer.say(b"NOOP " + b"x" * 200_000 + b"\r\n", 1) == ["500 5.5.6"]
-    assert peer.say(b"NOOP\r\n" * 10_000) == [DONE] * 10_000
-    assert time.perf_counter() - started_at < 2
+    with bounded_effort():
+        peer = started()
+        assert peer.say(b"NOOP " + b"x" * 200_000 + b"\r\n", 1) == ["500 5.5.6"]
+        assert peer.say(b"NOOP\r\n" * 10_000) == [DONE] * 10_000

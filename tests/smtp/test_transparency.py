@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.effort import bounded_effort
 from trimta.smtp.transparency import DataDecoder, DataEncoder, TextDecoder, lf_to_crlf
 
 
@@ -172,8 +172,7 @@ def test_the_decoder_is_its_definition(wire: bytes, pieces: int) -> None:
 
 
 def test_octet_by_octet_takes_linear_time() -> None:
-    started = time.perf_counter()
-    decoder = DataDecoder()
-    for octet in (b"x", b".", b"\n", b"\r") * 50_000:
-        decoder.feed(octet)
-    assert time.perf_counter() - started < 2
+    with bounded_effort():
+        decoder = DataDecoder()
+        for octet in (b"x", b".", b"\n", b"\r") * 50_000:
+            decoder.feed(octet)

@@ -30,6 +30,7 @@ def envelope(
     next_hop: str | None = None,
     next_try: float = NOW,
     state: State = State.QUEUED,
+    attempts: int = 0,
 ) -> NewEnvelope:
     return NewEnvelope(
         domain=domain,
@@ -37,6 +38,7 @@ def envelope(
         recipients=tuple(recipient(name, domain) for name in names or ("bob",)),
         next_try=next_try,
         state=state,
+        attempts=attempts,
     )
 
 

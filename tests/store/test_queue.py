@@ -329,8 +329,8 @@ def test_the_next_moment_is_after_now_and_counts_what_is_behind_a_busy_destinati
 def test_a_deferred_destination_keeps_its_envelopes_waiting_without_an_attempt(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope(next_hop="a")])
     queue.accept(message("m2"), [envelope(next_hop="b")])
-    queue.defer_destination("a", NOW + 60)
     queue.accept(message("m3"), [envelope(next_hop="a")])
+    queue.defer_destination("a", NOW, NOW + 60)
     assert queue.due_destinations(NOW, 10) == [("b", NOW)]
     assert queue.due_envelopes("a", NOW, 10) == []
     assert queue.claim("m1", NOW) is None
@@ -341,6 +341,38 @@ def test_a_deferred_destination_keeps_its_envelopes_waiting_without_an_attempt(q
     assert queue.due_envelopes("a", NOW + 60, 10) == ["m1", "m3"]
     queue.retry("m1", NOW + 1)
     assert queue.due_envelopes("a", NOW + 1, 10) == ["m1", "m3"]
+
+
+def test_who_comes_after_the_failure_of_a_destination_has_its_first_try_at_once(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope(next_hop="a")])
+    queue.settle("m1", now=NOW, next_try=NOW + 50, deferred={0: deferred()})
+    queue.defer_destination("a", NOW, NOW + 60)
+    queue.accept(message("m2"), [envelope(next_hop="a", next_try=NOW + 1)])
+    queue.accept(message("m3"), [envelope(next_hop="a", next_try=NOW + 1, attempts=1)])
+    assert queue.next_due(NOW) == NOW + 1
+    assert queue.due_destinations(NOW + 1, 10) == [("a", NOW + 1)]
+    assert queue.due_envelopes("a", NOW + 1, 10) == ["m2"]
+    found = queue.claim_next("a", NOW + 1)
+    assert found is not None
+    assert found[1].id == "m2"
+    assert queue.claim_next("a", NOW + 1, exclude={"m2"}) is None
+    assert queue.next_due(NOW + 1, busy=["a"]) == NOW + 50
+    queue.settle("m2", now=NOW + 2, next_try=NOW + 55, deferred={0: deferred()})
+    queue.defer_destination("a", NOW + 2, NOW + 62)
+    assert queue.due_envelopes("a", NOW + 61, 10) == []
+    assert queue.next_due(NOW + 2) == NOW + 62
+    assert queue.due_envelopes("a", NOW + 62, 10) == ["m3", "m1", "m2"]
+
+
+def test_recipients_that_no_longer_go_the_same_way_get_an_envelope_of_their_own(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope("a", "b", "c", next_hop="x", attempts=1)])
+    assert queue.split("m1", [1, 2], "y") == "m1.2"
+    assert [to.number for to in loaded(queue, "m1").recipients] == [0]
+    moved = loaded(queue, "m1.2")
+    assert [to.number for to in moved.recipients] == [1, 2]
+    assert (moved.next_hop, moved.domain, moved.attempts, moved.next_try) == ("y", loaded(queue, "m1").domain, 1, NOW)
+    assert {hop for hop, _ in queue.due_destinations(NOW, 10)} == {"x", "y"}
+    assert queue.split("gone", [1], "y") is None
 
 
 def test_a_claim_is_for_what_is_queued_and_due(queue: Queue) -> None:
@@ -456,7 +488,7 @@ def test_retry_of_a_domain_and_of_everything(queue: Queue, monkeypatch: pytest.M
     monkeypatch.setattr("trimta.store.queue._RETRY_CHUNK", 2)
     for number in range(5):
         queue.accept(message(f"m{number}"), [envelope(domain=f"{number % 2}.test", next_try=NOW + 60)])
-    queue.defer_destination("1.test", NOW + 90)
+    queue.defer_destination("1.test", NOW + 60, NOW + 90)
     queue.hold("m4")
     assert queue.retry_domain("1.test", NOW) == 2
     assert queue.due_destinations(NOW, 10) == [("1.test", NOW)]
@@ -494,7 +526,7 @@ def test_hold_and_release(queue: Queue) -> None:
 def test_a_bounced_envelope_is_due_whatever_keeps_its_destination(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope(next_hop="a", next_try=NOW + 60)])
     queue.hold("m1")
-    queue.defer_destination("a", NOW + 90)
+    queue.defer_destination("a", NOW, NOW + 90)
     assert queue.bounce("m1", NOW) == ("m1",)
     assert queue.due_destinations(NOW, 10) == [(BOUNCE_HOP, NOW)]
     queue.settle("m1", now=NOW, next_try=NOW + 60, deferred={0: deferred()}, hold="egress")
@@ -506,21 +538,27 @@ def test_a_bounced_envelope_is_due_whatever_keeps_its_destination(queue: Queue) 
 def test_a_redirected_envelope_is_another_one(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope(domain="a.test"), envelope(domain="b.test")])
     queue.hold("m1")
-    new_id = queue.redirect("m1.1", envelope("carol", domain="c.test"))
-    assert new_id == "m1.3"
+    assert queue.redirect("m1.1", [envelope("carol", domain="c.test")]) == ("m1.3",)
     assert not queue.settle("m1.1", now=NOW, next_try=NOW, done=[0])
     assert [one.id for one in queue.show("m1")[1]] == ["m1.2", "m1.3"]
     assert loaded(queue, "m1.3").released
     assert loaded(queue, "m1.3").recipients[0].recipient == recipient("carol", "c.test")
     assert queue.due_destinations(NOW, 10) == [("c.test", NOW)]
     with pytest.raises(NoSuchEntry):
-        queue.redirect("m1.1", envelope())
+        queue.redirect("m1.1", [envelope()])
 
 
 def test_redirecting_the_only_envelope_keeps_the_message(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope()])
-    assert queue.redirect("m1", envelope("carol")) == "m1.2"
-    assert queue.load("m1.2") is not None
+    assert queue.redirect("m1", [envelope("carol"), envelope("dave")]) == ("m1.2", "m1.3")
+    assert [one.id for one in queue.show("m1")[1]] == ["m1.2", "m1.3"]
+
+
+def test_a_redirected_envelope_has_no_id_that_was_there_before(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope(domain="a.test"), envelope(domain="b.test")])
+    assert queue.redirect("m1.1", [envelope("carol")]) == ("m1.3",)
+    queue.remove("m1.3")
+    assert queue.redirect("m1.2", [envelope("carol")]) == ("m1.4",)
 
 
 def test_remove_takes_the_message_with_the_last_envelope(queue: Queue) -> None:

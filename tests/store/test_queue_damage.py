@@ -190,12 +190,12 @@ def test_recovering_removes_files_of_no_message_and_no_others(data_dir: Path) ->
 
 def test_recovering_mends_destinations(data_dir: Path) -> None:
     with Queue(data_dir) as queue:
-        queue.defer_destination("b.test", NOW + 60)
+        queue.defer_destination("b.test", NOW, NOW + 60)
     spoil(
         data_dir,
         "DELETE FROM destinations WHERE next_hop = 'a.test'",
         "UPDATE destinations SET due = 9e12 WHERE next_hop = 'far.test'",
-        "INSERT INTO destinations VALUES ('nobody', 0, 0)",
+        "INSERT INTO destinations VALUES ('nobody', 0, 0, 0)",
     )
     with Queue(data_dir) as queue:
         assert queue.recover(NOW).set_aside == ()

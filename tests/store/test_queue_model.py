@@ -35,7 +35,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.queue = Queue(Path(self.directory.name))
         self.model: dict[str, Entry] = {}
-        self.not_before: dict[str, float] = {}
+        self.spared: dict[str, tuple[float, float]] = {}
         self.number = 0
 
     def teardown(self) -> None:
@@ -85,7 +85,7 @@ class QueueMachine(RuleBasedStateMachine):
         entry = self.model.get(name)
         if self.known(name, lambda: self.queue.retry(name, now)) and entry is not None and not entry.held:
             entry.next_try = min(entry.next_try, now)
-            self.not_before.pop(entry.hop, None)
+            self.spared.pop(entry.hop, None)
 
     @rule(now=MOMENTS)
     def retry_all(self, now: float) -> None:
@@ -93,7 +93,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.retry_all(now) == len(queued)
         for entry in queued:
             entry.next_try = min(entry.next_try, now)
-        self.not_before.clear()
+        for entry in queued:
+            self.spared.pop(entry.hop, None)
 
     @rule(name=envelopes, hop=HOPS)
     def reroute(self, name: str, hop: str) -> None:
@@ -101,11 +102,12 @@ class QueueMachine(RuleBasedStateMachine):
         if name in self.model:
             self.model[name].hop = hop
 
-    @rule(hop=HOPS, until=MOMENTS)
-    def defer(self, hop: str, until: float) -> None:
-        self.queue.defer_destination(hop, until)
+    @rule(hop=HOPS, now=MOMENTS, until=MOMENTS)
+    def defer(self, hop: str, now: float, until: float) -> None:
+        self.queue.defer_destination(hop, now, until)
         if any(entry.hop == hop and not entry.held for entry in self.model.values()):
-            self.not_before[hop] = max(until, self.not_before.get(hop, 0.0))
+            failed, not_before = self.spared.get(hop, (0.0, 0.0))
+            self.spared[hop] = max(now, failed), max(until, not_before)
 
     @rule(name=consumes(envelopes))
     def remove(self, name: str) -> None:
@@ -132,10 +134,17 @@ class QueueMachine(RuleBasedStateMachine):
         assert name in self.model
         return True
 
+    def due(self, entry: Entry) -> float:
+        """Who has not been tried and came after the failure of its destination is not spared."""
+        failed, not_before = self.spared.get(entry.hop, (0.0, 0.0))
+        if entry.attempts == 0 and entry.next_try > failed:
+            return entry.next_try
+        return max(entry.next_try, not_before)
+
     @invariant()
     def they_agree(self) -> None:
         queued_hops = {entry.hop for entry in self.model.values() if not entry.held}
-        self.not_before = {hop: until for hop, until in self.not_before.items() if hop in queued_hops}
+        self.spared = {hop: moments for hop, moments in self.spared.items() if hop in queued_hops}
         listed = {one.envelope.id: one.envelope for one in self.queue.list_envelopes()}
         assert listed.keys() == self.model.keys()
         for name, entry in self.model.items():
@@ -150,7 +159,7 @@ class QueueMachine(RuleBasedStateMachine):
         dues: dict[str, float] = {}
         for entry in self.model.values():
             if not entry.held:
-                due = max(entry.next_try, self.not_before.get(entry.hop, 0.0))
+                due = self.due(entry)
                 dues[entry.hop] = min(due, dues.get(entry.hop, due))
         assert dict(self.queue.due_destinations(now, 100)) == {hop: due for hop, due in dues.items() if due <= now}
         assert self.queue.next_due(now) == min((due for due in dues.values() if due > now), default=None)
@@ -158,7 +167,7 @@ class QueueMachine(RuleBasedStateMachine):
             expected = {
                 name
                 for name, entry in self.model.items()
-                if entry.hop == hop and not entry.held and max(entry.next_try, self.not_before.get(hop, 0.0)) <= now
+                if entry.hop == hop and not entry.held and self.due(entry) <= now
             }
             assert set(self.queue.due_envelopes(hop, now, 100)) == expected
 

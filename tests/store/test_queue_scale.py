@@ -39,7 +39,8 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
             ):
                 queue._connection.execute(f"INSERT INTO {table} {numbers} SELECT {columns} FROM {table}, n")
             queue._connection.execute(
-                "INSERT OR REPLACE INTO destinations SELECT next_hop, min(next_try), 0 FROM envelopes GROUP BY next_hop"
+                "INSERT OR REPLACE INTO destinations SELECT next_hop, min(next_try), 0, 0 FROM envelopes"
+                " GROUP BY next_hop"
             )
         assert queue.recover(NOW).set_aside == ()
         yield queue
@@ -59,6 +60,12 @@ def plans(queue: Queue, action: Callable[[], object]) -> list[str]:
     return found
 
 
+def newcomers(queue: Queue) -> list[str]:
+    """What came to a destination after it failed."""
+    queue.defer_destination("d7.test", NOW + 10, NOW + 1e7)
+    return queue.due_envelopes("d7.test", NOW + 1e6, 5)
+
+
 WORK: dict[str, Callable[[Queue], object]] = {
     "due destinations": lambda queue: queue.due_destinations(NOW + 1e6, 100, exclude={"d7.test"}),
     "newest due destinations": lambda queue: queue.due_destinations(NOW + 1e6, 100, newest_first=True),
@@ -71,7 +78,10 @@ WORK: dict[str, Callable[[Queue], object]] = {
     "accept": lambda queue: queue.accept(message("new"), [envelope(domain="d7.test")]),
     "settle": lambda queue: queue.settle("m78", now=NOW, next_try=NOW + 60, deferred={0: deferred()}),
     "done": lambda queue: queue.settle("m79", now=NOW, next_try=NOW, done=[0]),
-    "defer a destination": lambda queue: queue.defer_destination("d7.test", NOW + 60),
+    "defer a destination": lambda queue: queue.defer_destination("d7.test", NOW, NOW + 60),
+    "claim the next": lambda queue: queue.claim_next("d7.test", NOW + 1e6),
+    "due newcomers": lambda queue: newcomers(queue),
+    "split": lambda queue: queue.split("m89", [1], "d8.test"),
     "reroute": lambda queue: queue.reroute("m80", "d8.test"),
     "show": lambda queue: queue.show("m81"),
     "retry": lambda queue: queue.retry("m82", NOW),
@@ -79,7 +89,7 @@ WORK: dict[str, Callable[[Queue], object]] = {
     "hold": lambda queue: queue.hold("m83"),
     "release": lambda queue: queue.release("m83", NOW),
     "bounce": lambda queue: queue.bounce("m84", NOW),
-    "redirect": lambda queue: queue.redirect("m85", envelope(domain="d10.test")),
+    "redirect": lambda queue: queue.redirect("m85", [envelope(domain="d10.test")]),
     "remove": lambda queue: queue.remove("m86"),
     "list a domain": lambda queue: list(queue.list_envelopes(domain="d11.test")),
     "read a log": lambda queue: queue.read_log("m87"),

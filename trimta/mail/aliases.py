@@ -46,8 +46,9 @@ class AliasTable:
     A key is a local part, which holds in every local domain and for every subaddress, or a full address in any domain.
     A target is a Mailbox or a text: a full address, or a local part, which stays in the local domain of the address
     that was asked for (the first local domain, where that is not local): `team@dev.test` goes to `alice@dev.test`.  A
-    target that is its own key means the mailbox of that name.  AliasError or AliasCycle for entries that make no sense.  Looking up
-    ignores case; a full address comes before a local part, and a name as a whole before its user without the detail.
+    target that is its own key means the mailbox of that name.  AliasError or AliasCycle for entries that make no sense.
+    Looking up ignores case; a full address comes before a local part, and a name as a whole before its user without the
+    detail.
     """
 
     entries: Mapping[str, Sequence[Mailbox | str]]
@@ -68,6 +69,11 @@ class AliasTable:
         alias = self._find(mailbox)
         return None if alias is None else alias.key
 
+    def members(self, mailbox: Mailbox) -> tuple[Mailbox, ...]:
+        """What the alias for an address says, one step and no further; () where there is none."""
+        alias = self._find(mailbox)
+        return () if alias is None else self._members(alias, mailbox)
+
     def expand(self, mailbox: Mailbox) -> tuple[Mailbox, ...]:
         """The addresses that an address means in the end, each once, in the order of the configuration; itself where it
         is no alias.
@@ -82,11 +88,13 @@ class AliasTable:
                 leaves.setdefault(self._identity(asked), asked)
             elif asked not in seen:
                 seen.add(asked)
-                domain = self._domain_of_targets(asked)
-                for target in reversed(alias.targets):
-                    mailbox = _at(target, domain)
-                    waiting.append((asked if target is alias.itself else mailbox, self._find(mailbox) is alias))
+                members = reversed(self._members(alias, asked))
+                waiting.extend((member, self._find(member) is alias) for member in members)
         return tuple(leaves.values())
+
+    def _members(self, alias: _Alias, asked: Mailbox) -> tuple[Mailbox, ...]:
+        domain = self._domain_of_targets(asked)
+        return tuple(asked if target is alias.itself else _at(target, domain) for target in alias.targets)
 
     def _domain_of_targets(self, asked: Mailbox) -> str:
         """Where a target is that is only a local part."""

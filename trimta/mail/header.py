@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.header import Header
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def missing_fields(
     content: bytes, *, author: Mailbox | None, author_name: str = "", message_id: str, date: datetime
 ) -> bytes:
-    """The fields to put on top of `content` (LF or CRLF line ends): From, Date and Message-ID as far as they are missing.
+    """The fields to put on top of `content` (LF or CRLF line ends): From, Date, Message-ID as far as they are missing.
 
     `author` is who the message is from; with None no From is made.  `message_id` comes without angle brackets, `date`
     is aware.  Content without any header gets the empty line as well.
@@ -42,5 +43,8 @@ def _mailbox(author: Mailbox, name: str) -> str:
         return str(author)
     if name.isascii() and all(character.isalnum() or character in " -_" for character in name):
         return f"{name} <{author}>"
+    if not name.isascii():
+        encoded = Header(name.encode(errors="replace").decode(), "utf-8", header_name="From").encode()
+        return f"{encoded} <{author}>"
     quoted = "".join(f"\\{c}" if c in '"\\' else c for c in name if c.isprintable())
     return f'"{quoted}" <{author}>'

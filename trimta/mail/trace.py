@@ -6,16 +6,17 @@ becomes "?".
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from trimta.mail.envelope import ReversePath
@@ -52,10 +53,15 @@ class HeaderSummary:
     received_count: int
     delivered_to: tuple[str, ...]
     """Values of Delivered-To, topmost first."""
+    _mailboxes: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Read once: a header has room for thousands, and is asked for each of a thousand recipients.
+        object.__setattr__(self, "_mailboxes", frozenset(_mailboxes(self.delivered_to)))
 
     def was_delivered_to(self, mailbox: Mailbox) -> bool:
         """Whether the message has been in this mailbox: a loop if it comes again."""
-        return any(_same_mailbox(value, mailbox) for value in self.delivered_to)
+        return _folded(mailbox) in self._mailboxes
 
 
 def received_field(
@@ -85,6 +91,18 @@ def received_field(
         lines.append(f"\tfor <{for_.wire(smtputf8=utf8)}>")
     lines[-1] += f"; {email.utils.format_datetime(date)}\n"
     return "\n".join(lines).encode()
+
+
+def submitted_field(*, by: str, user_id: int, id: str, date: datetime) -> bytes:  # noqa: A002 - as above
+    """The Received field of a message that came from a local program instead of a client (RFC 5321 4.4: "from" and
+    "with" are left out): whose program, by its numeric user id.
+    """
+    if date.tzinfo is None:
+        raise ValueError("a date without its offset from UTC")
+    return (
+        f"Received: by {_domain(by)} (trimta sendmail, from userid {user_id})\n"
+        f"\tid {_NOT_ATOM.sub('?', id)}; {email.utils.format_datetime(date)}\n"
+    ).encode()
 
 
 def with_protocol(*, esmtp: bool, lmtp: bool, tls: bool, auth: bool, utf8: bool) -> str:
@@ -147,13 +165,15 @@ def _header_start(content: bytes) -> int:
     return 0 if found is None else found.end()
 
 
-def _same_mailbox(text: str, mailbox: Mailbox) -> bool:
-    try:
-        other = parse_mailbox(text)
-    except AddressError:
-        return False
-    folded = fold_local_part(other.local_part), other.domain_key
-    return folded == (fold_local_part(mailbox.local_part), mailbox.domain_key)
+def _mailboxes(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The mailboxes among texts, for comparing."""
+    for text in texts:
+        with contextlib.suppress(AddressError):
+            yield _folded(parse_mailbox(text))
+
+
+def _folded(mailbox: Mailbox) -> tuple[str, str]:
+    return fold_local_part(mailbox.local_part), mailbox.domain_key
 
 
 def _extended_domain(helo: str, client: str) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from trimta.mail.mailboxes import maildir_path
+from trimta.mail.routing import MaildirRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
+
+    from trimta.config.model import Config
 
 
 class AccountError(Exception):
@@ -37,6 +42,30 @@ def become(name: str, folders: Iterable[Path]) -> None:
         os.setuid(account.pw_uid)
     except OSError as cause:
         raise AccountError(f"user: cannot become {name}: {cause.strerror}") from cause
+
+
+def folders(config: Config) -> list[Path]:
+    """Where the server writes: what `become` should make before root is given up."""
+    mail = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
+    captures = [Path(route.template) for route in config.routes.values() if isinstance(route, MaildirRoute)]
+    return [config.data_dir, mail, *(path.parent for path in captures)]
+
+
+def become_owner(folder: Path) -> None:
+    """As root: be whoever owns a folder, so that files made in it are that account's too.  Nothing happens to others,
+    nor where the folder is root's or does not exist.
+    """
+    if not is_root() or not folder.exists():
+        return
+    owner = folder.stat()
+    if owner.st_uid == 0:
+        return
+    try:
+        os.setgroups([owner.st_gid])
+        os.setgid(owner.st_gid)
+        os.setuid(owner.st_uid)
+    except OSError as cause:
+        raise AccountError(f"cannot become the owner of {folder}: {cause.strerror}") from cause
 
 
 def _make(folder: Path, uid: int, gid: int) -> None:

@@ -7,6 +7,7 @@ A file in new/ is always whole, and never takes the place of another: see `_rese
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -200,6 +201,8 @@ def _settle(path: Path) -> None:
     new = path / "new"
     if not new.is_dir():
         durable.make_dirs(new)
+    if not os.access(new, os.W_OK | os.X_OK):  # better known before anything is promised than at the rename
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(new))
     if new not in _settled:
         if len(_settled) > SETTLED_LIMIT:
             _settled.clear()

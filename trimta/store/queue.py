@@ -77,6 +77,11 @@ __all__ = [
 BOUNCE_HOP: Final = "bounce"
 """The next hop of envelopes that the operator has bounced: no trouble of their real one is to keep them waiting."""
 
+_LAST_NUMBER: Final = "last_number"
+"""Meta: the last number that redirect() gave.  None comes twice: an attempt under way may still know an envelope that
+is gone, and settle it.
+"""
+
 _WINDOW: Final = 200
 _RETRY_CHUNK: Final = 2000
 _UNWARNED: Final = "state = 'queued' AND warned = 0 AND warn_at IS NOT NULL"
@@ -159,6 +164,13 @@ class Queue(Database):
             return None
         return found
 
+    def claim_next(
+        self, next_hop: str, now: float, *, exclude: Collection[str] = ()
+    ) -> tuple[StoredMessage, QueuedEnvelope] | None:
+        """load() what is the longest due at a next hop; None if nothing is.  DamagedEntry as load()."""
+        ids = self.due_envelopes(next_hop, now, 1, exclude=exclude)
+        return self.load(ids[0]) if ids else None
+
     def load(self, envelope_id: str) -> tuple[StoredMessage, QueuedEnvelope] | None:
         """An envelope and its message; None if it is gone.  DamagedEntry if it can't be read, or its spool file is
         missing or not as long as it was.
@@ -240,6 +252,37 @@ class Queue(Database):
             self._touch(row[1])
             self._touch(next_hop)
 
+    def split(self, envelope_id: str, numbers: Collection[int], next_hop: str) -> str | None:
+        """Move these recipients to an envelope of their own at another next hop, since the configuration changed: else
+        it is like the old one.  Returns its id; None if the old one is gone.  Some recipients must stay.
+        """
+        with self.transaction():
+            row = self._connection.execute(
+                "SELECT e.seq, e.message, m.id FROM envelopes e JOIN messages m ON m.seq = e.message WHERE e.id = ?",
+                (envelope_id,),
+            ).fetchone()
+            if row is None:
+                return None
+            seq, message, message_id = row
+            (last,) = self._connection.execute(
+                "SELECT max(number) FROM envelopes WHERE message = ?", (message,)
+            ).fetchone()
+            new_id = f"{message_id}.{last + 1}"
+            same = (
+                "domain, state, hold_reason, via, released, bounce, attempts, next_try, last_attempt, warn_at, warned"
+            )
+            new = self._connection.execute(
+                f"INSERT INTO envelopes (id, message, number, next_hop, {same})"
+                f" SELECT ?, message, ?, ?, {same} FROM envelopes WHERE seq = ?",
+                (new_id, last + 1, next_hop, seq),
+            ).lastrowid
+            self._connection.executemany(
+                "UPDATE recipients SET envelope = ? WHERE envelope = ? AND number = ?",
+                [(new, seq, number) for number in numbers],
+            )
+            self._touch(next_hop)
+            return new_id
+
     # What is due ----------------------------------------------------------------------------------------------------
 
     def due_destinations(
@@ -266,17 +309,17 @@ class Queue(Database):
     def due_envelopes(
         self, next_hop: str, now: float, limit: int, *, exclude: Collection[str] = (), newest_first: bool = False
     ) -> list[str]:
-        """Ids of at most `limit` envelopes that are due at a next hop, the longest due first; none while the
-        destination is deferred.  `exclude`: those in flight.
+        """Ids of at most `limit` envelopes that are due at a next hop, the longest due first; while the destination is
+        deferred, of those that came after its failure.  `exclude`: those in flight.
         """
         order = "DESC" if newest_first else "ASC"
         with self._translated():
-            if self._not_before(next_hop) > now:
-                return []
+            failed, not_before = self._spared(next_hop)
+            spared = "attempts = 0 AND next_try > ?" if not_before > now else "next_try >= ?"
             rows = self._connection.execute(
-                "SELECT id FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try <= ?"
+                f"SELECT id FROM envelopes WHERE next_hop = ? AND state = 'queued' AND {spared} AND next_try <= ?"
                 f" ORDER BY next_try {order} LIMIT ?",
-                (next_hop, now, limit + len(exclude)),
+                (next_hop, failed if not_before > now else 0.0, now, limit + len(exclude)),
             )
             return [envelope_id for (envelope_id,) in rows if envelope_id not in exclude][:limit]
 
@@ -298,8 +341,8 @@ class Queue(Database):
                     "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try > ?",
                     (next_hop, now),
                 ).fetchone()
-                if next_try is not None:
-                    moments.append(max(next_try, self._not_before(next_hop)))
+                _, not_before = self._spared(next_hop)
+                moments += [moment for moment in (next_try, not_before) if moment is not None and moment > now]
             return min(moments, default=None)
 
     def due_warnings(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[str]:
@@ -321,11 +364,14 @@ class Queue(Database):
             ).fetchone()
             return None if moment is None else float(moment)
 
-    def defer_destination(self, next_hop: str, until: float) -> None:
-        """A next hop just failed: what is queued for it waits until then, and is not counted an attempt."""
+    def defer_destination(self, next_hop: str, now: float, until: float) -> None:
+        """A next hop failed just now: what is queued for it waits until then, and is not counted an attempt.  What
+        comes later is not concerned: its first try is at once.
+        """
         with self.transaction():
             self._connection.execute(
-                "UPDATE destinations SET not_before = max(not_before, ?) WHERE next_hop = ?", (until, next_hop)
+                "UPDATE destinations SET failed = max(failed, ?), not_before = max(not_before, ?) WHERE next_hop = ?",
+                (now, until, next_hop),
             )
             self._touch(next_hop)
 
@@ -374,8 +420,8 @@ class Queue(Database):
                 "state = 'held'",
             )
 
-    def redirect(self, envelope_id: str, envelope: NewEnvelope) -> str:
-        """Replace an envelope by another of the same message, under a new id, which is returned: `release --to`.
+    def redirect(self, envelope_id: str, envelopes: Sequence[NewEnvelope]) -> tuple[str, ...]:
+        """Replace an envelope by others of the same message, under new ids, which are returned: `release --to`.
         What an attempt under way reports of the old one is then without effect.  NoSuchEntry.
         """
         with self.transaction():
@@ -389,11 +435,15 @@ class Queue(Database):
             (last,) = self._connection.execute(
                 "SELECT max(number) FROM envelopes WHERE message = ?", (message,)
             ).fetchone()
-            new_id = f"{message_id}.{last + 1}"
-            self._insert_envelope(message, new_id, last + 1, envelope)
-            self._connection.execute("UPDATE envelopes SET released = 1 WHERE id = ?", (new_id,))
+            last = max(last, int(self.get_meta(_LAST_NUMBER) or 0))
+            new_ids = []
+            for number, envelope in enumerate(envelopes, start=last + 1):
+                new_ids.append(f"{message_id}.{number}")
+                self._insert_envelope(message, new_ids[-1], number, envelope)
+                self._connection.execute("UPDATE envelopes SET released = 1 WHERE id = ?", (new_ids[-1],))
+            self.set_meta(_LAST_NUMBER, str(last + len(envelopes)))
             self._delete_envelope(seq)
-            return new_id
+            return tuple(new_ids)
 
     def bounce(self, entry_id: str, now: float) -> tuple[str, ...]:
         """Return it to its sender: due now, held or not, marked `bounce`, at BOUNCE_HOP.  Returns its ids."""
@@ -594,9 +644,10 @@ class Queue(Database):
         )
         if envelope.state is State.QUEUED:  # one more can only make its destination due earlier
             self._connection.execute(
-                "INSERT INTO destinations (next_hop, due, not_before) VALUES (?, ?, 0) ON CONFLICT (next_hop)"
-                " DO UPDATE SET due = min(due, max(excluded.due, not_before))",
-                (envelope.next_hop, envelope.next_try),
+                "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?1, ?2, 0, 0)"
+                " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
+                " CASE WHEN ?3 = 0 AND ?2 > failed THEN ?2 ELSE max(?2, not_before) END)",
+                (envelope.next_hop, envelope.next_try, envelope.attempts),
             )
 
     def _touch(self, next_hop: str) -> None:
@@ -606,16 +657,28 @@ class Queue(Database):
         ).fetchone()
         if first is None:
             self._connection.execute("DELETE FROM destinations WHERE next_hop = ?", (next_hop,))
-        else:
-            self._connection.execute(
-                "INSERT INTO destinations (next_hop, due, not_before) VALUES (?, ?, 0) ON CONFLICT (next_hop)"
-                " DO UPDATE SET due = max(excluded.due, not_before)",
-                (next_hop, first),
-            )
+            return
+        failed, not_before = self._spared(next_hop)
+        due = first
+        if due < not_before:
+            (newcomer,) = self._connection.execute(
+                "SELECT min(next_try) FROM envelopes"
+                " WHERE next_hop = ? AND state = 'queued' AND attempts = 0 AND next_try > ?",
+                (next_hop, failed),
+            ).fetchone()
+            due = not_before if newcomer is None else min(newcomer, not_before)
+        self._connection.execute(
+            "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?, ?, 0, 0) ON CONFLICT (next_hop)"
+            " DO UPDATE SET due = excluded.due",
+            (next_hop, due),
+        )
 
-    def _not_before(self, next_hop: str) -> float:
-        row = self._connection.execute("SELECT not_before FROM destinations WHERE next_hop = ?", (next_hop,)).fetchone()
-        return 0.0 if row is None else float(row[0])
+    def _spared(self, next_hop: str) -> tuple[float, float]:
+        """When a destination failed, and until when what waited for it then is not tried."""
+        row = self._connection.execute(
+            "SELECT failed, not_before FROM destinations WHERE next_hop = ?", (next_hop,)
+        ).fetchone()
+        return (0.0, 0.0) if row is None else (float(row[0]), float(row[1]))
 
     def _resolve(self, entry_id: str) -> list[tuple[int, str]]:
         """(seq, id) of the envelopes that an id names.  NoSuchEntry if there are none."""
@@ -657,7 +720,7 @@ class Queue(Database):
             [(now, seq, now) for seq in seqs],
         )
         for hop in hops:
-            self._connection.execute("UPDATE destinations SET not_before = 0 WHERE next_hop = ?", (hop,))
+            self._connection.execute("UPDATE destinations SET failed = 0, not_before = 0 WHERE next_hop = ?", (hop,))
             self._touch(hop)
         return tuple(retried)
 
@@ -712,7 +775,7 @@ class Queue(Database):
             "SELECT e.next_hop FROM"
             " (SELECT next_hop, min(next_try) AS first FROM envelopes WHERE state = 'queued' GROUP BY next_hop) e"
             " LEFT JOIN destinations d ON d.next_hop = e.next_hop"
-            " WHERE d.due IS NOT max(e.first, coalesce(d.not_before, 0))"
+            " WHERE d.due IS NOT e.first OR d.not_before > 0"
         ).fetchall()
         for (next_hop,) in wrong:
             self._touch(next_hop)

@@ -21,7 +21,8 @@ PRUNE_ROWS: Final = 4 * PRUNE_EVERY
 def append(connection: sqlite3.Connection, message_id: str, text: str, at: float) -> None:
     """Add a text.  What does not fit pushes out the oldest but the first one: how the message came stays."""
     if len(text) > APPEND_LIMIT:
-        text = f"{text[:APPEND_LIMIT]}\n[{len(text) - APPEND_LIMIT} more characters]"
+        half = APPEND_LIMIT // 2
+        text = f"{text[:half]}\n[{len(text) - 2 * half} more characters]\n{text[-half:]}"
     rows = connection.execute(
         "SELECT seq, length(text) FROM log WHERE message = ? ORDER BY seq", (message_id,)
     ).fetchall()
@@ -38,8 +39,8 @@ def append(connection: sqlite3.Connection, message_id: str, text: str, at: float
 
 
 def read(connection: sqlite3.Connection, message_id: str) -> list[tuple[float, str]]:
-    """The texts, oldest first."""
-    return connection.execute("SELECT at, text FROM log WHERE message = ? ORDER BY seq", (message_id,)).fetchall()
+    """The texts, oldest first: the server writes a moment later than the commands."""
+    return connection.execute("SELECT at, text FROM log WHERE message = ? ORDER BY at, seq", (message_id,)).fetchall()
 
 
 def prune(connection: sqlite3.Connection, now: float) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 ENVELOPE: Final = """
     e.seq, e.id, m.id, e.number, e.domain, e.next_hop, e.state, e.hold_reason, e.via, e.released, e.bounce, e.attempts,
-    e.next_try, e.last_attempt, e.warn_at, e.warned, coalesce(d.not_before, 0.0)
+    e.next_try, e.last_attempt, e.warn_at, e.warned,
+    CASE WHEN e.attempts = 0 AND e.next_try > d.failed THEN 0.0 ELSE coalesce(d.not_before, 0.0) END
 """
 WIDTH: Final = 17
 """Columns of ENVELOPE."""

@@ -8,6 +8,7 @@ brought up to date in the transaction that changes an envelope.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -71,6 +72,7 @@ CREATE TABLE envelopes (
 CREATE INDEX envelopes_message ON envelopes (message);
 CREATE INDEX envelopes_domain ON envelopes (domain);
 CREATE INDEX envelopes_due ON envelopes (next_hop, next_try) WHERE state = 'queued';
+CREATE INDEX envelopes_untried ON envelopes (next_hop, next_try) WHERE state = 'queued' AND attempts = 0;
 CREATE INDEX envelopes_warn ON envelopes (warn_at) WHERE state = 'queued' AND warned = 0 AND warn_at IS NOT NULL;
 
 CREATE TABLE recipients (
@@ -84,8 +86,9 @@ CREATE TABLE recipients (
 
 CREATE TABLE destinations (
     next_hop    TEXT PRIMARY KEY,
-    due         REAL NOT NULL,              -- max(not_before, the least next_try of its queued envelopes)
-    not_before  REAL NOT NULL
+    due         REAL NOT NULL,              -- the least of what its queued envelopes are due at
+    failed      REAL NOT NULL,              -- when it was found unusable, and until when what waited then is not
+    not_before  REAL NOT NULL               -- tried; who comes later has a first try coming, at once
 ) WITHOUT ROWID;
 CREATE INDEX destinations_due ON destinations (due);
 
@@ -105,8 +108,11 @@ def open_database(data_dir: Path) -> sqlite3.Connection:
     try:
         durable.make_dirs(data_dir)
         is_new = not path.exists()
-        # Made here for its mode: SQLite gives its other files that of the database.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, durable.PRIVATE_FILE))
+        if is_new:
+            # Made here for its mode: SQLite gives its other files that of the database.  One that is there is left
+            # alone: closing a descriptor of it drops the locks of every connection that this process has (POSIX).
+            with contextlib.suppress(FileExistsError):
+                os.close(durable.create(path))
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path)

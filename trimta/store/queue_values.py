@@ -26,6 +26,11 @@ class State(enum.StrEnum):
     """It waits for the operator."""
 
 
+def message_id(entry_id: str) -> str:
+    """The id of the message that an id, a message's or an envelope's, belongs to."""
+    return entry_id.partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
     """What all envelopes of a message share.  Times are wall-clock seconds since the epoch."""
@@ -120,7 +125,7 @@ class QueuedEnvelope:
     attempts: int
     next_try: float
     not_before: float
-    """The destination failed: nothing goes there before this moment (0: nothing like that)."""
+    """The destination failed while it waited: it is not tried before this moment (0: nothing like that)."""
     last_attempt: float | None
     warn_at: float | None
     """When the sender is told of the delay; None: never."""

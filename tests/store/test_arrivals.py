@@ -1,0 +1,118 @@
+"""What comes into Maildirs, seen from the files."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trimta.store.arrivals import Watch, arrived, unique_name
+from trimta.store.maildir import Delivery, deliver
+from trimta.store.spool import Body
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def delivered(maildir: Path) -> Path:
+    return deliver(Delivery(maildir, b"", Body.of(b"Subject: s\n\n")))
+
+
+def paths(watch: Watch) -> list[Path]:
+    return [arrival.path for arrival in watch.look()]
+
+
+@pytest.mark.parametrize(
+    ("template", "maildirs"),
+    [
+        ("mail/{user}", ["mail/alice", "mail/bob"]),
+        ("mail/{domain}/{user}", ["mail/dev.test/alice", "mail/x.test/bob"]),
+        ("mail/{user}@{domain}", ["mail/alice@dev.test"]),
+        ("mail/{user}/Maildir", ["mail/alice/Maildir"]),
+        ("mail/{user}/{detail}", ["mail/alice", "mail/alice/lists"]),
+        ("mail/{user}/.{detail}", ["mail/alice", "mail/alice/.lists"]),
+        ("remote", ["remote"]),
+        ("remote/{domain}", ["remote/x.test"]),
+    ],
+)
+def test_every_maildir_of_a_template_is_found(template: str, maildirs: list[str], tmp_path: Path) -> None:
+    watch = Watch([str(tmp_path / template), str(tmp_path / template)])
+    assert paths(watch) == []
+    made = [delivered(tmp_path / maildir) for maildir in maildirs]
+    delivered(tmp_path / "elsewhere" / "alice")
+    assert sorted(paths(watch)) == sorted(made)
+
+
+def test_each_message_is_seen_once_in_the_order_of_its_coming(tmp_path: Path) -> None:
+    watch = Watch([str(tmp_path / "{user}")])
+    for _ in range(3):
+        first, second = delivered(tmp_path / "bob"), delivered(tmp_path / "alice")
+        assert sorted(paths(watch)) == sorted([first, second])
+        assert paths(watch) == []
+
+
+def test_a_message_that_a_reader_moves_is_not_seen_again(tmp_path: Path) -> None:
+    watch = Watch([str(tmp_path / "{user}")])
+    path = delivered(tmp_path / "alice")
+    before = watch.look()
+    path = path.rename(tmp_path / "alice" / "cur" / f"{path.name}:2,S")
+    assert paths(watch) == []
+    [again] = Watch([str(tmp_path / "{user}")]).look()
+    assert (again.name, again.path) == (before[0].name, path)
+    assert before[0].at - 10**9 < again.at <= before[0].at
+
+
+def test_a_time_to_come_in_a_name_means_nothing(tmp_path: Path) -> None:
+    path = delivered(tmp_path / "alice")
+    for folder in ("new", "cur"):
+        path = path.rename(tmp_path / "alice" / folder / "99999999999.M000001P1Q1.host")
+        assert abs(arrived(path) - time.time_ns()) < 10**10
+
+
+def test_a_folder_that_has_long_been_the_same_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    watch = Watch([str(tmp_path / "{user}")])
+    first = delivered(tmp_path / "alice")
+    os.utime(tmp_path / "alice" / "new", (0, time.time() - 3600))
+    assert paths(watch) == [first]
+    assert paths(watch) == []
+    assert paths(watch) == []
+    second = delivered(tmp_path / "alice")
+    assert paths(watch) == [second]
+
+
+def test_what_is_no_message_is_passed_over(tmp_path: Path) -> None:
+    path = delivered(tmp_path / "alice")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "alice" / "new" / ".keep").write_text("")
+    (tmp_path / "alice" / "new" / "folder").mkdir()
+    (tmp_path / "other" / "new").mkdir(parents=True)
+    (tmp_path / "flat" / "cur").mkdir(parents=True)
+    (tmp_path / "flat" / "new").write_text("a file")
+    assert paths(Watch([str(tmp_path / "{user}")])) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("1700000000.M000123P1Q2.host,S=3:2,S", 1_700_000_000_000_123_000),
+        ("1700000000.1_2.host:2,", 1_700_000_000_000_000_000),
+        ("other", 5_000_000_000),
+        ("170000.host", 170_000_000_000_000),
+    ],
+)
+def test_in_cur_the_name_says_when_it_came(name: str, at: int, tmp_path: Path) -> None:
+    path = tmp_path / "cur" / name
+    path.parent.mkdir()
+    path.write_text("")
+    os.utime(path, (0, 5))
+    assert arrived(path) == at
+
+
+@pytest.mark.parametrize(
+    ("name", "unique"),
+    [("1.M2P3Q4.host,S=5:2,RS", "1.M2P3Q4.host"), ("1.2.host", "1.2.host"), ("1.2.host:2,", "1.2.host")],
+)
+def test_the_name_stays_the_same(name: str, unique: str) -> None:
+    assert unique_name(name) == unique

@@ -1,0 +1,58 @@
+"""trimta's commands, run in the test's own process: no start-up time, and what they print as a value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trimta.cli.main import main
+from trimta.store.queue import Queue
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Its standard output as one JSON document."""
+        return json.loads(self.out)
+
+
+class Commands:
+    """`commands("queue", "list")` is `trimta queue list` in `folder`."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder = folder
+        self._capsys = capsys
+        self.configure()
+
+    def configure(self, text: str = "") -> None:
+        """Write conf.toml."""
+        (self.folder / "conf.toml").write_text(f'hostname = "mail.dev.test"\n{text}')
+
+    def __call__(self, *arguments: str) -> Ended:
+        self._capsys.readouterr()
+        try:
+            code = main(arguments)
+        except SystemExit as end:  # of a usage error
+            code = int(end.code or 0)
+        return Ended(code, *self._capsys.readouterr())
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "var"
+
+    def queue(self) -> Queue:
+        """The queue, made if there is none; to be closed."""
+        return Queue(self.data_dir)

@@ -1,0 +1,388 @@
+"""`trimta sendmail`: takes a message from a local program and puts it into the queue, server running or not."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from trimta.cli.arguments import add_command
+from trimta.cli.exits import (
+    EX_CONFIG,
+    EX_DATAERR,
+    EX_IOERR,
+    EX_NOPERM,
+    EX_OK,
+    EX_TEMPFAIL,
+    EX_USAGE,
+    CommandError,
+)
+from trimta.cli.running import queue_time
+from trimta.cli.sendmail_flags import Flags, parse
+from trimta.config.find import find
+from trimta.config.load import load
+from trimta.mail.address import AddressError, Mailbox
+from trimta.mail.dsn import RETURN_LIMIT, DsnKind
+from trimta.mail.envelope import BodyKind, Envelope, Recipient
+from trimta.mail.header import missing_fields
+from trimta.mail.submission import (
+    BadRecipient,
+    BareCr,
+    PipedText,
+    addresses,
+    named_recipients,
+    without_from_line,
+)
+from trimta.mail.trace import submitted_field, summarize
+from trimta.mta import account, control
+from trimta.mta.account import AccountError
+from trimta.mta.console import TIME_SCALE
+from trimta.mta.ids import new_id
+from trimta.mta.reporter import expanded, report
+from trimta.policy import Policy
+from trimta.store.queue import Queue
+from trimta.store.queue_values import QueueError, QueueUnreadable, StoredMessage
+from trimta.store.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from trimta.cli.arguments import Subparsers
+    from trimta.config.model import Config
+    from trimta.mail.envelope import ReversePath
+    from trimta.store.spool import Body
+
+STANDARD_INPUT: Final = 0
+READ: Final = 64 * 1024
+HEADER_LIMIT: Final = 1024 * 1024
+"""Octets of a header: with -t it is read as a whole before anything is kept."""
+
+NOTHING_SENT: Final = "nothing was sent"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """What --help shows; the flags themselves are read as sendmail reads them (`sendmail_flags`)."""
+    parser = add_command(
+        subparsers,
+        "sendmail",
+        description=(
+            "Take a message from standard input and queue it, as sendmail(1) does.  Works while the server is down:\n"
+            "the message goes out when it starts.  Date, Message-ID and From are added where they are missing.\n"
+            "sendmail's other usual flags are taken and have no effect.  A link named `sendmail` does the same."
+        ),
+        example="printf 'To: alice@dev.test\\nSubject: hello\\n\\nworld\\n' | trimta sendmail -t -i",
+    )
+    parser.add_argument("-t", action="store_true", help="recipients from To, Cc and Bcc, too; removes Bcc")
+    parser.add_argument("-i", "-oi", action="store_true", help="a line of a lone dot does not end the message")
+    parser.add_argument("-f", "-r", metavar="SENDER", help="the envelope's sender; '<>' for none; default: you")
+    parser.add_argument("-F", metavar="NAME", help="your name, for a From that is missing")
+    parser.add_argument("-N", metavar="WHEN", help="never, or a list of failure, delay, success: which reports to send")
+    parser.add_argument("-R", metavar="WHAT", help="full or hdrs: how much of the message a report returns")
+    parser.add_argument("-V", metavar="ENVID", help="the envelope id that a report names")
+    parser.add_argument("-bs", action="store_true", help="speak SMTP on standard input and output")
+    parser.add_argument("-bp", action="store_true", help="show the queue, as `trimta queue list` does")
+    parser.add_argument("-q", action="store_true", help="without a message: try what is in the queue now")
+    parser.add_argument(
+        "recipients", metavar="RECIPIENT", nargs="*", help="an address; a name without a domain is local"
+    )
+    parser.set_defaults(parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    flags = parse(args.rest)
+    if flags.help:
+        args.parser.parse_args(["--help"])
+    config_option = flags.config if flags.config is not None else args.config
+    if sys.stdin is None:  # its descriptor is whatever was opened first
+        raise CommandError(EX_IOERR, f"standard input is closed; {NOTHING_SENT}")
+    match flags.mode:
+        case "i":
+            return EX_OK  # newaliases: the configuration is read at every start and SIGHUP
+        case "p":
+            return _queue(config_option, "list")
+        case "s":
+            return _speak_smtp(load(find(config_option)))
+    if flags.flush and not flags.from_header and not flags.recipients:
+        return _queue(config_option, "retry", "--all")
+    submission = Submission.of(flags, Policy.of(load(find(config_option))))
+    submission.queue_message(flags)
+    return EX_OK
+
+
+def _queue(config_option: str | None, *arguments: str) -> int:
+    from trimta.cli.main import main  # it is what imported this
+
+    named = [] if config_option is None else ["-c", config_option]
+    return main([*named, "queue", *arguments])
+
+
+def _speak_smtp(config: Config) -> int:
+    import trio
+
+    from trimta.mta import stdio
+    from trimta.mta.tls import TlsError
+
+    _become(config)
+    try:
+        with _open_queue(config) as queue:
+            trio.run(stdio.converse, config, queue)
+    except TlsError as error:
+        raise CommandError(EX_CONFIG, f"tls: {error}") from error
+    return EX_OK
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Who submits, and to whom as far as the command line says."""
+
+    policy: Policy
+    user_id: int
+    reverse_path: ReversePath
+    author: Mailbox
+    recipients: tuple[Mailbox, ...]
+
+    @classmethod
+    def of(cls, flags: Flags, policy: Policy) -> Submission:
+        """Check the command line.  CommandError if its addresses are none."""
+        user_id = os.getuid()
+        author = _mailbox_of(user_id, policy.config.hostname)
+        sender = author if flags.sender is None else _sender(flags.sender, policy.local.first)
+        if not flags.recipients and not flags.from_header:
+            raise CommandError(
+                EX_USAGE, "no recipients: name them behind the flags, or say -t to take them from To, Cc, Bcc"
+            )
+        recipients: list[Mailbox] = []
+        for text in flags.recipients:
+            try:
+                found = [*addresses(text, policy.local.first)]
+            except AddressError as error:
+                raise CommandError(EX_DATAERR, f"bad recipient: {error}; {NOTHING_SENT}") from error
+            if not found:
+                raise CommandError(EX_DATAERR, f"bad recipient: {text!a} is no address; {NOTHING_SENT}")
+            recipients.extend(found)
+        return cls(policy, user_id, sender, sender or author, tuple(recipients))
+
+    def queue_message(self, flags: Flags) -> str:
+        """Read the message and put it into the queue; returns its id."""
+        config = self.policy.config
+        _become(config)
+        with _open_queue(config) as queue:
+            spool = SpoolWriter(queue.spool)
+            try:
+                with _explained(config):
+                    return self._queue_message(flags, queue, spool)
+            finally:
+                spool.discard()
+
+    def _queue_message(self, flags: Flags, queue: Queue, spool: SpoolWriter) -> str:
+        text = _Input(PipedText(dot_ends=not flags.dot_is_data), self.policy.config.limits.message_size)
+        recipients = self.recipients
+        head = without_from_line(text.header())
+        if flags.from_header:
+            if len(head) > HEADER_LIMIT:
+                raise CommandError(EX_DATAERR, f"the header is longer than {HEADER_LIMIT} octets; {NOTHING_SENT}")
+            try:
+                named = named_recipients(head, self.policy.local.first)
+            except BadRecipient as error:
+                raise CommandError(EX_DATAERR, f"bad recipient in {error}; {NOTHING_SENT}") from error
+            head = named.content
+            recipients += named.recipients
+        if not recipients:
+            raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
+        received = summarize(head).received_count
+        if received > self.policy.config.limits.hops:
+            raise CommandError(EX_DATAERR, f"{received} Received fields: this message is in a loop; {NOTHING_SENT}")
+        spool.append(head)
+        for piece in text:
+            spool.append(piece)
+        return self._store(flags, queue, spool.finish(), head, recipients, eight_bit=text.eight_bit)
+
+    def _store(
+        self,
+        flags: Flags,
+        queue: Queue,
+        body: Body,
+        head: bytes,
+        recipients: Sequence[Mailbox],
+        *,
+        eight_bit: bool,
+    ) -> str:
+        config = self.policy.config
+        message_id = new_id()
+        date = datetime.now(UTC).astimezone()
+        now = queue_time(queue)
+        trace = submitted_field(by=config.hostname, user_id=self.user_id, id=message_id, date=date)
+        trace += missing_fields(
+            head,
+            author=self.author,
+            author_name=flags.name,
+            message_id=f"{message_id}@{config.hostname}",
+            date=date,
+        )
+        envelope = Envelope(
+            reverse_path=self.reverse_path,
+            recipients=tuple(Recipient(address=one, original=one, notify=flags.notify) for one in recipients),
+            body=BodyKind.EIGHT_BIT if eight_bit else BodyKind.SEVEN_BIT,
+            smtputf8=not all(str(one).isascii() for one in (*recipients, self.reverse_path or "")),
+            envid=flags.envid,
+            ret=flags.ret,
+        )
+        message = StoredMessage(
+            id=message_id,
+            arrived=now,
+            reverse_path=envelope.reverse_path,
+            content=body,
+            trace=trace,
+            body=envelope.body,
+            smtputf8=envelope.smtputf8,
+            envid=envelope.envid,
+            ret=envelope.ret,
+            origin=f"trimta sendmail, userid {self.user_id}",
+        )
+        # The server may run with another time scale than the configuration's; it has said so.
+        policy = Policy.of(config, time_scale=float(queue.get_meta(TIME_SCALE) or 1.0))
+        warn_at = None
+        if self.reverse_path is not None:
+            warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))
+        partition = policy.partition(envelope)
+        envelopes = [part.queued(next_try=now, warn_at=warn_at) for part in partition.parts]
+        about = expanded(partition.expanded)
+        with queue.transaction():
+            if about and self.reverse_path is not None:  # the server reports the rest
+                returned = message.trace + body.head(RETURN_LIMIT + 1)
+                queue.accept(
+                    *report(policy, message, DsnKind.EXPANDED, about, self.reverse_path, head=returned, now=now)
+                )
+            queue.accept(message, envelopes)
+            sender = "" if self.reverse_path is None else self.reverse_path
+            lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]
+            lines += [f"for <{one}>" for one in recipients]
+            queue.append_log(message_id, lines, now)
+        control.tell(config.data_dir, {"command": "submitted", "id": message_id})
+        return message_id
+
+
+class _Input:
+    """Standard input as content."""
+
+    def __init__(self, text: PipedText, limit: int) -> None:
+        self.eight_bit = False
+        self._text = text
+        self._limit = limit
+        self._size = 0
+        """Octets on the wire."""
+        self._pieces = self._read()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def header(self) -> bytes:
+        """Content from its beginning, with at least the whole header if that is within HEADER_LIMIT."""
+        head = bytearray()
+        for piece in self._pieces:
+            seen = max(0, len(head) - 1)
+            head += piece
+            if head.find(b"\n\n", seen) >= 0 or head.startswith(b"\n") or len(head) > HEADER_LIMIT:
+                break
+        return bytes(head)
+
+    def _read(self) -> Iterator[bytes]:
+        while not self._text.ended:
+            octets = _read_some()
+            piece = self._text.feed(octets) if octets else self._text.finish()
+            self._size += len(piece) + piece.count(b"\n")
+            if self._size > self._limit:
+                raise CommandError(
+                    EX_DATAERR,
+                    f"the message is larger than limits.message_size ({self._limit} octets); {NOTHING_SENT}",
+                )
+            self.eight_bit = self.eight_bit or not piece.isascii()
+            if piece:
+                yield piece
+            if not octets:
+                return
+
+
+def _read_some() -> bytes:
+    try:
+        return os.read(STANDARD_INPUT, READ)
+    except OSError as error:
+        raise CommandError(EX_IOERR, f"standard input can't be read: {error.strerror}; {NOTHING_SENT}") from error
+
+
+def _mailbox_of(user_id: int, hostname: str) -> Mailbox:
+    """The address of a local account."""
+    try:
+        login = pwd.getpwuid(user_id).pw_name
+    except KeyError:
+        login = os.environ.get("LOGNAME") or f"uid{user_id}"
+    try:
+        return Mailbox(login, hostname)
+    except AddressError:
+        return Mailbox(f"uid{user_id}", hostname)
+
+
+def _sender(text: str, domain: str) -> ReversePath:
+    if text.strip() in ("", "<>"):
+        return None
+    try:
+        found = [*addresses(text, domain)]
+    except AddressError as error:
+        raise CommandError(EX_DATAERR, f"bad sender: {error}; {NOTHING_SENT}") from error
+    if len(found) != 1:
+        raise CommandError(EX_DATAERR, f"bad sender: {text!a} is not one address; {NOTHING_SENT}")
+    return found[0]
+
+
+def _become(config: Config) -> None:
+    """Started as root: what is made in data_dir must belong to the server's account."""
+    try:
+        if account.is_root() and config.user:
+            account.become(config.user, account.folders(config))
+        else:
+            account.become_owner(config.data_dir)
+    except AccountError as cause:
+        raise CommandError(EX_NOPERM, str(cause)) from cause
+
+
+@contextmanager
+def _open_queue(config: Config) -> Iterator[Queue]:
+    try:
+        queue = Queue(config.data_dir)
+    except QueueUnreadable as error:
+        raise _not_stored(config, error) from error
+    with closing(queue):
+        yield queue
+
+
+@contextmanager
+def _explained(config: Config) -> Iterator[None]:
+    """What ends a submission, as one line."""
+    try:
+        yield
+    except BareCr as error:
+        raise CommandError(EX_DATAERR, f"{error}; {NOTHING_SENT}") from error
+    except (QueueError, OSError) as error:
+        raise _not_stored(config, error) from error
+
+
+def _not_stored(config: Config, error: QueueError | OSError) -> CommandError:
+    refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+    if refused or (isinstance(error, QueueUnreadable) and error.path.exists() and not _may_use(error.path)):
+        problem = f"no permission for the queue in {config.data_dir}; be the user whose server it is"
+        return CommandError(EX_NOPERM, f"{problem}; {NOTHING_SENT}")
+    if isinstance(error, OSError):
+        return CommandError(
+            EX_TEMPFAIL, f"cannot store the message in {config.data_dir}: {error.strerror}; {NOTHING_SENT}"
+        )
+    return CommandError(EX_TEMPFAIL, f"{error}; {NOTHING_SENT}")
+
+
+def _may_use(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids)

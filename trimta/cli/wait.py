@@ -1,0 +1,248 @@
+"""`trimta wait`: until a message is in a Maildir, which it may be already.  Looks at files alone."""
+
+from __future__ import annotations
+
+import argparse
+import email
+import email.utils
+import glob
+import json
+import os
+import re
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import quote, unquote_to_bytes
+
+from trimta.cli.arguments import add_command
+from trimta.cli.exits import EX_OK, EX_TEMPFAIL, CommandError
+from trimta.config.errors import BadValueError
+from trimta.config.find import find
+from trimta.config.load import load
+from trimta.config.values import duration
+from trimta.mail.address import AddressError
+from trimta.mail.matching import NULL_PATH, Address, Criteria, decoded
+from trimta.mail.routing import MaildirRoute
+from trimta.mail.trace import fields, split_header
+from trimta.store.arrivals import TICK, Arrival, Watch, arrived, unique_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from email.message import Message
+
+    from trimta.cli.arguments import Subparsers
+    from trimta.config.model import Config
+
+Mark: TypeAlias = tuple[int, str]
+"""What came later than this is after it: a time, as in Arrival, and a name where times are the same."""
+
+PAUSE: Final = 0.05
+"""Seconds between two looks, or twice as long as a look takes."""
+
+SETTLE: Final = 0.02
+"""Seconds after which nothing appears that came before: deliveries at the same time have the same tick of the clock."""
+
+HEAD: Final = 256 * 1024
+"""Octets of a message that are searched for its header."""
+
+WHAT: Final = ("path", "headers", "body", "json", "mark")
+
+_MARK: Final = re.compile(r"(\d{1,20})-(\S*)")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    parser = add_command(
+        subparsers,
+        "wait",
+        description=(
+            "Wait until a message is in a Maildir, local or captured, and print it; it may be there already.\n"
+            "Of several, the one that came first.  Exits with 75 when the time is up.  No server need be running."
+        ),
+        example=(
+            "trimta wait --to alice@dev.test --subject 'Welcome*' --print body\n\n"
+            "every message once, oldest first:\n"
+            '  mark=$(trimta wait --print mark) && trimta wait --since "$mark"'
+        ),
+    )
+    parser.add_argument("--to", metavar="A", type=_address, help="delivered to this address, or to this local part")
+    parser.add_argument(
+        "--from",
+        dest="sender",
+        metavar="A",
+        type=_sender,
+        help="from this address, in the envelope or the header; or <>",
+    )
+    parser.add_argument("--subject", metavar="GLOB", help="with such a subject, case aside")
+    parser.add_argument(
+        "--since",
+        metavar="MARK",
+        type=_mark,
+        default=(0, ""),
+        help="only what came after: the mark or the path that an earlier call printed, or `now`",
+    )
+    parser.add_argument("--timeout", metavar="TIME", type=_seconds, default=10.0, help="default: 10s")
+    parser.add_argument(
+        "--print", dest="what", choices=WHAT, default="path", help="default: path; json has the mark, too"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    deadline = time.monotonic() + args.timeout
+    watch = Watch(_templates(load(find(args.config))))
+    criteria = Criteria(to=args.to, sender=args.sender, subject=args.subject)
+    while True:
+        began = time.monotonic()
+        for arrival in _arrivals(watch, after=args.since):
+            with suppress(FileNotFoundError, PermissionError):  # moved by a reader: it will be seen in cur/
+                if criteria.matches(_head(arrival.path)):
+                    _print(arrival, args.what)
+                    return EX_OK
+        now = time.monotonic()
+        if now >= deadline:
+            raise CommandError(EX_TEMPFAIL, _in_vain(watch, args.timeout))
+        time.sleep(min(max(PAUSE, 2 * (now - began)), deadline - now))
+
+
+def _templates(config: Config) -> Iterator[str]:
+    yield config.local.maildir
+    for route in config.routes.values():
+        if isinstance(route, MaildirRoute):
+            yield route.template
+
+
+def _arrivals(watch: Watch, *, after: Mark) -> list[Arrival]:
+    """What is new, oldest first."""
+    found = [one for one in watch.look() if (one.at, one.name) > after]
+    if any(abs(time.time_ns() - one.at) < SETTLE * 1e9 for one in found):
+        time.sleep(SETTLE)
+        found = sorted([*found, *(one for one in watch.look() if (one.at, one.name) > after)])
+    return found
+
+
+def _in_vain(watch: Watch, timeout: float) -> str:
+    text = f"no such message within {timeout:g} s"
+    if watch.unreadable:
+        text += f"; no permission for {', '.join(sorted(map(str, watch.unreadable)))}"
+    return text
+
+
+# What is printed.
+
+
+def _print(arrival: Arrival, what: str) -> None:
+    """Print it; FileNotFoundError, and nothing is printed, if it is gone."""
+    match what:
+        case "path":
+            octets = os.fsencode(arrival.path) + b"\n"
+        case "mark":
+            octets = _mark_of(arrival).encode() + b"\n"
+        case "headers":
+            octets = split_header(arrival.path.read_bytes())[0]
+        case "body":
+            octets = _body(email.message_from_bytes(arrival.path.read_bytes())).encode(errors="replace")
+        case _:
+            octets = json.dumps(_document(arrival)).encode() + b"\n"
+    sys.stdout.flush()
+    sys.stdout.buffer.write(octets)
+
+
+def _mark_of(arrival: Arrival) -> str:
+    return f"{arrival.at}-{quote(os.fsencode(arrival.name))}"
+
+
+def _document(arrival: Arrival) -> dict[str, Any]:
+    content = arrival.path.read_bytes()
+    headers: dict[str, list[str]] = {}
+    for field in fields(content):
+        headers.setdefault(field.name, []).append(decoded(field.value))
+    message = email.message_from_bytes(content)
+    return {
+        "path": str(arrival.path),
+        "mark": _mark_of(arrival),
+        "return_path": next(iter(headers.get("return-path", ())), None),
+        "delivered_to": headers.get("delivered-to", []),
+        "from": next(iter(headers.get("from", ())), None),
+        "to": next(iter(headers.get("to", ())), None),
+        "subject": next(iter(headers.get("subject", ())), None),
+        "date": _date(next(iter(headers.get("date", ())), "")),
+        "headers": headers,
+        "body": _body(message),
+        "attachments": [_attachment(part) for part in message.walk() if _is_attachment(part)],
+    }
+
+
+def _date(value: str) -> str | None:
+    try:
+        return email.utils.parsedate_to_datetime(value).isoformat()
+    except ValueError:
+        return None
+
+
+def _body(message: Message) -> str:
+    """The text for people: the first part of text/plain, else of text/html, that is no attachment."""
+    texts = [part for part in message.walk() if part.get_content_maintype() == "text" and not _is_attachment(part)]
+    texts.sort(key=lambda part: part.get_content_type() != "text/plain")
+    return _text(texts[0]) if texts else ""
+
+
+def _text(part: Message) -> str:
+    octets = part.get_payload(decode=True)
+    assert isinstance(octets, bytes), "it has no parts"
+    try:
+        return octets.decode(part.get_content_charset("utf-8"))
+    except (LookupError, UnicodeDecodeError):
+        return octets.decode(errors="replace")
+
+
+def _is_attachment(part: Message) -> bool:
+    return not part.is_multipart() and (part.get_content_disposition() == "attachment" or bool(part.get_filename()))
+
+
+def _attachment(part: Message) -> dict[str, Any]:
+    octets = part.get_payload(decode=True)
+    return {
+        "filename": decoded(part.get_filename() or "") or None,
+        "content_type": part.get_content_type(),
+        "size": len(octets) if isinstance(octets, bytes) else 0,
+    }
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+# Arguments.
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _sender(text: str) -> Address | str:
+    return NULL_PATH if text in ("", NULL_PATH) else _address(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return duration(0.0)(f"{text}s" if text.isdecimal() else text)
+    except BadValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _mark(text: str) -> Mark:
+    if text == "now":
+        return time.time_ns() - TICK, ""
+    found = _MARK.fullmatch(text)
+    if found is not None:
+        return int(found[1]), os.fsdecode(unquote_to_bytes(found[2]))
+    path = Path(text)
+    for place in (path, *path.parent.parent.glob(f"cur/{glob.escape(unique_name(path.name))}*")):
+        with suppress(OSError):
+            return arrived(place), unique_name(place.name)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a mark, nor the path of a message, nor `now`")

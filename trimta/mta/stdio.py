@@ -1,0 +1,80 @@
+"""One SMTP session on standard input and output (`sendmail -bs`), with no server around it.
+
+What it accepts is durable as a server's would be: local copies in their Maildirs, everything else in the queue, which
+the running server, or the next one, sends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.config.model import Listen, ListenAuth
+from trimta.mta import control
+from trimta.mta.clock import QueueClock
+from trimta.mta.connection import TlsContexts
+from trimta.mta.console import CLOCK_OFFSET, TIME_SCALE
+from trimta.mta.disk import ThreadDisk
+from trimta.mta.peer import UNIX, Peer
+from trimta.mta.scheduler import Scheduler
+from trimta.mta.serve import background
+from trimta.mta.session import Session
+from trimta.mta.site import Site
+from trimta.mta.wire import Wire
+
+if TYPE_CHECKING:
+    from trimta.config.model import Config
+    from trimta.store.queue import Queue
+
+STANDARD_INPUT: Final = 0
+STANDARD_OUTPUT: Final = 1
+
+
+class _ElsewhereScheduler(Scheduler):
+    """The queue is worked on by the running server: news are for it."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._unsaid = trio.Event()
+
+    def wake(self) -> None:
+        self._unsaid.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pass news on until cancelled, and then the last."""
+        task_status.started(trio.CancelScope())
+        try:
+            while True:
+                await self._unsaid.wait()
+                self._unsaid = trio.Event()
+                await self._tell()
+        finally:
+            if self._unsaid.is_set():
+                with trio.CancelScope(
+                    shield=True
+                ):  # else what was just accepted waits for nothing; tell() has a timeout
+                    await self._tell()
+
+    async def _tell(self) -> None:
+        await self._site.disk.run(control.tell, self._site.policy.config.data_dir, {"command": "wake"})
+
+
+async def converse(config: Config, queue: Queue) -> None:
+    """Speak SMTP with whoever started this process, until one side ends it."""
+    site = Site(
+        config,
+        queue,
+        ThreadDisk(),
+        clock=QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0)),
+        client_tls=await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca),
+        time_scale=float(queue.get_meta(TIME_SCALE) or 1.0),
+    )
+    site.scheduler = _ElsewhereScheduler(site)
+    # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.
+    receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
+    sending = trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT))
+    wire = Wire(trio.StapledStream(sending, receiving))
+    async with background(site.queue.serve), background(site.history.serve), background(site.scheduler.run):
+        await Session(site, Listen(auth=ListenAuth.NONE), wire, Peer(UNIX)).run()
