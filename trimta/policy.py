@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
@@ -45,7 +45,7 @@ class UnknownUser:
 class Routed:
     """Not ours: the key of `[routes]` that matched, and what it says."""
 
-    key: str
+    key: str = field(compare=False)
     route: Route
 
 
@@ -134,7 +134,9 @@ class Policy:
 
     def may_relay(self, client: str | None) -> bool:
         """Whether `[relay] networks` lets this client (an IP address; None for a unix socket) send anywhere."""
-        address = ipaddress.ip_address("127.0.0.1" if client is None else client.partition("%")[0])
+        if client is None:
+            return self.may_relay("127.0.0.1") or self.may_relay("::1")
+        address = ipaddress.ip_address(client.partition("%")[0])
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
         return any(address in network for network in self.config.relay.networks)
@@ -144,16 +146,22 @@ class Policy:
         mailbox, else a route for a suffix or `*`.  `skip_hold`: as if no route said `hold`.
         """
         routes = self._without_hold if skip_hold else self.routes
-        if mailbox.domain:
-            specific = routes.specific(mailbox)
-            if specific is not None:
-                return Routed(*specific)
+        if not mailbox.domain:
+            mailbox = self.postmaster
+        specific = routes.specific(mailbox)
+        if specific is not None:
+            return Routed(*specific)
         if self.local.is_local(mailbox):
             found = self.local.mailbox_of(mailbox)
             if found is None:
                 return UnknownUser()
             return Local(found, self.maildir(found))
         return Routed(*routes.lookup(mailbox))
+
+    def identity(self, mailbox: Mailbox) -> Mailbox | LocalMailbox:
+        """What is the same for two spellings of one recipient: a local mailbox is found without case."""
+        destination = self.destination(mailbox)
+        return destination.mailbox if isinstance(destination, Local) else mailbox
 
     def maildir(self, mailbox: LocalMailbox) -> Path:
         """The Maildir of a local mailbox."""
@@ -182,17 +190,18 @@ class Policy:
         """
         groups: dict[tuple[str, Destination], list[Recipient]] = {}
         expanded: list[Recipient] = []
-        seen: set[Mailbox] = set()
+        seen: set[Mailbox | LocalMailbox] = set()
         for recipient in envelope.recipients:
             targets = self.aliases.expand(recipient.address)
             if len(targets) > 1:
                 expanded.append(recipient)
                 recipient = replace(recipient, notify=_without_success(recipient.notify))
             for target in targets:
-                if target in seen:
-                    continue
-                seen.add(target)
                 destination = self.destination(target)
+                identity = destination.mailbox if isinstance(destination, Local) else target
+                if identity in seen:
+                    continue
+                seen.add(identity)
                 domain = target.domain_key or self.config.hostname
                 groups.setdefault((domain, destination), []).append(replace(recipient, address=target))
         return Partition(

@@ -15,33 +15,20 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trustme
 
-from tests.support.process import DEADLINE, parsed
+from tests.support.process import eventually, parsed
 from tests.support.software import free_port, missing, require, require_root, run
 from trimta.store.maildir import messages
 
 if TYPE_CHECKING:
     import smtplib
-    from collections.abc import Callable
     from email.message import EmailMessage
     from types import TracebackType
     from typing import Self
-
-POLL: Final = 0.02
-"""Seconds between two looks at what another program does."""
-
-
-def eventually(found: Callable[[], bool], what: Callable[[], str]) -> None:
-    """Wait for what only another program knows the time of; `what` is said when it does not come."""
-    deadline = time.monotonic() + DEADLINE
-    while not found():
-        assert time.monotonic() < deadline, what()
-        time.sleep(POLL)
 
 
 class Certificates:
@@ -110,15 +97,12 @@ class Daemon:
 
     def wait_for_mail(self, user: str, subject: str) -> EmailMessage:
         """The message with this subject, when it has come."""
-        come: list[EmailMessage] = []
 
-        def look() -> bool:
+        def look() -> list[EmailMessage]:
             found = [parsed(path.read_bytes()) for path in messages(self.mailbox(user))]
-            come.extend(message for message in found if subject in message["Subject"])
-            return bool(come)
+            return [message for message in found if subject in message["Subject"]]
 
-        eventually(look, lambda: f"no mail {subject!r} for {user}:\n{self.said}")
-        return come[0]
+        return eventually(look, lambda: f"no mail {subject!r} for {user}:\n{self.said}")[0]
 
     def _answers(self) -> bool:
         assert self._process is not None

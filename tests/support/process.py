@@ -16,21 +16,27 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from email import policy
 from email.parser import BytesParser
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from trimta.store.maildir import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from email.message import EmailMessage
     from types import TracebackType
     from typing import Self
 
+T = TypeVar("T")
+
 DEADLINE: Final = 30.0
 """Seconds for whatever takes a fraction of one on an idle machine."""
+
+POLL: Final = 0.02
+"""Seconds between two looks at what another program does."""
 
 ANY_PORT: Final = '\n[[listen]]\naddress = "127.0.0.1:0"\n'
 
@@ -200,6 +206,14 @@ class TrimtaProcess:
         """The same, parsed."""
         return [parsed(octets) for octets in self.raw_messages(user)]
 
+    def wait_for_message(self, user: str, is_it: Callable[[EmailMessage], bool]) -> EmailMessage:
+        """The first message in a Maildir that is the one sought, when it has come."""
+
+        def look() -> list[EmailMessage]:
+            return [message for message in self.messages(user) if is_it(message)]
+
+        return eventually(look, lambda: f"it has not come to {user}:\n{self.log}")[0]
+
     def command(self, *arguments: str, text: str = "", check: bool = True) -> str:
         """Run another of trimta's commands with the same configuration; returns its standard output."""
         done = run_trimta(self.folder, "-c", "conf.toml", *arguments, text=text)
@@ -229,6 +243,18 @@ class TrimtaProcess:
         assert self._reader is not None
         self._reader.join(DEADLINE)
         self._process = None
+
+
+def eventually(look: Callable[[], T], what: Callable[[], str]) -> T:
+    """Look until there is something, and return it; `what` is said when it does not come.
+
+    For what another program does in its own time and tells nobody about.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while not (found := look()):
+        assert time.monotonic() < deadline, what()
+        time.sleep(POLL)
+    return found
 
 
 def run_trimta(

@@ -152,6 +152,9 @@ def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Map
         reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(Stage)}")
     if not (table.keys() & {"reply", "delay"} or table.get("drop", False)):
         reader.mistake(path, (), "found nothing that happens", "expected reply, delay or drop = true")
+    reply = found.get("reply")
+    if reply is not None and reply.code < 400 and found.get("stage") in (Stage.DATA, Stage.BODY):
+        reader.mistake(path, ("reply",), f'found "{reply}"', 'expected a refusal, or stage "committed"')
     if "seed" in table and "probability" not in table:
         reader.mistake(path, ("seed",), "found seed without probability", "expected both")
     for key in _UNKNOWN_AT.get(found.get("stage", ""), ()):

@@ -37,6 +37,13 @@ def load(path: Path | None) -> Config:
     """
     if path is None:
         return replace(parse("", base=state_folder(), file="built-in defaults"), source=None)
+    text = read(path)
+    source = path.absolute()  # not resolve(): paths are relative to the folder of a link, not of what it leads to
+    return replace(parse(text, base=source.parent, file=str(path)), source=source)
+
+
+def read(path: Path) -> str:
+    """The text of a configuration file.  ConfigFileError where it can't be read, ConfigErrors where it is no text."""
     try:
         octets = path.read_bytes()
     except FileNotFoundError:
@@ -46,28 +53,31 @@ def load(path: Path | None) -> Config:
     except OSError as error:
         raise ConfigFileError(f"{path}: the configuration file can't be read: {error.strerror}") from None
     try:
-        text = octets.decode("utf-8-sig")
+        return octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         found = f"found the octet 0x{octets[error.start]:02X}"
         raise ConfigErrors(str(path), [ConfigError(line, "", "", found, "expected text in UTF-8")]) from None
-    source = path.absolute()  # not resolve(): paths are relative to the folder of a link, not of what it leads to
-    return replace(parse(text, base=source.parent, file=str(path)), source=source)
 
 
 def parse(text: str, *, base: Path, file: str) -> Config:
     """The configuration of a TOML text.  Paths in it are relative to `base`, an absolute path; `file` is its name for
     errors.  Raises ConfigErrors.
     """
-    document = _toml(text, file)
+    return build(document(text, file=file), base=base, file=file, text=text)
+
+
+def build(tables: dict[str, Any], *, base: Path, file: str, text: str = "") -> Config:
+    """The same of a document that is read already.  `text` is where the lines of its keys are looked up."""
     reader = Reader(homes(base))
-    config = _config(reader, document, base)
+    config = _config(reader, tables, base)
     if reader.failed():
         raise ConfigErrors(file, reader.errors(locate(text.replace("\r\n", "\n"))))
     return config
 
 
-def _toml(text: str, file: str) -> dict[str, Any]:
+def document(text: str, *, file: str) -> dict[str, Any]:
+    """The tables of a TOML text.  ConfigErrors where it is none."""
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
@@ -81,7 +91,7 @@ def _toml(text: str, file: str) -> dict[str, Any]:
     raise ConfigErrors(file, [ConfigError(line, "", "", f"not TOML: {problem}", "expected key = value, or [table]")])
 
 
-def _config(reader: Reader, document: dict[str, Any], base: Path) -> Config:
+def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     """The Config; one that doesn't matter where the reader has noted a mistake."""
     sections = section_schemas(base)
     top = top_schema(base)
@@ -93,7 +103,7 @@ def _config(reader: Reader, document: dict[str, Any], base: Path) -> Config:
         "local": Local(maildir=str(base / DEFAULT_MAILDIR)),
         "routes": {},
     }
-    for key, value in document.items():
+    for key, value in tables.items():
         if key in top:
             result = reader.value((), (key,), value, top[key])
             if result is not None:

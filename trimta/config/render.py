@@ -103,6 +103,12 @@ def route_value(route: Route) -> str | Table:
             return str(route)
 
 
+def route_text(route: Route) -> str:
+    """A route as text that says everything: the short form, or the table as TOML writes it on one line."""
+    value = route_value(route)
+    return value if isinstance(value, str) else _write(value)
+
+
 def _short(route: Relay) -> str:
     return f"{'smtps' if route.implicit_tls else route.protocol}:{route.destination}"
 

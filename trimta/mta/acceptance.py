@@ -22,7 +22,7 @@ from trimta.mta.copies import Copy, copies_of
 from trimta.policy import Local, Routed, addresses
 from trimta.store import maildir
 from trimta.store.maildir import Delivery, MaildirError, Pending
-from trimta.store.queue_values import NewEnvelope, QueueFull
+from trimta.store.queue_values import NewEnvelope, QueueError, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.mail.trace import HeaderSummary
     from trimta.mta.site import Site
+    from trimta.policy import Policy
     from trimta.store.queue_values import StoredMessage
 
 DELIVERED: Final = EnhancedStatus(2, 0, 0)
-EXPANDED: Final = EnhancedStatus(2, 1, 5)
 UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
 
 
@@ -43,21 +43,23 @@ async def accept(
     envelope: Envelope,
     seen: HeaderSummary,
     *,
+    policy: Policy,
     queue_failed_copies: bool = True,
 ) -> dict[Recipient, str]:
     """Deliver what can be delivered here and queue the rest; on return all of it is durable.
 
     `seen`: where the message has been before; a loop is left to the queue, which reports it.
+    `policy`: what its recipients were accepted by.
     `queue_failed_copies`: whether a copy that can't be written just now is queued; with LMTP the client keeps it.
-    Returns the recipients whose copies could not be written, with the reason.  Raises QueueError when there is no
-    room; the message is not ours then.
+    Returns the recipients of the envelope whose copies could not be written, with the reason.  Raises QueueError when
+    there is no room; the message is not ours then.
     """
     now = site.clock.now()
     warn_at = site.warn_at(message)
-    partition = site.policy.partition(envelope)
+    partition = policy.partition(envelope)
     copies: list[Copy] = []
     envelopes: list[NewEnvelope] = []
-    done: list[Recipient] = []
+    discarded: list[Recipient] = []
     for part in partition.parts:
         destination = part.destination
         if envelope.hold_until is not None:
@@ -67,11 +69,9 @@ async def accept(
         elif isinstance(destination, Routed) and isinstance(destination.route, MaildirRoute):
             copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
         elif isinstance(destination, Routed) and isinstance(destination.route, Discard):
-            done.extend(part.recipients)
-            site.events.emit("discarded", id=message.id, to=addresses(part.recipients))
+            discarded.extend(part.recipients)
         else:
             envelopes.append(part.queued(next_try=now, warn_at=warn_at))
-    _announce(site, message, envelope)
 
     results = await site.disk.run(_write, [_delivery(copy, message) for copy in copies], at_once=not envelopes)
     failed = {
@@ -96,6 +96,11 @@ async def accept(
     if envelopes:
         site.scheduler.wake()
 
+    if envelopes or discarded or len(failed) < len(copies):
+        _announce(site, message, envelope)
+    done = list(discarded)
+    if discarded:
+        site.events.emit("discarded", id=message.id, to=addresses(discarded))
     for copy in copies:
         to = addresses(copy.recipients)
         if copy not in failed:
@@ -106,7 +111,20 @@ async def accept(
         else:
             site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
     await _confirm(site, message, done, partition.expanded)
-    return {recipient: reason for copy, reason in failed.items() for recipient in copy.recipients}
+    return _unwritten(policy, envelope, failed) if failed else {}
+
+
+def _unwritten(policy: Policy, envelope: Envelope, failed: dict[Copy, str]) -> dict[Recipient, str]:
+    """The recipients, as they were given, one of whose copies failed: behind an alias, or named a second time, too."""
+    reasons = {
+        policy.identity(recipient.address): reason for copy, reason in failed.items() for recipient in copy.recipients
+    }
+    found: dict[Recipient, str] = {}
+    for recipient in envelope.recipients:
+        for target in policy.aliases.expand(recipient.address):
+            if (identity := policy.identity(target)) in reasons:
+                found[recipient] = reasons[identity]
+    return found
 
 
 def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
@@ -169,15 +187,12 @@ async def _confirm(
         for recipient in done
     ]
     new = await site.reporter.on_outcomes(message, delivered)
-    new += await site.reporter.on_expansion(
-        message,
-        [
-            Delivered(
-                recipient=recipient, status=EXPANDED, diagnostic="sent on to its members", handover=Handover.FINAL
-            )
-            for recipient in expanded
-        ],
-    )
-    if new:
+    new += await site.reporter.on_expansion(message, expanded)
+    if not new:
+        return
+    try:
         await site.queue.run(lambda queue: [queue.accept(dsn, envelopes) for dsn, envelopes in new])
+    except QueueError as cause:  # what it tells of is done: to refuse the message now would do it twice
+        site.events.emit("queue_trouble", id=message.id, reason=f"no room for a success report: {cause}")
+    else:
         site.scheduler.wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
@@ -208,7 +209,8 @@ class SmtpConnection:
         except trio.TooSlowError:
             problem = f"no answer within {sending.timeouts.connect:g} s"
         except OSError as error:
-            problem = (error.strerror or str(error)).lower()
+            # Trio's own words repeat the address.
+            problem = (os.strerror(error.errno) if error.errno else str(error)).lower()
         else:
             connection = cls(Wire(stream), endpoint, manner, sending, transcript)
             async with AsyncExitStack() as cleanup:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.mta import control
-from trimta.mta.events import as_object
-from trimta.store.queue_values import State
+from trimta.mta.events import as_object, timestamp
+from trimta.store.queue_values import QueueError, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 CLOCK_OFFSET: Final = "clock_offset"
 """The queue's meta entry for what its clock was moved forward by: after a restart nothing may be due later again."""
 
+TIME_SCALE: Final = "time_scale"
+"""The queue's meta entry for `serve --time-scale`: for those who queue mail beside the server."""
+
 TAIL_BACKLOG: Final = 10_000
 """Events that wait for a reader of `trimta tail`; one that is slower loses the oldest."""
 
 STEP_LIMIT: Final = 60.0
 """Seconds that one moment's work may take while the clock is moved; a peer that hangs must not hang the clock."""
+
+TOLD: Final = 1_000
+"""Events that the answer to `trimta time` holds at most: the last ones."""
+
+FAREWELL_LIMIT: Final = 1.0
+"""Seconds at shutdown for readers of `trimta tail` to take what has happened."""
 
 
 class Console:
@@ -37,6 +46,7 @@ class Console:
         self._site = site
         self._started = trio.current_time()
         self._moving = trio.Lock()
+        self._tails: set[_Tail] = set()
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
@@ -45,6 +55,8 @@ class Console:
             "status": control.single(self._status),
             "active": control.single(self._active),
             "wake": control.single(self._wake),
+            "submitted": control.single(self._submitted),
+            "flush": control.single(self._flush),
             "advance": control.single(self._advance),
             "tail": self._tail,
         }
@@ -72,31 +84,73 @@ class Console:
         self._site.scheduler.wake()
         return {"ok": True}
 
-    async def _tail(self, _: Json) -> AsyncGenerator[Json, None]:
-        waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
-        news = trio.Event()
+    async def _flush(self, _: Json) -> Json:
+        """Everything that was noted about messages can be read afterwards."""
+        await self._site.history.flush()
+        return {"ok": True}
 
-        def take(event: Event) -> None:
-            waiting.append(event)
-            news.set()
-
-        unsubscribe = self._site.events.subscribe(take)
+    async def _submitted(self, request: Json) -> Json:
+        """A local program has put a message into the queue."""
+        site, message_id = self._site, str(request.get("id"))
         try:
-            yield {"event": "tail"}
-            while True:
-                await news.wait()
-                news = trio.Event()
-                while waiting:
-                    yield as_object(waiting.popleft())
+            message, envelopes = await site.queue.run(lambda queue: queue.show(message_id))
+        except QueueError:  # it was due, and is gone already
+            site.events.emit("accepted", id=message_id)
+        else:
+            recipients = [recipient.recipient for envelope in envelopes for recipient in envelope.recipients]
+            site.events.emit(
+                "accepted",
+                id=message_id,
+                sender=f"<{message.reverse_path or ''}>",
+                to=list(dict.fromkeys(str(recipient.original) for recipient in recipients)),
+                size=message.size,
+                client=message.origin,
+            )
+        site.scheduler.wake()
+        return {"ok": True}
+
+    async def _tail(self, _: Json) -> AsyncGenerator[Json, None]:
+        tail = _Tail()
+        unsubscribe = self._site.events.subscribe(tail)
+        self._tails.add(tail)
+        try:
+            yield {"following": str(self._site.policy.config.data_dir)}
+            while tail.waiting or not tail.ended:
+                await tail.news.wait()
+                tail.news = trio.Event()
+                while tail.waiting:
+                    yield as_object(tail.waiting.popleft())
         finally:
             unsubscribe()
+            self._tails.discard(tail)
+            tail.done.set()
+
+    async def farewell(self) -> None:
+        """At the end: let those who follow the events have the last ones, for a second at most."""
+        with trio.move_on_after(FAREWELL_LIMIT):
+            tails = tuple(self._tails)
+            for tail in tails:
+                tail.end()
+            for tail in tails:
+                await tail.done.wait()
 
     async def _advance(self, request: Json) -> Json:
         seconds = request.get("seconds")
         if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 365 * 86400:
             raise ValueError("advance wants a number of seconds, from 0 to ten years")
-        moments = await self.advance(float(seconds))
-        return {"now": self._site.clock.now(), "offset_s": self._site.clock.offset, "moments": moments}
+        told: deque[Event] = deque(maxlen=TOLD)
+        unsubscribe = self._site.events.subscribe(lambda event: told.append(event) if "id" in event.fields else None)
+        try:
+            moments = await self.advance(float(seconds))
+        finally:
+            unsubscribe()
+        clock = self._site.clock
+        return {
+            "now": timestamp(clock.now()),
+            "offset_s": round(clock.offset, 3),
+            "moments": moments,
+            "events": [as_object(event) for event in told],
+        }
 
     async def advance(self, seconds: float) -> int:
         """Move the queue's clock forward.  What falls due in between happens in its order, each thing at its moment;
@@ -127,6 +181,24 @@ class Console:
     async def _settle(self) -> None:
         with trio.move_on_after(STEP_LIMIT):
             await self._site.scheduler.idle()
+
+
+class _Tail:
+    """What one reader of `trimta tail` has still to get."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
+        self.news = trio.Event()
+        self.ended = False
+        self.done = trio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.waiting.append(event)
+        self.news.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self.news.set()
 
 
 def _next_moment(queue: Queue, now: float) -> float | None:

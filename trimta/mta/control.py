@@ -1,7 +1,7 @@
 """The control socket: how `trimta queue`, `status`, `tail` and `time` talk to a running server.
 
-One request a connection, a line of JSON; the answer is one or more lines of JSON.  The socket lives in data_dir,
-whose owner alone may connect.
+One request a connection, a line of JSON; the answer is one or more lines of JSON, or {"refused": why}.  The socket
+lives in data_dir, whose owner alone may connect.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import trio
 
+from trimta.store.queue_values import QueueError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
@@ -28,13 +30,21 @@ MAX_SOCKET_PATH: Final = 100
 """Octets: a unix socket's address has room for little more than a hundred."""
 REQUEST_LIMIT: Final = 10.0
 """Seconds for a request to come in, and for one line of the answer to be taken."""
+MAX_ASKERS: Final = 64
+"""Requests answered at once; others wait in the kernel's backlog."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds without accepting after the process ran out of descriptors: a session has to end first."""
 
 
-class NotRunning(Exception):
-    """No server answers for this data_dir."""
+class NotRunning(Exception):  # noqa: N818 - what was found, not what went wrong
+    """No server works on this data_dir."""
 
 
-def _address(data_dir: Path) -> Path:
+class NoAnswer(Exception):  # noqa: N818
+    """A server is there, and has not answered, or not what was asked; the message says how."""
+
+
+def address(data_dir: Path) -> Path:
     """Where the socket really is: data_dir/control.sock, or what it links to."""
     path = data_dir / NAME
     return path.readlink() if path.is_symlink() else path
@@ -83,28 +93,44 @@ async def serve(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer requests until cancelled; `handlers` by the request's "command"."""
+    places = trio.Semaphore(MAX_ASKERS)
 
-    async def answer(stream: trio.SocketStream) -> None:
-        async with stream:
-            try:
-                with trio.fail_after(REQUEST_LIMIT):
-                    request = await _read_request(stream)
-                handler = handlers.get(str(request.get("command")))
-                if handler is None:
-                    await _send(stream, {"error": f"unknown command {request.get('command')!r}"})
-                    return
-                async with aclosing(handler(request)) as lines:
-                    async for line in lines:
-                        await _send(stream, line)
-            except (trio.BrokenResourceError, trio.TooSlowError):
-                return  # the asker went away
-            except ValueError as cause:
-                await _send(stream, {"error": str(cause)})
+    async def converse(stream: trio.SocketStream) -> None:
+        try:
+            async with stream:
+                await _answer(stream, handlers)
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            return  # the asker went away, or does not read
+        finally:
+            places.release()
 
     async with trio.open_nursery() as nursery:
         task_status.started()
         while True:
-            nursery.start_soon(answer, await listener.accept())
+            await places.acquire()
+            nursery.start_soon(converse, await _accept(listener))
+
+
+async def _accept(listener: trio.SocketListener) -> trio.SocketStream:
+    while True:
+        try:
+            return await listener.accept()
+        except OSError:
+            await trio.sleep(ACCEPT_PAUSE)
+
+
+async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
+    try:
+        with trio.fail_after(REQUEST_LIMIT):
+            request = await _read_request(stream)
+        handler = handlers.get(str(request.get("command")))
+        if handler is None:
+            raise ValueError(f"unknown command {request.get('command')!r}")
+        async with aclosing(handler(request)) as lines:
+            async for line in lines:
+                await _send(stream, line)
+    except (ValueError, RecursionError, QueueError) as cause:
+        await _send(stream, {"refused": str(cause)})
 
 
 async def _read_request(stream: trio.SocketStream) -> Json:
@@ -130,26 +156,41 @@ async def _send(stream: trio.SocketStream, line: Json) -> None:
 def ask(data_dir: Path, request: Json, *, timeout: float | None = 10.0) -> Iterator[Json]:
     """For the commands, which know no trio: send one request, yield the lines of the answer.
 
-    NotRunning if no server answers.  `timeout` is for each line, in seconds; None waits.
+    NotRunning if there is no server, NoAnswer if it refuses or falls silent, PermissionError if it is another's.
+    `timeout` is for each line, in seconds; None waits.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
         try:
-            connection.connect(str(_address(data_dir)))
+            connection.connect(str(address(data_dir)))
             connection.sendall(json.dumps(request).encode() + b"\n")
+        except PermissionError:
+            raise
         except OSError as cause:
             raise NotRunning(f"no server is running on {data_dir}") from cause
-        with connection.makefile("rb") as lines:
-            for line in lines:
-                yield json.loads(line)
+        try:
+            with connection.makefile("rb") as lines:
+                for line in lines:
+                    answer = json.loads(line)
+                    if "refused" in answer:
+                        raise NoAnswer(f"the server refuses: {answer['refused']}")
+                    yield answer
+        except (OSError, ValueError) as cause:  # too slow, reset, or killed in the middle of a line
+            raise NoAnswer(f"the server on {data_dir} does not answer") from cause
+
+
+def ask_once(data_dir: Path, request: Json, *, timeout: float | None = 10.0) -> Json:
+    """ask() for a command whose answer is one line."""
+    for answer in ask(data_dir, request, timeout=timeout):
+        return answer
+    raise NoAnswer(f"the server on {data_dir} ended before it answered")
 
 
 def tell(data_dir: Path, request: Json) -> bool:
-    """Send one request and wait for its answer; False if no server is running."""
+    """Send one request and wait for its answer; False if no server gave one."""
     try:
-        for _ in ask(data_dir, request):
-            pass
-    except NotRunning:
+        ask_once(data_dir, request)
+    except (NotRunning, NoAnswer, PermissionError):
         return False
     return True
 

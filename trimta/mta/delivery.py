@@ -62,6 +62,7 @@ BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
 TOO_FEW_AT_ONCE: Final = EnhancedStatus(4, 5, 3)
 NO_HOST: Final = EnhancedStatus(4, 4, 1)
 CONVERSION_FAILED: Final = EnhancedStatus(5, 6, 3)
+NO_SMTPUTF8: Final = EnhancedStatus(5, 6, 7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +125,7 @@ class SmtpDelivery:
         self._connection: SmtpConnection | None = None
         self._run: _Run | None = None
         """The attempt that is being made."""
+        self._opening = trio.CancelScope()
         self.silent_since: float | None = None
         """Trio's time since which a fresh connection has been waiting for the peer's very first octet; None: it is
         not.  Who is silent gives way to others.
@@ -185,6 +187,14 @@ class SmtpDelivery:
         self._run = None
         return run.attempt
 
+    def give_way(self) -> None:
+        """Leave a peer that has said nothing yet, for the sake of others: the next address is tried, if there is one.
+        Nothing happens to one that talks.
+        """
+        if self.silent_since is not None:
+            self.silent_since = None
+            self._opening.cancel()
+
     async def aclose(self) -> None:
         """QUIT, if there is a connection that is fit for it."""
         connection, self._connection = self._connection, None
@@ -229,9 +239,12 @@ class SmtpDelivery:
                 self.silent_since = trio.current_time()
             try:
                 await self._drop()
-                self._connection = await SmtpConnection.open(
-                    endpoint, manner, self._sending, run.transcript, self._heard
-                )
+                with trio.CancelScope() as self._opening:
+                    self._connection = await SmtpConnection.open(
+                        endpoint, manner, self._sending, run.transcript, self._heard
+                    )
+                if self._opening.cancelled_caught:
+                    raise TroubleError(NO_HOST, f"{endpoint} said nothing, and gave way to other mail")
             except TroubleError as trouble:
                 run.attempt.trouble = trouble
                 return
@@ -309,8 +322,12 @@ class SmtpDelivery:
         try:
             content, facts = await run.job.content.fitted(connection.offered, self._sending.disk)
         except CannotDowngrade as error:
-            text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
-            run.fail(CONVERSION_FAILED, text, host=endpoint.host)
+            if run.job.envelope.smtputf8 and not connection.offered.smtputf8:
+                status, text = NO_SMTPUTF8, f"{endpoint.host} does not offer SMTPUTF8, which this message needs"
+            else:
+                status = CONVERSION_FAILED
+                text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
+            run.fail(status, text, host=endpoint.host)
             return True
         rounds = 0
         while run.undecided and connection.healthy:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final, Generic, ParamSpec, Protocol, TypeVar
 
 import trio
 
+from trimta.store.queue_values import QueueFull
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,6 +29,9 @@ class Disk(Protocol):
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` where it may block; what it raises is raised here.  Not cancelled once it runs."""
 
+    def apart(self, threads: int) -> Disk:
+        """The same, with so many threads of its own: for work that must not hold up this one."""
+
 
 class ThreadDisk:
     """Blocking work in threads."""
@@ -37,6 +42,9 @@ class ThreadDisk:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await trio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._limiter)
 
+    def apart(self, threads: int) -> ThreadDisk:
+        return ThreadDisk(threads)
+
 
 class InlineDisk:
     """Blocking work right here: for tests under MockClock, which takes a task that waits for a thread for idle."""
@@ -44,6 +52,12 @@ class InlineDisk:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         await trio.lowlevel.checkpoint()
         return function(*args, **kwargs)
+
+    def apart(self, threads: int) -> InlineDisk:
+        return self
+
+
+ENDED: Final = "the server has ended"
 
 
 class _Order(Generic[T]):
@@ -66,12 +80,16 @@ class QueueDoor:
         self._disk = disk
         self._waiting: list[_Order[object]] = []
         self._work = trio.Event()
+        self._ended = False
 
     async def run(self, operation: Callable[[Queue], T]) -> T:
         """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
 
-        Raises what the operation raised; then nothing of it was kept.  A cancelled caller does not undo it.
+        Raises what the operation raised; then nothing of it was kept.  A cancelled caller does not undo it.  QueueFull
+        once `serve` has ended.
         """
+        if self._ended:
+            raise QueueFull(ENDED)
         order = _Order(operation)
         self._waiting.append(order)  # type: ignore[arg-type]
         self._work.set()
@@ -83,13 +101,22 @@ class QueueDoor:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Commit until cancelled."""
         task_status.started()
-        while True:
-            await self._work.wait()
-            batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            if not self._waiting:
-                self._work = trio.Event()
-            with trio.CancelScope(shield=True):  # bounded by SQLite's busy timeout: callers must learn what happened
-                results = await self._disk.run(self._queue.run, [order.operation for order in batch])
-            for order, result in zip(batch, results, strict=True):
-                order.result = result
+        try:
+            while True:
+                await self._work.wait()
+                await self._commit()
+        finally:  # all of the server may be cancelled at once: nobody behind a shield is to wait for us
+            self._ended = True
+            for order in self._waiting:
+                order.result = QueueFull(ENDED)
                 order.done.set()
+
+    async def _commit(self) -> None:
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        if not self._waiting:
+            self._work = trio.Event()
+        with trio.CancelScope(shield=True):  # bounded by SQLite's busy timeout: callers must learn what happened
+            results = await self._disk.run(self._queue.run, [order.operation for order in batch])
+        for order, result in zip(batch, results, strict=True):
+            order.result = result
+            order.done.set()

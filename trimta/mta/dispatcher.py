@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
+import trio
+
+from trimta.config.routes import read_route
 from trimta.mail.envelope import BodyKind, ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
-from trimta.mail.routing import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, RouteError, parse_route
+from trimta.mail.routing import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, RouteError
 from trimta.mail.status import EnhancedStatus
 from trimta.mail.trace import summarize
 from trimta.mta import pipe
@@ -18,22 +23,28 @@ from trimta.mta.reporter import envelope_of
 from trimta.policy import Local, Part, Routed, UnknownUser, addresses
 from trimta.store import maildir
 from trimta.store.maildir import MaildirError
+from trimta.store.queue_values import QueueError
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import Recipient
     from trimta.mail.outcome import Outcome
+    from trimta.mta.reporter import NewMessage
     from trimta.mta.scheduler import Claimed, Work
     from trimta.mta.site import Site
-    from trimta.store.queue_values import StoredMessage
+    from trimta.policy import Destination
+    from trimta.store.queue import Queue
+    from trimta.store.queue_values import QueuedRecipient, StoredMessage
 
 DELIVERED: Final = EnhancedStatus(2, 0, 0)
 UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
 UNREACHABLE: Final = EnhancedStatus(4, 4, 1)
+UNREADABLE: Final = EnhancedStatus(4, 3, 0)
 BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
+BROKEN: Final = EnhancedStatus(4, 3, 0)
 TIME_IS_UP: Final = EnhancedStatus(4, 4, 7)
 TOO_LATE: Final = EnhancedStatus(5, 4, 7)
 NO_SUCH_USER: Final = EnhancedStatus(5, 1, 1)
@@ -44,6 +55,9 @@ REFUSED: Final = EnhancedStatus(5, 7, 1)
 HEAD: Final = 256 * 1024
 """Octets of a message that are searched for its header."""
 
+NO_ROOM_PAUSE: Final = 5.0
+"""Seconds until the queue is asked again to note what was done."""
+
 
 class Dispatcher:
     """Does the work that the scheduler starts."""
@@ -51,21 +65,18 @@ class Dispatcher:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    async def work(self, work: Work, envelope_id: str) -> None:
-        """Deliver an envelope, and what else is due at its next hop, as far as that goes over one connection."""
-        claimed = await self._site.scheduler.claim(work, envelope_id)
-        while claimed is not None:
-            part = self._part(claimed)
-            if part is None:
-                await self._settle(claimed, self._unroutable(claimed))
-            elif not claimed.envelope.bounce and part.next_hop != claimed.envelope.next_hop:
-                await self._reroute(claimed, part)  # the configuration has changed since it was queued
-            elif self._is_late(claimed):
-                await self._settle(
-                    claimed, _failed(claimed, TOO_LATE, "it could not be delivered by the time asked for")
-                )
-            elif claimed.envelope.bounce:
+    async def work(self, work: Work) -> None:
+        """Deliver what is due at a next hop, as far as that goes over one connection."""
+        while (claimed := await self._site.scheduler.claim(work)) is not None:
+            part, *others = self._parts(claimed) or (None,)
+            if claimed.envelope.bounce:
                 await self._settle(claimed, _failed(claimed, RETURNED, "returned to the sender by the operator"))
+            elif part is None:
+                await self._settle(claimed, self._unroutable(claimed))
+            elif others or part.next_hop != claimed.envelope.next_hop:
+                await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
+            elif self._is_late(claimed):
+                await self._settle(claimed, _too_late(claimed))
             elif isinstance(part.destination, Routed) and isinstance(part.destination.route, Mx | Relay):
                 await self._send(work, claimed, part, part.destination.route)
                 return
@@ -76,41 +87,52 @@ class Dispatcher:
                     outcomes = await self._deliver(claimed, part)
                 except BodyDamagedError as damage:
                     await self._site.set_aside(claimed.message.id, str(damage))
+                except OSError as error:
+                    text = f"the message cannot be read: {error.strerror or error}"
+                    await self._settle(claimed, [_deferred(one, UNREADABLE, text) for one in part.recipients])
                 else:
                     await self._settle(claimed, outcomes)
-            work.active.discard(claimed.envelope.id)
+            self._site.scheduler.release(work, claimed.envelope.id)
             work.sent += 1
-            claimed = await self._site.scheduler.another(work)
-
-    async def gave_way(self, work: Work) -> None:
-        """A delivery was cut short because its peer was silent while others waited."""
-        for envelope_id in tuple(work.active):
-            claimed = await self._site.scheduler.claim(work, envelope_id)
-            if claimed is not None:
-                text = "the peer accepted the connection and said nothing; it gave way to other mail"
-                await self._settle(claimed, [_deferred(one, UNREACHABLE, text) for one in _recipients(claimed)])
 
     # Where to.
 
-    def _part(self, claimed: Claimed) -> Part | None:
-        """The envelope as the configuration of this moment sees it; None if the operator's `--via` is no route."""
+    def _parts(self, claimed: Claimed) -> list[Part]:
+        """The envelope as the configuration of this moment sees it: one part, unless what was one destination is
+        several now; none if the operator's `--via` is no route.
+        """
         policy, envelope = self._site.policy, claimed.envelope
         recipients = tuple(_recipients(claimed))
         if envelope.via:
             try:
-                route = parse_route(envelope.via, policy.config.data_dir)
+                route = read_route(envelope.via, policy.config.data_dir)
             except RouteError:
-                return None
-            return Part(domain=envelope.domain, destination=Routed(envelope.via, route), recipients=recipients)
-        destination = policy.destination(recipients[0].address, skip_hold=envelope.released)
-        return Part(domain=envelope.domain, destination=destination, recipients=recipients)
+                return []
+            return [Part(domain=envelope.domain, destination=Routed(envelope.via, route), recipients=recipients)]
+        groups: dict[Destination, list[Recipient]] = {}
+        for one in recipients:
+            groups.setdefault(policy.destination(one.address, skip_hold=envelope.released), []).append(one)
+        return [
+            Part(domain=envelope.domain, destination=destination, recipients=tuple(members))
+            for destination, members in groups.items()
+        ]
 
     def _unroutable(self, claimed: Claimed) -> list[Outcome]:
         text = f"{claimed.envelope.via!r} is not a route"
         return [_deferred(recipient, BAD_ROUTE, text) for recipient in _recipients(claimed)]
 
-    async def _reroute(self, claimed: Claimed, part: Part) -> None:
-        await self._site.queue.run(lambda queue: queue.reroute(claimed.envelope.id, part.next_hop))
+    async def _reroute(self, claimed: Claimed, part: Part, others: Sequence[Part]) -> None:
+        """Still due, but elsewhere: who works there will find it."""
+        envelope = claimed.envelope
+
+        def reroute(queue: Queue) -> None:
+            for other in others:
+                numbers = [one.number for one in envelope.recipients if one.recipient in other.recipients]
+                queue.split(envelope.id, numbers, other.next_hop)
+            queue.reroute(envelope.id, part.next_hop)
+
+        await self._site.queue.run(reroute)
+        self._site.scheduler.wake()
 
     def _is_late(self, claimed: Claimed) -> bool:
         """DELIVERBY in R mode: after its time nothing may be delivered (RFC 2852 4.1)."""
@@ -128,24 +150,24 @@ class Dispatcher:
             site.resolver,
             recipients_per_transaction=site.policy.config.queue.recipients_per_transaction,
         )
-        work.silent_since = lambda: delivery.silent_since
+        work.peer = delivery
         taken = {claimed.envelope.id: claimed}
 
         async def more() -> Job | None:
-            following = await site.scheduler.another(work)
+            following = await site.scheduler.claim(work)
             if following is None:
                 return None
             taken[following.envelope.id] = following
-            same = self._part(following)
-            if same is None or same.destination != part.destination or self._is_late(following):
-                work.active.discard(following.envelope.id)  # still due: a worker of its own will look at it
+            same = [one.destination for one in self._parts(following)] == [part.destination]
+            if not same or self._is_late(following):
+                site.scheduler.release(work, following.envelope.id)  # still due: a worker of its own will look at it
                 return None
             return self._job(following)
 
         async def report(job: Job, attempt: Attempt) -> None:
             work.sent += 1
             await self._report(taken.pop(job.id), attempt)
-            work.active.discard(job.id)
+            site.scheduler.release(work, job.id)
 
         await delivery.run(self._job(claimed), more, report)
 
@@ -171,9 +193,8 @@ class Dispatcher:
         if attempt.held is not None:
             where = attempt.held
             held = f"egress.allow keeps it here; it would have gone to {where.host} [{where.address}]:{where.port}"
-        await self._settle(claimed, attempt.outcomes, hold=held, where=attempt.host)
-        if attempt.trouble is not None:
-            await site.spare(claimed.envelope.next_hop)
+        spare = attempt.trouble is not None and not attempt.cut_short
+        await self._settle(claimed, attempt.outcomes, hold=held, where=attempt.host, spare=spare)
 
     # By the other transports.
 
@@ -220,7 +241,8 @@ class Dispatcher:
         for copy in copies_of(part, message, capture):
             delivery = maildir.Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
             try:
-                await self._site.disk.run(maildir.deliver, delivery)
+                with trio.CancelScope(shield=True):  # else: what is in new/ by now would be delivered again
+                    await self._site.disk.run(maildir.deliver, delivery)
             except MaildirError as error:
                 outcomes.extend(_deferred(one, UNWRITABLE, str(error)) for one in copy.recipients)
             else:
@@ -230,36 +252,92 @@ class Dispatcher:
     # What it came to.
 
     async def _settle(
-        self, claimed: Claimed, outcomes: Sequence[Outcome], *, hold: str | None = None, where: str = ""
+        self,
+        claimed: Claimed,
+        outcomes: Sequence[Outcome],
+        *,
+        hold: str | None = None,
+        where: str = "",
+        spare: bool = False,
     ) -> None:
-        """Note the outcomes in the queue, and send the DSNs that are due, in one transaction."""
+        """Note the outcomes in the queue, and send the DSNs that are due, in one transaction.  `spare`: the next hop
+        can't be used now, so that what else waits for it waits a little longer.
+        """
+        if not outcomes and hold is None:
+            return
         site, message, envelope = self._site, claimed.message, claimed.envelope
         now = site.clock.now()
         expiry = site.expiry(message)
-        outcomes = [self._final(outcome, message, now=now, expiry=expiry) for outcome in outcomes]
+        if not envelope.bounce:  # which the operator means to be the end of it
+            outcomes = [self._final(outcome, message, now=now, expiry=expiry) for outcome in outcomes]
+        new = await self._reports(message, [outcome for outcome in outcomes if not self._is_dropped(outcome, message)])
+        if new is None:
+            outcomes, new = [_kept(outcome) for outcome in outcomes], []
         numbers = {recipient.recipient.address: recipient.number for recipient in envelope.recipients}
         deferred = {numbers[o.recipient.address]: o for o in outcomes if isinstance(o, Deferred)}
         done = [numbers[o.recipient.address] for o in outcomes if not isinstance(o, Deferred)]
-        attempted = bool(outcomes)
-        next_try = site.next_try(attempts=envelope.attempts + 1, now=now, expiry=expiry) if deferred else None
-        reported = [outcome for outcome in outcomes if not self._is_dropped(outcome, message)]
-        new = await site.reporter.on_outcomes(message, reported)
-        await site.queue.run(
-            lambda queue: queue.settle(
+        next_try = self._next_try(claimed, now) if deferred else None
+
+        def settle(queue: Queue) -> None:
+            queue.settle(
                 envelope.id,
                 now=now,
                 next_try=next_try,
                 done=done,
                 deferred=deferred,
-                attempted=attempted,
+                attempted=bool(outcomes),
                 hold=hold,
                 new=new,
             )
-        )
+            if spare:
+                queue.defer_destination(envelope.next_hop, now, site.spared_until(now))
+
+        await self._keep(settle)
         self._log(claimed, outcomes, next_try=next_try, where=where)
         if hold is not None:
             site.events.emit("held", id=message.id, to=addresses(_recipients(claimed)), reason=hold)
         site.scheduler.wake()
+
+    def _next_try(self, claimed: Claimed, now: float) -> float:
+        expiry = self._site.expiry(claimed.message)
+        return self._site.next_try(
+            attempts=claimed.envelope.attempts + 1,
+            now=now,
+            expiry=expiry if now < expiry else math.inf,  # kept beyond it for want of a report
+        )
+
+    async def _reports(self, message: StoredMessage, outcomes: Sequence[Outcome]) -> list[NewMessage] | None:
+        """The DSNs about these outcomes; None if a bug is in their way: then nobody may be said to have been told."""
+        try:
+            with trio.CancelScope(shield=True):  # else: what was done would be done again; it reads a file at most
+                found = await self._site.reporter.on_outcomes(message, outcomes)
+        except Exception as bug:  # noqa: BLE001 - a report that can't be made must not lose what it is about
+            self._site.bug(bug, id=message.id)
+            return None
+        return found
+
+    async def _keep(self, operation: Callable[[Queue], None]) -> None:
+        """Commit what can't be undone.  Where the disk has no room for it, wait: else it would be done again."""
+        kept = False
+        while not kept:
+            try:
+                with trio.CancelScope(shield=True):  # it is committed in any case, but who is cancelled is not told
+                    await self._site.queue.run(operation)
+                kept = True
+            except QueueError as cause:
+                self._site.events.emit("queue_trouble", reason=str(cause))
+                await trio.sleep(NO_ROOM_PAUSE)
+
+    async def postpone(self, claimed: Claimed) -> None:
+        """Try again later what a bug keeps from being tried now."""
+        now, envelope = self._site.clock.now(), claimed.envelope
+        next_try = self._next_try(claimed, now)
+        outcomes = [_deferred(one, BROKEN, "a bug in the server, see its log") for one in _recipients(claimed)]
+        deferred = {one.number: outcome for one, outcome in zip(envelope.recipients, outcomes, strict=True)}
+        await self._site.queue.run(
+            lambda queue: queue.settle(envelope.id, now=now, next_try=next_try, deferred=deferred)
+        )
+        self._log(claimed, outcomes, next_try=next_try, where="")
 
     def _final(self, outcome: Outcome, message: StoredMessage, *, now: float, expiry: float) -> Outcome:
         """A deferral after which there is no other try is a failure; a report that can't reach postmaster is kept."""
@@ -291,7 +369,6 @@ class Dispatcher:
         return False
 
     def _log(self, claimed: Claimed, outcomes: Sequence[Outcome], *, next_try: float | None, where: str) -> None:
-        history: list[str] = []
         for outcome in outcomes:
             match outcome:
                 case Delivered():
@@ -299,7 +376,7 @@ class Dispatcher:
                 case Deferred():
                     name = "deferred"
                 case Failed():
-                    name = "failed"
+                    name = "bounced"
                 case _:
                     assert_never(outcome)
             wait = None if next_try is None or name != "deferred" else max(0, round(next_try - self._site.clock.now()))
@@ -312,8 +389,6 @@ class Dispatcher:
                 reply=outcome.diagnostic,
                 next_s=wait,
             )
-            history.append(f"{name} {outcome.recipient.address} {outcome.status} {outcome.diagnostic}")
-        self._site.history.note(claimed.message.id, history)
 
     async def _hold(self, claimed: Claimed, reason: str) -> None:
         await self._settle(claimed, [], hold=reason)
@@ -324,23 +399,25 @@ class Dispatcher:
         if message.reverse_path is None:
             new = []
         else:
-            waiting = [
-                recipient.last or _deferred(recipient.recipient, UNREACHABLE, "it has not been tried yet")
-                for recipient in envelope.recipients
-            ]
+            waiting = [self._delayed(recipient, message) for recipient in envelope.recipients]
             new = await site.reporter.on_outcomes(message, waiting, warn=True, retry_until=site.expiry(message))
-        await site.queue.run(
-            lambda queue: queue.settle(
-                envelope.id,
-                now=site.clock.now(),
-                attempted=False,
-                warned=True,
-                new=new,
-            )
-        )
+        now = site.clock.now()
+        await site.queue.run(lambda queue: queue.settle(envelope.id, now=now, attempted=False, warned=True, new=new))
         if new:
             site.events.emit("delay_warning", id=message.id, to=addresses(_recipients(claimed)))
         site.scheduler.wake()
+
+    def _delayed(self, recipient: QueuedRecipient, message: StoredMessage) -> Deferred:
+        outcome = recipient.last or _deferred(recipient.recipient, UNREACHABLE, "it has not been tried yet")
+        by = message.deliver_by
+        if by is not None and by.mode is ByMode.NOTIFY and self._site.clock.now() >= by.deadline:
+            return replace(outcome, status=TIME_IS_UP)  # RFC 2852 4.1.2
+        return outcome
+
+    async def leave_unwarned(self, envelope_id: str) -> None:
+        """Never mind the warning: a bug keeps it from being written."""
+        now = self._site.clock.now()
+        await self._site.queue.run(lambda queue: queue.settle(envelope_id, now=now, attempted=False, warned=True))
 
 
 def _recipients(claimed: Claimed) -> list[Recipient]:
@@ -357,6 +434,30 @@ def _deferred(recipient: Recipient, status: EnhancedStatus, text: str) -> Deferr
 
 def _failed(claimed: Claimed, status: EnhancedStatus, text: str) -> list[Outcome]:
     return [Failed(recipient=recipient, status=status, diagnostic=text) for recipient in _recipients(claimed)]
+
+
+def _too_late(claimed: Claimed) -> list[Outcome]:
+    """DELIVERBY's time is over: what was said last is why."""
+    text = "it could not be delivered by the time asked for"
+    return [
+        Failed(recipient=one.recipient, status=TOO_LATE, diagnostic=text)
+        if one.last is None
+        else Failed(
+            recipient=one.recipient,
+            status=TOO_LATE,
+            diagnostic=one.last.diagnostic,
+            host=one.last.host,
+            smtp=one.last.smtp,
+        )
+        for one in claimed.envelope.recipients
+    ]
+
+
+def _kept(outcome: Outcome) -> Outcome:
+    """A failure of which the sender could not be told is none yet."""
+    if not isinstance(outcome, Failed):
+        return outcome
+    return _deferred(outcome.recipient, EnhancedStatus(4, *_detail(outcome.status)), outcome.diagnostic)
 
 
 def _rejected(recipient: Recipient, reject: Reject) -> Outcome:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
@@ -13,17 +14,20 @@ from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 Value: TypeAlias = str | int | float | bool | list[str] | None
 
 _BARE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those that turn the direction of writing
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: a name (accepted, delivered, deferred, failed, rejected …) and its facts."""
+    """One event: a name (accepted, delivered, deferred, bounced, rejected …) and its facts."""
 
     name: str
     fields: dict[str, Value] = field(default_factory=dict)
@@ -50,7 +54,8 @@ class Events:
             subscriber(event)
 
 
-def _timestamp(at: float) -> str:
+def timestamp(at: float) -> str:
+    """Seconds since the epoch as `2026-11-23T16:00:00.000Z`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -67,20 +72,30 @@ def _show(value: Value) -> str:
     if isinstance(value, list):
         value = ",".join(value)
     text = str(value)
-    if _BARE.fullmatch(text):
+    if _BARE.fullmatch(text) and not _CONTROL.search(text):
         return text
     return '"' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
+def as_line(name: str, fields: Mapping[str, Value]) -> str:
+    """`accepted id=… sender=…`"""
+    return name + "".join(f" {key}={_show(value)}" for key, value in fields.items())
+
+
 def as_text(event: Event) -> str:
-    """`2026-11-23T16:00:00.000Z accepted id=… from=…`: one line, without its end."""
-    facts = "".join(f" {key}={_show(value)}" for key, value in event.fields.items())
-    return f"{_timestamp(event.at)} {event.name}{facts}"
+    """`2026-11-23T16:00:00.000Z accepted id=… sender=…`: one line, without its end."""
+    return f"{timestamp(event.at)} {as_line(event.name, event.fields)}"
 
 
 def as_object(event: Event) -> dict[str, Value]:
     """The same as a JSON object."""
-    return {"time": _timestamp(event.at), "event": event.name, **event.fields}
+    return {"time": timestamp(event.at), "event": event.name, **event.fields}
+
+
+def object_as_text(document: Mapping[str, Value]) -> str:
+    """as_text() of the event that as_object() made this of."""
+    facts = {key: value for key, value in document.items() if key not in ("time", "event")}
+    return f"{document['time']} {as_line(str(document['event']), facts)}"
 
 
 def as_json(event: Event) -> str:
@@ -99,7 +114,7 @@ class LogWriter:
     def __init__(self, stream: TextIO, formatted: Callable[[Event], str]) -> None:
         self._stream = stream
         self._formatted = formatted
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()
         self._dropped = 0
         self._work = trio.Event()
         self._limiter = trio.CapacityLimiter(1)
@@ -123,17 +138,20 @@ class LogWriter:
                 await self._flush()
 
     async def _flush(self) -> None:
-        lines, self._lines = self._lines, []
         self._work = trio.Event()
         if self._dropped:
-            lines.append(self._formatted(Event("log_lines_lost", {"count": self._dropped})) + "\n")
+            self._lines.append(self._formatted(Event("log_lines_lost", {"count": self._dropped})) + "\n")
             self._dropped = 0
-        if lines:
-            await trio.to_thread.run_sync(self._write, "".join(lines), abandon_on_cancel=True, limiter=self._limiter)
+        await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
 
-    def _write(self, text: str) -> None:
+    def _write(self) -> None:
+        """In a thread, which takes the lines itself: none are lost if the task is cancelled before it begins."""
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
         try:
-            self._stream.write(text)
+            self._stream.write("".join(lines))
             self._stream.flush()
         except (OSError, ValueError):  # the reader is gone, or the stream was closed: there is nobody to tell
             return

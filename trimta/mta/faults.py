@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trimta.config.model import Fault, Stage
+
+
+NULL_PATH: Final = "<>"
+"""How globs see the sender of a report."""
 
 
 class _Armed:
@@ -47,7 +51,9 @@ class FaultScript:
     def find(
         self, stage: Stage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()
     ) -> Fault | None:
-        """The fault that strikes here.  A glob on what is not known yet at this stage does not match."""
+        """The fault that strikes here.  A glob on what is not known yet at this stage does not match; one on recipients
+        matches if any of them does.
+        """
         if not self._armed:
             return None
         recipients = tuple(recipients)
@@ -57,12 +63,19 @@ class FaultScript:
                 fault.stage is stage
                 and (fault.client is None or _like(client, fault.client))
                 and (fault.sender is None or (sender is not None and _like(sender, fault.sender)))
-                and (fault.recipient is None or any(_like(address, fault.recipient) for address in recipients))
+                and (fault.recipient is None or any(is_meant(fault, address) for address in recipients))
                 and armed.strikes()
             ):
                 return fault
         return None
 
 
+def is_meant(fault: Fault, recipient: str) -> bool:
+    """Whether a fault is about this recipient."""
+    return fault.recipient is None or _like(recipient, fault.recipient)
+
+
 def _like(text: str, glob: str) -> bool:
-    return fnmatchcase(text.lower(), glob.lower())
+    """Whether they are the same, brackets of an address literal included, or the glob matches."""
+    text, glob = text.lower(), glob.lower()
+    return text == glob or fnmatchcase(text, glob)

@@ -20,9 +20,10 @@ def vrfy(policy: Policy, string: str) -> Reply:
         return Reply.of(501, "5.1.3", str(error))
     if policy.aliases.matches(mailbox):
         return Reply.of(250, "2.1.5", f"<{mailbox}>")
+    refusal = policy.refusal(mailbox, may_relay=True)
+    if refusal is not None:
+        return refusal
     match policy.destination(mailbox):
-        case UnknownUser():
-            return Reply.of(550, "5.1.1", f"<{mailbox}>: no such user here")
         case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
             return Reply.of(250, "2.1.5", f"<{mailbox}>")
         case _:

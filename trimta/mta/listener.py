@@ -120,7 +120,7 @@ async def _bind_unix(address: UnixAddress) -> trio.SocketListener:
 async def _remove_stale(path: Path) -> None:
     """Take away a socket that a killed server left behind; one that answers, or a file of another kind, stays."""
     try:
-        mode = path.lstat().st_mode
+        mode = path.lstat().st_mode  # noqa: ASYNC240 - nobody is served yet
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
@@ -129,7 +129,7 @@ async def _remove_stale(path: Path) -> None:
         try:
             await probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # noqa: ASYNC240
         else:
             raise OSError(errno.EADDRINUSE, "in use")
 

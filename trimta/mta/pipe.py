@@ -1,12 +1,14 @@
 """`pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
 
-No shell, a clean environment (PATH and LANG, nothing else), data_dir as working folder, a process group of its own
-that is ended as a whole.  What the command says is kept to the last 4 KiB, for the DSN.
+No shell, a clean environment (PATH and LANG, nothing else), data_dir as working folder, a process group of its own,
+ended as a whole if it takes too long.  What the command says is kept to the last 4 KiB, for the DSN.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -17,6 +19,7 @@ from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.routing import RECIPIENTS
 from trimta.mail.status import EnhancedStatus
 from trimta.mail.trace import return_path_field
+from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,19 +51,18 @@ _BAD_RECIPIENT: Final = EnhancedStatus(5, 1, 3)
 _BAD_SENDER: Final = EnhancedStatus(5, 1, 7)
 _DELIVERED: Final = EnhancedStatus(2, 0, 0)
 
+_PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
+
 
 def arguments(route: Pipe, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
     """The command with its words filled in."""
-    sender = "" if message.reverse_path is None else str(message.reverse_path)
-    words = {"{nexthop}": domain, "{sender}": sender, "{id}": message.id}
+    values = {"nexthop": domain, "sender": _sender(message), "id": message.id}
     found: list[str] = []
     for word in route.argv:
         if word == RECIPIENTS:
             found.extend(str(recipient.address) for recipient in recipients)
-            continue
-        for name, value in words.items():
-            word = value if word == name else word.replace(name, value)
-        found.append(word)
+        else:
+            found.append(_PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], word))
     return found
 
 
@@ -76,19 +78,20 @@ async def deliver(
 ) -> list[Outcome]:
     """Run the command once for all recipients; they share its outcome.  `limit` in seconds.
 
-    An address that a command would take for an option does not get there.
+    An address that a command would take for an option does not get there.  Raises BodyDamagedError, or OSError, for a
+    message that can't be read; the command has not seen its end then.
     """
-    if message.reverse_path is not None and str(message.reverse_path).startswith("-"):
+    if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
         return [_option(recipient, _BAD_SENDER, "sender") for recipient in recipients]
     options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
-    if options:
+    if options and RECIPIENTS in route.argv:
         rest = [recipient for recipient in recipients if recipient not in options]
         outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk) if rest else []
         return [*outcomes, *(_option(recipient, _BAD_RECIPIENT, "recipient") for recipient in options)]
-    argv = arguments(route, message, recipients, domain)
+    command = route.argv[0]
     try:
         process = await trio.lowlevel.open_process(
-            argv,
+            [word.encode() for word in arguments(route, message, recipients, domain)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -97,75 +100,99 @@ async def deliver(
             start_new_session=True,
         )
     except (OSError, ValueError) as cause:
-        text = f"{argv[0]} can't be run: {cause}"
+        text = f"{command} can't be run: {cause}"
         return [Deferred(recipient=recipient, status=_CANNOT_RUN, diagnostic=text) for recipient in recipients]
-    output = bytearray()
+    run = _Run(process, message, disk)
     try:
-        with trio.move_on_after(limit) as timeout:
-            await _converse(process, message, output, disk)
+        with trio.move_on_after(limit):
+            await run.converse()
     finally:
-        _end(process)
-        with trio.CancelScope(shield=True):  # killed, so this is short; else it stays as a zombie
-            await process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                await trio.aclose_forcefully(stream)
-    said = bytes(output[-OUTPUT:]).decode(errors="backslashreplace").strip()
-    if timeout.cancelled_caught:
-        text = f"{argv[0]} took longer than {limit:g} s"
+        with trio.move_on_after(LINGER, shield=True):  # what is killed ends at once; else it stays as a zombie
+            await run.end()
+    if run.unreadable is not None:
+        raise run.unreadable
+    if run.overdue:
+        text = f"{command} took longer than {limit:g} s"
         return [Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text) for recipient in recipients]
-    return [_outcome(process.returncode, recipient, argv[0], said) for recipient in recipients]
+    said = bytes(run.output).decode(errors="backslashreplace").strip()
+    return [_outcome(process.returncode, recipient, command, said) for recipient in recipients]
 
 
-async def _converse(process: trio.Process, message: StoredMessage, output: bytearray, disk: Disk) -> None:
-    """Feed the command, take what it says, wait for its end."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_feed, process, message, disk)
-        reading = await nursery.start(_listen, process, output)
-        await process.wait()
-        reading.deadline = trio.current_time() + LINGER
-    # A command may end without reading its input: feeding ends with the pipe.
+class _Run:
+    """One run of a command."""
+
+    def __init__(self, process: trio.Process, message: StoredMessage, disk: Disk) -> None:
+        self._process = process
+        self._message = message
+        self._disk = disk
+        self.output = bytearray()
+        """The last of what it said."""
+        self.overdue = False
+        """It had to be ended."""
+        self.unreadable: BodyDamagedError | OSError | None = None
+        """Why the message could not be read to its end."""
+
+    async def converse(self) -> None:
+        """Feed the command, take what it says, wait for its end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed)
+            nursery.start_soon(self._listen)
+            await self._process.wait()
+            # Whoever it left in the background may hold its input and its output, and do nothing with them.
+            nursery.cancel_scope.deadline = trio.current_time() + LINGER
+            nursery.cancel_scope.shield = True  # else: what it has done would be done again
+
+    async def end(self) -> None:
+        """End it and all that it started, if it still runs."""
+        self.overdue = self._kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            await trio.aclose_forcefully(stream)
+        await self._process.wait()
+
+    async def _feed(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        message = self._message
+        try:
+            with contextlib.closing(message.content.chunks()) as chunks:
+                await stdin.send_all(return_path_field(message.reverse_path) + message.trace)
+                while chunk := await self._next(chunks):
+                    await stdin.send_all(chunk)
+        except trio.BrokenResourceError:
+            pass  # it did not want to hear more; its exit code says what that means
+        except (BodyDamagedError, OSError) as error:
+            self.unreadable = error
+            self._kill()  # before it sees an end where there is none
+        await stdin.aclose()
+
+    async def _next(self, chunks: Iterator[bytes]) -> bytes:
+        if self._message.content.in_memory:
+            return next(chunks, b"")
+        return await self._disk.run(next, chunks, b"")
+
+    async def _listen(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        async for chunk in stdout:
+            self.output += chunk
+            del self.output[:-OUTPUT]
+
+    def _kill(self) -> bool:
+        """Whether there was anything to kill: the id of what has ended may be another's."""
+        if self._process.poll() is not None:
+            return False
+        with contextlib.suppress(PermissionError):  # it has become somebody else, and is left to itself
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return True
 
 
-async def _feed(process: trio.Process, message: StoredMessage, disk: Disk) -> None:
-    assert process.stdin is not None
-    try:
-        async with process.stdin:
-            await process.stdin.send_all(return_path_field(message.reverse_path) + message.trace)
-            if message.content.in_memory:
-                await process.stdin.send_all(message.content.read())
-                return
-            chunks: Iterator[bytes] = message.content.chunks()
-            while chunk := await disk.run(next, chunks, b""):
-                await process.stdin.send_all(chunk)
-    except trio.BrokenResourceError:
-        return  # it did not want to hear more; its exit code says what that means
-
-
-async def _listen(
-    process: trio.Process,
-    output: bytearray,
-    *,
-    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    assert process.stdout is not None
-    with trio.CancelScope() as scope:
-        task_status.started(scope)
-        async for chunk in process.stdout:
-            output += chunk
-            del output[:-OUTPUT]
+def _sender(message: StoredMessage) -> str:
+    return "" if message.reverse_path is None else str(message.reverse_path)
 
 
 def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:
     return Failed(recipient=recipient, status=status, diagnostic=f'a {which} that begins with "-" is no argument')
-
-
-def _end(process: trio.Process) -> None:
-    """End the command and whatever it started."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def _outcome(code: int | None, recipient: Recipient, command: str, said: str) -> Outcome:

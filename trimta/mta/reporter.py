@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.mail.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
 from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
-from trimta.mail.outcome import Failed
+from trimta.mail.outcome import Delivered, Failed, Handover
+from trimta.mail.status import EnhancedStatus
 from trimta.mta.ids import new_id
 from trimta.store.queue_values import NewEnvelope, StoredMessage
 from trimta.store.spool import Body, BodyDamagedError
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trimta.mail.address import Mailbox
-    from trimta.mail.outcome import Delivered, Outcome
+    from trimta.mail.outcome import Outcome
     from trimta.mta.site import Site
+    from trimta.policy import Policy
 
 NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
 """A message for the queue, with its envelopes."""
+
+EXPANDED: Final = EnhancedStatus(2, 1, 5)
 
 NEVER: Final = frozenset({Notify.NEVER})
 
@@ -57,9 +61,9 @@ class Reporter:
             for kind, about in due.items()
         ]
 
-    async def on_expansion(self, message: StoredMessage, outcomes: Sequence[Delivered]) -> list[NewMessage]:
+    async def on_expansion(self, message: StoredMessage, recipients: Sequence[Recipient]) -> list[NewMessage]:
         """The DSN about recipients that an alias sent on to many (RFC 3461 5.2.7.3)."""
-        about = [outcome for outcome in outcomes if is_due(DsnKind.EXPANDED, outcome.recipient)]
+        about = expanded(recipients)
         if not about or message.reverse_path is None:
             return []
         return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path)]
@@ -74,46 +78,15 @@ class Reporter:
         retry_until: float | None = None,
     ) -> NewMessage:
         site = self._site
-        now = site.clock.now()
-        hostname = site.policy.config.hostname
-        dsn_id = new_id()
         head = await self._head(message)
-        composed = compose(
-            kind=kind,
-            reports=[
-                Report(
-                    outcome=outcome,
-                    last_attempt=_moment(now),
-                    retry_until=None if retry_until is None else _moment(retry_until),
-                )
-                for outcome in outcomes
-            ],
-            envelope=replace(
-                envelope_of(message, tuple(outcome.recipient for outcome in outcomes)), reverse_path=addressee
-            ),
-            returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
-            arrived=_moment(message.arrived),
-            now=_moment(now),
-            hostname=hostname,
-            message_id=f"{dsn_id}@{hostname}",
-            queue_id=message.id,
+        dsn, envelopes = report(
+            site.policy, message, kind, outcomes, addressee, head=head, now=site.clock.now(), retry_until=retry_until
         )
-        dsn = StoredMessage(
-            id=dsn_id,
-            arrived=now,
-            reverse_path=None,
-            content=Body.of(composed.content),
-            body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
-            smtputf8=composed.smtputf8,
-            origin=f"{kind} report about {message.id}",
-        )
-        envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
-        parts = site.policy.partition(envelope).parts
         site.events.emit(
-            "report", id=dsn_id, about=message.id, kind=str(kind), to=str(addressee),
+            "report", id=dsn.id, about=message.id, kind=str(kind), to=str(addressee),
             status=[str(outcome.status) for outcome in outcomes],
         )  # fmt: skip
-        return dsn, [part.queued(next_try=now) for part in parts]
+        return dsn, envelopes
 
     async def _head(self, message: StoredMessage) -> bytes:
         """The message from its beginning, as much as a DSN may return, and one octet more to see that there is more."""
@@ -125,6 +98,62 @@ class Reporter:
             self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
             head = b""
         return message.trace + head
+
+
+def report(
+    policy: Policy,
+    message: StoredMessage,
+    kind: DsnKind,
+    outcomes: Sequence[Outcome],
+    addressee: Mailbox,
+    *,
+    head: bytes,
+    now: float,
+    retry_until: float | None = None,
+) -> NewMessage:
+    """One DSN.  `head`: the message from its beginning, the trace included, as much of it as the DSN may return."""
+    hostname = policy.config.hostname
+    dsn_id = new_id()
+    composed = compose(
+        kind=kind,
+        reports=[
+            Report(
+                outcome=outcome,
+                last_attempt=_moment(now),
+                retry_until=None if retry_until is None else _moment(retry_until),
+            )
+            for outcome in outcomes
+        ],
+        envelope=replace(
+            envelope_of(message, tuple(outcome.recipient for outcome in outcomes)), reverse_path=addressee
+        ),
+        returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
+        arrived=_moment(message.arrived),
+        now=_moment(now),
+        hostname=hostname,
+        message_id=f"{dsn_id}@{hostname}",
+        queue_id=message.id,
+    )
+    dsn = StoredMessage(
+        id=dsn_id,
+        arrived=now,
+        reverse_path=None,
+        content=Body.of(composed.content),
+        body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
+        smtputf8=composed.smtputf8,
+        origin=f"{kind} report about {message.id}",
+    )
+    envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
+    return dsn, [part.queued(next_try=now) for part in policy.partition(envelope).parts]
+
+
+def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
+    """What became of recipients whose alias has many members."""
+    return [
+        Delivered(recipient=recipient, status=EXPANDED, diagnostic="sent on to its members", handover=Handover.FINAL)
+        for recipient in recipients
+        if is_due(DsnKind.EXPANDED, recipient)
+    ]
 
 
 def envelope_of(message: StoredMessage, recipients: tuple[Recipient, ...]) -> Envelope:

@@ -2,30 +2,40 @@
 
 The queue is looked at through windows: what is in memory is what is being delivered, whatever waits.  Destinations take
 turns, the longest due first and, every other time, the latest: a backlog in front delays new mail by no more than one
-turn.  One destination has at most `per_domain` workers, and each worker one connection, over which it sends what else
-is due there.
+turn.  A destination has one worker, and a worker one connection, over which it sends what else is due there; it gets
+more of them, up to `per_domain`, when one is slow or has too much to do.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from trimta.store.queue_values import DamagedEntry, QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Sequence
 
+    from trimta.config.model import Queue as QueueConfig
     from trimta.mta.site import Site
     from trimta.store.queue import Queue
     from trimta.store.queue_values import QueuedEnvelope, StoredMessage
 
 GIVE_WAY_AFTER: Final = 1.0
 """Seconds a delivery may wait for the first octet of a peer while others wait for its place."""
+
+SLOW: Final = 0.2
+"""Seconds with one message after which what waits behind it gets a worker, and a connection, of its own."""
+
+TURN: Final = 20
+"""Messages that one worker is enough for, and after which it makes place if others wait for one."""
+
+WINDOW: Final = 16
+"""Destinations looked at in one go."""
 
 SUSPECTS: Final = 10_000
 """Destinations remembered for having been silent; the oldest are forgotten."""
@@ -34,7 +44,20 @@ QUEUE_TROUBLE_PAUSE: Final = 5.0
 """Seconds until the queue is asked again after it failed: the disk may have room by then."""
 
 WARNINGS: Final = 50
-"""Delay warnings written at a time, so that they do not keep deliveries waiting."""
+"""Delay warnings written at a time."""
+
+LOOK_ANYWAY: Final = 60.0
+"""Longest sleep, in seconds: a machine that was suspended, or whose clock was set, is not told so."""
+
+
+class Peer(Protocol):
+    """What a worker talks to, as far as it concerns others who wait."""
+
+    silent_since: float | None
+    """The Trio time since which the peer of a fresh connection has said nothing at all; None otherwise."""
+
+    def give_way(self) -> None:
+        """Leave a peer that says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +73,23 @@ class Work:
     """One worker: a delivery task, with one connection at most, for one next hop."""
 
     next_hop: str
-    scope: trio.CancelScope
-    started: float
+    since: float
+    """The Trio time at which it was started, or got the latest of its envelopes."""
     active: set[str] = field(default_factory=set)
     """Ids of the envelopes that it has."""
-    silent_since: Callable[[], float | None] = lambda: None
-    """The Trio time since which the peer of a fresh connection has said nothing at all; None otherwise."""
-    gave_way: bool = False
+    peer: Peer | None = None
     sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look at the queue found."""
+
+    warnings: Sequence[str]
+    due: Sequence[tuple[str, int]]
+    """Next hops where something is due, and how much: counted until it is too much for the workers there."""
+    next_moment: float | None
+    """The next one at which anything falls due."""
 
 
 class Scheduler:
@@ -67,6 +99,12 @@ class Scheduler:
         self._site = site
         self._news = trio.Event()
         self._works: set[Work] = set()
+        self._taken: set[str] = set()
+        """Ids of the envelopes that workers have.  They are added where the queue is asked, by one question after the
+        other: two that are asked at once get different answers.
+        """
+        self._warned: frozenset[str] = frozenset()
+        """Ids of the envelopes whose senders are being warned."""
         self._suspects: OrderedDict[str, None] = OrderedDict()
         self._newest_first = False
         self._stopping = False
@@ -81,7 +119,7 @@ class Scheduler:
     @property
     def active(self) -> set[str]:
         """Ids of the envelopes that are being delivered now."""
-        return set().union(*(work.active for work in self._works))
+        return set(self._taken)
 
     @property
     def in_flight(self) -> int:
@@ -95,16 +133,14 @@ class Scheduler:
 
     async def idle(self) -> None:
         """Wait until nothing is due and nobody works."""
+        self.wake()
         while True:
             settled = self._settled
-            if not self._works and not await self._site.queue.run(self._has_due):
+            now = self._site.clock.now()
+            due = await self._site.queue.run(lambda queue: _has_due(queue, now))  # noqa: B023
+            if not (due or self._works or self._warned):
                 return
-            self.wake()
             await settled.wait()
-
-    def _has_due(self, queue: Queue) -> bool:
-        now = self._site.clock.now()
-        return bool(queue.due_destinations(now, 1) or queue.due_warnings(now, 1))
 
     # The loop.
 
@@ -117,129 +153,160 @@ class Scheduler:
             while not self._stopping:
                 self._news = trio.Event()  # before looking: what comes while we look is looked at again
                 try:
-                    wait_until = await self._look(deliveries)
+                    look_again = await self._look(deliveries)
                 except QueueError as cause:
                     self._site.events.emit("queue_trouble", reason=str(cause))
-                    wait_until = trio.current_time() + QUEUE_TROUBLE_PAUSE
+                    look_again = trio.current_time() + QUEUE_TROUBLE_PAUSE
                 settled, self._settled = self._settled, trio.Event()
                 settled.set()
-                with trio.move_on_at(wait_until):
+                with trio.move_on_at(min(look_again, trio.current_time() + LOOK_ANYWAY)):
                     await self._news.wait()
 
     async def _look(self, deliveries: trio.Nursery) -> float:
         """Start what can be started; return when to look again unless news come, in Trio's time."""
-        await self._warn()
-        exhausted: set[str] = set()
-        while (free := self._limits.concurrency - len(self._works)) > 0:
-            self._newest_first = not self._newest_first
-            found = await self._site.queue.run(lambda queue: self._find(queue, min(free, 16), exhausted))
-            if not found:
-                break
-            for next_hop, envelope_id in found:
-                if envelope_id is None:
-                    exhausted.add(next_hop)
+        now = self._site.clock.now()  # one moment for all questions: what falls due meanwhile is still to come
+        look_again = math.inf
+        served: set[str] = set()
+        """Next hops that get no more workers now."""
+        while not self._stopping:
+            room = max(0, min(self._config.concurrency - len(self._works), WINDOW))
+            found = await self._search(now, room, served)
+            if found.warnings and not self._warned:
+                self._warned = frozenset(found.warnings)
+                deliveries.start_soon(self._warn, found.warnings)
+            self._newest_first ^= bool(found.due)
+            for next_hop, waiting in found.due:
+                patience = self._patience(next_hop, waiting)
+                if patience is None:
+                    self._start(deliveries, next_hop)
                 else:
-                    self._start(deliveries, next_hop, envelope_id)
-        now = self._site.clock.now()
-        next_due = await self._site.queue.run(lambda queue: self._next_moment(queue, now))
-        look_again = math.inf if next_due is None else self._site.clock.until(next_due)
-        if len(self._works) >= self._limits.concurrency:
-            look_again = min(look_again, await self._make_room())
+                    served.add(next_hop)
+                    look_again = min(look_again, patience)
+            if not found.due:
+                if found.next_moment is not None:
+                    look_again = min(look_again, self._site.clock.until(found.next_moment))
+                if not room:
+                    look_again = min(look_again, await self._make_room(now))
+                break
         return look_again
 
     @property
-    def _limits(self) -> _Limits:
-        queue = self._site.policy.config.queue
-        return _Limits(queue.concurrency, queue.per_domain)
+    def _config(self) -> QueueConfig:
+        return self._site.policy.config.queue
 
-    def _find(self, queue: Queue, limit: int, exhausted: Iterable[str]) -> list[tuple[str, str | None]]:
-        """Next hops that may have another worker, each with a due envelope, or None if none is left there."""
-        now = self._site.clock.now()
-        busy = self._workers_by_hop()
-        full = {next_hop for next_hop, count in busy.items() if count >= self._limits.per_domain}
-        due = queue.due_destinations(now, limit, exclude=full.union(exhausted), newest_first=self._newest_first)
-        active = self.active
-        found: list[tuple[str, str | None]] = []
-        for next_hop, _ in due:
-            ids = queue.due_envelopes(next_hop, now, 1, exclude=active if next_hop in busy else ())
-            found.append((next_hop, ids[0] if ids else None))
-        return found
+    async def _search(self, now: float, room: int, served: set[str]) -> _Found:
+        """Ask the queue, which answers in a thread: what changes meanwhile is given to it as a copy."""
+        newest_first = self._newest_first
+        workers = Counter(work.next_hop for work in self._works)
+        taken = self.active
+        unwarned = taken | self._warned
+        full = {next_hop for next_hop, count in workers.items() if count >= self._config.per_domain}
+        exclude = full | served
 
-    def _next_moment(self, queue: Queue, now: float) -> float | None:
-        busy = self._workers_by_hop()
-        full = {next_hop for next_hop, count in busy.items() if count >= self._limits.per_domain}
-        moments = (queue.next_due(now, exclude=full, busy=busy), queue.next_warning(now))
-        return min((moment for moment in moments if moment is not None), default=None)
+        def search(queue: Queue) -> _Found:
+            due = queue.due_destinations(now, room, exclude=exclude, newest_first=newest_first) if room else []
+            moments = (queue.next_due(now, exclude=full, busy=workers), queue.next_warning(now))
+            return _Found(
+                warnings=queue.due_warnings(now, WARNINGS, exclude=unwarned),
+                due=[(next_hop, _waiting(queue, next_hop, now, workers, taken)) for next_hop, _ in due],
+                next_moment=min((moment for moment in moments if moment is not None), default=None),
+            )
 
-    def _workers_by_hop(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for work in self._works:
-            counts[work.next_hop] = counts.get(work.next_hop, 0) + 1
-        return counts
+        return await self._site.queue.run(search)
+
+    def _patience(self, next_hop: str, waiting: int) -> float | None:
+        """Until when what waits at a next hop can wait for the workers there, in Trio's time; None: one more is needed
+        now.
+        """
+        works = [work for work in self._works if work.next_hop == next_hop]
+        if not waiting:
+            return math.inf
+        if waiting > len(works) * TURN:
+            return None
+        slow = min((work.since for work in works), default=-math.inf) + SLOW
+        return None if slow <= trio.current_time() else slow
 
     # Workers.
 
-    def _start(self, deliveries: trio.Nursery, next_hop: str, envelope_id: str) -> None:
-        work = Work(next_hop, trio.CancelScope(), trio.current_time(), {envelope_id})
+    def _start(self, deliveries: trio.Nursery, next_hop: str) -> None:
+        work = Work(next_hop, since=trio.current_time())
         self._works.add(work)
-        deliveries.start_soon(self._work, work, envelope_id)
+        deliveries.start_soon(self._work, work)
 
-    async def _work(self, work: Work, envelope_id: str) -> None:
+    async def _work(self, work: Work) -> None:
         try:
-            with work.scope:
-                await self._site.dispatcher.work(work, envelope_id)
-            if work.scope.cancelled_caught:
-                await self._site.dispatcher.gave_way(work)
+            try:
+                await self._site.dispatcher.work(work)
+            except QueueError:
+                raise
+            except Exception as bug:  # noqa: BLE001 - the one door: a bug with one envelope must not end the server
+                self._site.bug(bug, id=",".join(sorted(work.active)))
+                await self._postpone(work)
         except QueueError as cause:  # what was not settled is still due
             self._site.events.emit("queue_trouble", reason=str(cause))
             await trio.sleep(QUEUE_TROUBLE_PAUSE)
         finally:
+            self._taken -= work.active
             self._works.discard(work)
             self.wake()
 
-    async def claim(self, work: Work, envelope_id: str) -> Claimed | None:
-        """The envelope for a worker that has its id; None if that is not to be sent any more."""
+    async def _postpone(self, work: Work) -> None:
+        """Nobody knows what is wrong with these: they wait like any that can't be delivered now."""
         now = self._site.clock.now()
-        try:
-            found = await self._site.queue.run(lambda queue: queue.claim(envelope_id, now))
-        except DamagedEntry as damage:
-            await self._set_aside(damage)
-            found = None
-        if found is None:
-            work.active.discard(envelope_id)
-            return None
-        return Claimed(*found)
+        for envelope_id in sorted(work.active):
+            try:
+                found = await self._site.queue.run(lambda queue: queue.claim(envelope_id, now))  # noqa: B023
+            except DamagedEntry as damage:
+                await self._site.set_aside(damage.id, damage.reason)
+            else:
+                if found is not None:
+                    await self._site.dispatcher.postpone(Claimed(*found))
 
-    async def another(self, work: Work) -> Claimed | None:
-        """Another envelope for the same next hop, for a worker that is done with the one before."""
-        if self._stopping:
-            return None
-        while True:
-            envelope_id = await self._site.queue.run(lambda queue: self._find_another(queue, work))
-            if envelope_id is None or self._others_wait(work):
-                return None
-            work.active.add(envelope_id)
-            claimed = await self.claim(work, envelope_id)
+    async def claim(self, work: Work) -> Claimed | None:
+        """An envelope that is due at the worker's next hop; None if there is none, or it is somebody else's turn."""
+        while not self._stopping and not self._others_wait(work):
+            try:
+                claimed = await self._claim(work.next_hop)
+            except DamagedEntry as damage:
+                await self._site.set_aside(damage.id, damage.reason)
+                continue
             if claimed is not None:
-                return claimed
+                work.active.add(claimed.envelope.id)
+                work.since = trio.current_time()
+            return claimed
+        return None
 
-    def _find_another(self, queue: Queue, work: Work) -> str | None:
-        ids = queue.due_envelopes(work.next_hop, self._site.clock.now(), 1, exclude=self.active)
-        return ids[0] if ids else None
+    async def _claim(self, next_hop: str) -> Claimed | None:
+        now = self._site.clock.now()
+        taken: list[str] = []
+
+        def claim(queue: Queue) -> Claimed | None:
+            found = queue.claim_next(next_hop, now, exclude=self._taken)
+            if found is None:
+                return None
+            taken.append(found[1].id)
+            self._taken.add(found[1].id)
+            return Claimed(*found)
+
+        try:
+            return await self._site.queue.run(claim)
+        except QueueError:
+            self._taken.difference_update(taken)
+            raise
+
+    def release(self, work: Work, envelope_id: str) -> None:
+        """The worker is done with an envelope, and what came of it is in the queue."""
+        work.active.discard(envelope_id)
+        self._taken.discard(envelope_id)
 
     def _others_wait(self, work: Work) -> bool:
         """Whether a worker that has sent its turn's worth keeps a place from others."""
-        return work.sent >= TURN and len(self._works) >= self._limits.concurrency
-
-    async def _set_aside(self, damage: DamagedEntry) -> None:
-        aside = await self._site.queue.run(lambda queue: queue.set_aside(damage.id, damage.reason))
-        if aside is not None:
-            self._site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
+        return work.sent >= TURN and len(self._works) >= self._config.concurrency
 
     # Places for those that have none.
 
     def suspect(self, next_hop: str) -> None:
-        """The peer accepted a connection and said nothing: it gets a place only when nobody else wants it."""
+        """The peer accepted a connection and said nothing: nobody else gives way to it."""
         self._suspects[next_hop] = None
         self._suspects.move_to_end(next_hop)
         if len(self._suspects) > SUSPECTS:
@@ -249,54 +316,61 @@ class Scheduler:
         """The peer talked."""
         self._suspects.pop(next_hop, None)
 
-    async def _make_room(self) -> float:
+    async def _make_room(self, now: float) -> float:
         """All places are taken.  Where somebody waits who was never silent, deliveries to peers that have said nothing
         yet give way.  Returns when to look again, in Trio's time.
         """
-        now = self._site.clock.now()
-        exclude = {*self._workers_by_hop(), *self._suspects}
-        room = self._limits.concurrency
+        exclude = {*(work.next_hop for work in self._works), *self._suspects}
+        room = self._config.concurrency
         waiting = await self._site.queue.run(lambda queue: queue.due_destinations(now, room, exclude=exclude))
         if not waiting:
             return math.inf
         silent = sorted(
-            ((since, work) for work in self._works if (since := work.silent_since()) is not None and not work.gave_way),
-            key=lambda pair: pair[0],
+            (
+                (since, work, peer)
+                for work in self._works
+                if (peer := work.peer) is not None and (since := peer.silent_since) is not None
+            ),
+            key=lambda found: found[0],
         )
-        look_again = math.inf
-        for _, (since, work) in zip(waiting, silent, strict=False):
-            patience = since + GIVE_WAY_AFTER
-            if patience > trio.current_time():
-                look_again = patience
-                break
-            work.gave_way = True
+        for _, (since, work, peer) in zip(waiting, silent, strict=False):
+            if since + GIVE_WAY_AFTER > trio.current_time():
+                return since + GIVE_WAY_AFTER
             self.suspect(work.next_hop)
-            work.scope.cancel()
-        else:
-            if len(silent) < len(waiting):  # others may fall silent
-                look_again = trio.current_time() + GIVE_WAY_AFTER
-        return look_again
+            peer.give_way()
+        return trio.current_time() + GIVE_WAY_AFTER  # others may fall silent, or the next address of one be so too
 
-    async def _warn(self) -> None:
-        """Tell senders whose mail is delayed (RFC 3461 5.2.5)."""
-        now = self._site.clock.now()
-        active = self.active
-        ids = await self._site.queue.run(lambda queue: queue.due_warnings(now, WARNINGS, exclude=active))
-        for envelope_id in ids:
-            try:
-                found = await self._site.queue.run(lambda queue: queue.load(envelope_id))  # noqa: B023
-            except DamagedEntry as damage:
-                await self._set_aside(damage)
-                continue
+    # Delay warnings (RFC 3461 5.2.5).
+
+    async def _warn(self, ids: Sequence[str]) -> None:
+        try:
+            for envelope_id in ids:
+                await self._warn_one(envelope_id)
+        except QueueError as cause:
+            self._site.events.emit("queue_trouble", reason=str(cause))
+            await trio.sleep(QUEUE_TROUBLE_PAUSE)
+        finally:
+            self._warned = frozenset()
+            self.wake()
+
+    async def _warn_one(self, envelope_id: str) -> None:
+        try:
+            found = await self._site.queue.run(lambda queue: queue.load(envelope_id))
             if found is not None:
                 await self._site.dispatcher.warn(Claimed(*found))
+        except DamagedEntry as damage:
+            await self._site.set_aside(damage.id, damage.reason)
+        except QueueError:
+            raise
+        except Exception as bug:  # noqa: BLE001 - as in `_work`: this warning is not written, others are
+            self._site.bug(bug, id=envelope_id)
+            await self._site.dispatcher.leave_unwarned(envelope_id)
 
 
-TURN: Final = 20
-"""Messages over one connection after which a worker makes place if others wait for one."""
+def _has_due(queue: Queue, now: float) -> bool:
+    return bool(queue.due_destinations(now, 1) or queue.due_warnings(now, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    concurrency: int
-    per_domain: int
+def _waiting(queue: Queue, next_hop: str, now: float, workers: Counter[str], taken: set[str]) -> int:
+    """How much waits at a next hop, counted until it is too much for its workers."""
+    return len(queue.due_envelopes(next_hop, now, workers[next_hop] * TURN + 1, exclude=taken))

@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-import traceback
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
 import trio
@@ -21,13 +19,12 @@ import trio
 from trimta import __version__
 from trimta.config.errors import ConfigErrors, ConfigFileError
 from trimta.config.model import ListenTls
-from trimta.mail.mailboxes import maildir_path
 from trimta.mail.routing import Discard, Hold, MaildirRoute, Reject, describe
 from trimta.mta import account, control
 from trimta.mta.account import AccountError
 from trimta.mta.clock import QueueClock
 from trimta.mta.connection import TlsContexts
-from trimta.mta.console import CLOCK_OFFSET, Console
+from trimta.mta.console import CLOCK_OFFSET, TIME_SCALE, Console
 from trimta.mta.disk import ThreadDisk
 from trimta.mta.events import LogWriter, as_json, as_text
 from trimta.mta.listener import BindError, accept_connections, bind
@@ -35,12 +32,13 @@ from trimta.mta.session import Session
 from trimta.mta.site import Site
 from trimta.mta.tls import ServerTls, TlsError, TlsSettings
 from trimta.mta.wire import Wire
-from trimta.store.lock import AlreadyLocked, DataDirLock
+from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import Queue
 from trimta.store.queue_values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    import random
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from trimta.config.model import Config, Listen
     from trimta.mta.listener import Bound
@@ -119,8 +117,8 @@ class Server:
     def __init__(self, site: Site, control_socket: trio.SocketListener, recovered: Recovered) -> None:
         self.site = site
         self.console = Console(site)
-        self.bugs: list[Exception] = []
-        """What was caught at the door of a session: nobody but a programmer can answer it."""
+        self.bugs = site.bugs
+        """What was caught at the door of a session or a delivery: nobody but a programmer can answer it."""
         self.ended = trio.Event()
         self._control_socket = control_socket
         self._recovered = recovered
@@ -129,17 +127,27 @@ class Server:
         """Sessions and deliveries."""
 
     @classmethod
-    async def start(cls, config: Config, cleanup: AsyncExitStack, *, time_scale: float = 1.0) -> Server:
+    async def start(
+        cls,
+        config: Config,
+        cleanup: AsyncExitStack,
+        *,
+        time_scale: float = 1.0,
+        rng: random.Random | None = None,
+        client_tls: TlsContexts | None = None,
+    ) -> Server:
         """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
-        `cleanup` undoes it all.
+        `cleanup` undoes it all.  `rng` decides the jitter of retries and the order of equal hosts; `client_tls` spares
+        reading the authorities that `tls.ca` means.
         """
-        bound = await _bind_all(config.listen, cleanup)
+        bound = await _bind_all(config, cleanup)
         _give_up_root(config)
         _lock(config, cleanup)
         queue = _open_queue(config, cleanup)
         try:
             server_tls = await trio.to_thread.run_sync(_server_tls, config)
-            client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
+            if client_tls is None:
+                client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
         except (TlsError, OSError) as cause:
             raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
         clock = QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
@@ -151,9 +159,10 @@ class Server:
             server_tls=server_tls,
             client_tls=client_tls,
             time_scale=time_scale,
+            rng=rng,
         )
         site.bound = bound
-        recovered = _recover(queue)
+        recovered = _recover(queue, time_scale)
         try:
             control_socket = await control.listen(config.data_dir)
         except OSError as cause:
@@ -218,8 +227,7 @@ class Server:
             try:
                 await Session(self.site, listen, Wire(stream), peer).run()
             except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
-                self.bugs.append(bug)
-                self.site.events.emit("bug", client=str(peer), error="".join(traceback.format_exception(bug)))
+                self.site.bug(bug, client=str(peer))
 
         return session
 
@@ -281,12 +289,15 @@ def _remote_lines(config: Config) -> list[str]:
 # The start.
 
 
-async def _bind_all(listens: Sequence[Listen], cleanup: AsyncExitStack) -> list[Bound]:
+async def _bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
     found = []
-    for listen in listens:
+    for listen in config.listen:
         try:
             bound = await bind(listen)
         except BindError as cause:
+            owner = locked_by(config.data_dir)
+            if owner is not None:  # the same configuration served twice: the address is the lesser part of it
+                raise StartError(str(AlreadyLocked(config.data_dir, owner or None)), os.EX_TEMPFAIL) from cause
             code = os.EX_NOPERM if cause.permission else os.EX_UNAVAILABLE
             raise StartError(str(cause), code) from cause
         cleanup.push_async_callback(bound.close)
@@ -297,10 +308,8 @@ async def _bind_all(listens: Sequence[Listen], cleanup: AsyncExitStack) -> list[
 def _give_up_root(config: Config) -> None:
     if not account.is_root() or not config.user:
         return
-    folder = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
-    captures = [Path(route.template) for route in config.routes.values() if isinstance(route, MaildirRoute)]
     try:
-        account.become(config.user, [config.data_dir, folder, *(path.parent for path in captures)])
+        account.become(config.user, account.folders(config))
     except AccountError as cause:
         raise StartError(str(cause), os.EX_NOPERM) from cause
 
@@ -327,8 +336,10 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
     return queue
 
 
-def _recover(queue: Queue) -> Recovered:
+def _recover(queue: Queue, time_scale: float) -> Recovered:
     try:
+        if queue.get_meta(TIME_SCALE) != repr(time_scale):
+            queue.set_meta(TIME_SCALE, repr(time_scale))
         return queue.recover(time.time())
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause

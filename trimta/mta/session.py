@@ -6,19 +6,21 @@ taking responsibility for a message and saying so is not.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.config.model import ListenTls, Stage
+from trimta.config.model import ListenAuth, ListenTls, Stage
 from trimta.mail.address import AddressError, parse_domain
-from trimta.mail.envelope import BodyKind, DeliverBy, Envelope, Recipient
+from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.header import missing_fields
 from trimta.mail.trace import received_field, summarize, with_protocol
 from trimta.mta import inquiries
 from trimta.mta.acceptance import accept
+from trimta.mta.faults import NULL_PATH, is_meant
 from trimta.mta.ids import new_id
 from trimta.mta.transcript import Transcript
 from trimta.mta.wire import WireError
@@ -54,9 +56,10 @@ from trimta.smtp.server import (
     ServerConnection,
     ServerSettings,
     Signal,
+    State,
 )
 from trimta.store.queue_values import QueueError, StoredMessage
-from trimta.store.spool import SpoolWriter
+from trimta.store.spool import BodyDamagedError, SpoolWriter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +68,7 @@ if TYPE_CHECKING:
     from trimta.mta.peer import Peer
     from trimta.mta.site import Site
     from trimta.mta.wire import Wire
-    from trimta.smtp.server import Event
+    from trimta.smtp.server import Event, Transaction
     from trimta.store.spool import Body
 
 ACKNOWLEDGE_LIMIT: Final = 60.0
@@ -73,6 +76,11 @@ ACKNOWLEDGE_LIMIT: Final = 60.0
 
 FAREWELL_LIMIT: Final = 1.0
 """Seconds for a last reply: nothing depends on its being read."""
+
+MAX_WAITING: Final = 16 * 1024
+"""Octets of replies that are kept together: what one client asks for must not fill the memory, nor keep the others
+waiting.
+"""
 
 HEAD: Final = 256 * 1024
 """Octets of a message that are searched for its header."""
@@ -85,10 +93,14 @@ _COUNTED: Final = frozenset({500, 501, 502, 503, 504, 521, 530, 535, 555})
 """Replies that count as a mistake of the client (`limits.errors`)."""
 
 _NO_ROOM: Final = Reply.of(452, "4.3.1", "no room to store the message now, try again later")
+_GO_AHEAD: Final = Reply.of(354, "", "end data with <CR><LF>.<CR><LF>")
 _STOPPING: Final = Reply.of(421, "4.3.2", "the server is stopping")
+_IDLE: Final = Reply.of(421, "4.4.2", "idle for too long")
+_TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0", "too many errors")
+_BROKEN: Final = Reply.of(421, "4.3.0", "internal error, try again later")
 
 
-class _Cut(Exception):
+class _Cut(Exception):  # noqa: N818 - no error: somebody has hung up
     """The conversation ends here, without a word."""
 
 
@@ -115,7 +127,6 @@ class Session:
         self._idle = self._config.timeouts.idle
         self._connection = ServerConnection(_settings(site, listen, peer), tls=listen.tls is ListenTls.IMPLICIT)
         self._transcript = Transcript()
-        self._recipients: list[Recipient] = []
         self._incoming: _Incoming | None = None
         self._exchange: ServerExchange | None = None
         self._errors = 0
@@ -123,6 +134,10 @@ class Session:
         self._messages = 0
         self._patience = 0.0
         """When the client has been silent for too long, in Trio's time."""
+        self._hanging_up = False
+        """We end it while the client may still be talking."""
+        self._may_send = False
+        """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
     async def run(self) -> None:
         """Talk until one side ends it.  What the client breaks ends the session, never the server."""
@@ -132,8 +147,16 @@ class Session:
                 await self._start_tls()
             await self._greet()
             await self._converse()
-        except (_Cut, WireError, trio.TooSlowError) as end:
+        except (_Cut, WireError) as end:
             self._site.events.emit("lost", client=str(self._peer), reason=str(end))
+        except trio.Cancelled:
+            with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # else: the client does not know that it is to retry
+                await self._say_goodbye(_STOPPING)
+            raise
+        except Exception:
+            with trio.move_on_after(FAREWELL_LIMIT, shield=True):
+                await self._say_goodbye(_BROKEN)
+            raise
         finally:
             if self._incoming is not None:
                 self._incoming.spool.discard()
@@ -152,6 +175,8 @@ class Session:
             greeting = Reply.of(421, "4.3.2", "too many connections, try again later")
         elif self._site.drain.started:
             greeting = _STOPPING
+        if greeting.code != 220:
+            self._site.events.emit("rejected", client=str(self._peer), reply=str(greeting))
         await self._say(Stage.CONNECT, greeting)
 
     async def _converse(self) -> None:
@@ -164,12 +189,18 @@ class Session:
                     await self._receive()
                 case Signal.CLOSED:
                     await self._flush()
+                    if self._hanging_up:
+                        await self._wire.linger(FAREWELL_LIMIT)
                     return
                 case BodyChunk(data):
                     await self._store(data)
                 case _:
                     self._note(event)
                     await self._answer(event)
+                    if self._connection.transaction is None:
+                        self._forget()
+                    if self._connection.waiting > MAX_WAITING:
+                        await self._flush()
                     self._be_patient()
 
     async def _answer(self, event: Event) -> None:
@@ -177,22 +208,18 @@ class Session:
         match event:
             case Ehlo():
                 await self._say(Stage.HELO, connection.ehlo_reply())
-                self._forget()
             case Helo():
                 await self._say(Stage.HELO, connection.helo_reply())
-                self._forget()
             case Mail():
                 await self._mail(event)
             case Rcpt():
                 await self._rcpt(event)
             case Data():
-                await self._say(Stage.DATA, Reply.of(354, "", "end data with <CR><LF>.<CR><LF>"))
+                self._may_send = True
+                await self._say(Stage.DATA, _GO_AHEAD)
             case BodyEnd():
                 await self._body_end(event)
-            case Rset():
-                self._reply(Reply.of(250, "2.0.0", "ok"))
-                self._forget()
-            case Noop():
+            case Rset() | Noop():
                 self._reply(Reply.of(250, "2.0.0", "ok"))
             case Quit():
                 await self._say(Stage.QUIT, Reply.of(221, "2.0.0", f"{self._config.hostname} closing connection"))
@@ -214,7 +241,8 @@ class Session:
                 await self._authenticate(initial)
             case AuthResponse(data):
                 await self._authenticate(data)
-            case BadInput(reply):
+            case BadInput(reply, close):
+                self._hanging_up = close
                 self._reply(reply)
             case _:
                 raise AssertionError(f"an event that is none of ours: {event}")
@@ -227,35 +255,42 @@ class Session:
         if connection.receiving_body:
             self._be_patient()  # each piece of content has its time; a command line has it as a whole
         data: bytes | None = None
+        farewell = _IDLE
         with trio.move_on_at(self._patience):
             if connection.transaction is None:
                 with self._site.drain.interruptible() as wait:
                     data = await self._wire.receive_some()
                 if wait.cancelled_caught:
-                    await self._farewell(_STOPPING)
+                    farewell = _STOPPING
             else:
                 data = await self._wire.receive_some()
         if data is None:
-            await self._farewell(Reply.of(421, "4.4.2", "idle for too long"))
-            raise _Cut("idle")
+            with trio.move_on_after(FAREWELL_LIMIT):
+                await self._say_goodbye(farewell)
+            raise _Cut(farewell.text)
         connection.receive_data(data)
 
-    async def _farewell(self, reply: Reply) -> None:
-        self._connection.reply(reply)
-        self._transcript.server(str(reply))
-        with trio.move_on_after(FAREWELL_LIMIT):
-            await self._flush()
-        raise _Cut(reply.text)
+    async def _say_goodbye(self, reply: Reply) -> None:
+        """A last reply, if there is still a way for it; the caller limits the time."""
+        if self._wire.usable and self._connection.state is not State.CLOSED:
+            self._connection.reply(reply)
+            with contextlib.suppress(WireError):
+                await self._wire.send_all(self._connection.data_to_send())
 
     async def _flush(self) -> None:
         octets = self._connection.data_to_send()
         if octets:
-            with trio.fail_after(self._idle):
+            with trio.move_on_after(self._idle) as limit:
                 await self._wire.send_all(octets)
+            if limit.cancelled_caught:
+                raise _Cut("the client reads nothing")
+            self._be_patient()  # now it is the client's turn
 
     async def _start_tls(self) -> None:
-        with trio.fail_after(self._idle):
+        with trio.move_on_after(self._idle) as limit:
             await self._wire.start_tls(self._site.tls_context, server_side=True)
+        if limit.cancelled_caught:
+            raise _Cut("the TLS handshake takes too long")
         self._transcript.note(f"TLS: {self._wire.tls_version} {self._wire.tls_cipher}")
 
     def _be_patient(self) -> None:
@@ -275,7 +310,9 @@ class Session:
         if reply.code in _COUNTED:
             self._errors += 1
             if self._errors >= self._config.limits.errors:
-                reply = Reply.of(421, "4.7.0", "too many errors")
+                self._site.events.emit("rejected", client=str(self._peer), reply=f"{_TOO_MANY_ERRORS}: {reply}")
+                reply = _TOO_MANY_ERRORS
+                self._hanging_up = True
         self._transcript.server(str(reply))
         self._connection.reply(reply)
 
@@ -289,23 +326,26 @@ class Session:
 
     def _fault(self, stage: Stage, recipients: Sequence[str] | None = None) -> Fault | None:
         transaction = self._connection.transaction
-        sender = None if transaction is None else _path(transaction.mail)
+        sender = None if transaction is None else _path(transaction.mail) or NULL_PATH
         if recipients is None:
-            recipients = [str(recipient.original) for recipient in self._recipients]
+            recipients = [] if transaction is None else [str(rcpt.forward_path) for rcpt in transaction.recipients]
         return self._site.faults.find(stage, client=self._peer.client, sender=sender, recipients=recipients)
 
     async def _suffer(self, fault: Fault, reply: Reply) -> Reply:
-        """Do what the script says; returns the reply to give."""
+        """Do what the script says; returns the reply to give.  What we would have refused is refused in any case."""
         self._site.events.emit("fault", client=str(self._peer), stage=str(fault.stage))
+        if fault.delay or fault.drop:
+            await self._flush()  # the client gets what was said before
         if fault.delay:
             await trio.sleep(fault.delay)
         if fault.drop:
-            await self._flush()
             self._wire.usable = False
             raise _Cut(f"scripted: dropped at {fault.stage}")
-        if fault.reply is not None:
-            return Reply(fault.reply.code, (fault.reply.text,), fault.reply.status)
-        return reply
+        if fault.reply is None or (fault.reply.code < 400 and reply.klass != 2):
+            return reply
+        scripted = Reply(fault.reply.code, (fault.reply.text,), fault.reply.status)
+        self._hanging_up |= scripted.code == 421 or (fault.stage is Stage.CONNECT and scripted.klass != 2)
+        return scripted
 
     # The transaction.
 
@@ -315,20 +355,24 @@ class Session:
         return self._connection.identity is not None or self._policy.may_relay(client)
 
     def _forget(self) -> None:
-        self._recipients = []
         if self._incoming is not None:
             self._incoming.spool.discard()
             self._incoming = None
+        self._may_send = False
 
     async def _mail(self, mail: Mail) -> None:
-        self._forget()
         refusal = self._sender_refusal(mail)
         if refusal is not None:
             self._refused(mail, refusal)
             return
-        fault = self._site.faults.find(Stage.MAIL, client=self._peer.client, sender=_path(mail))
+        fault = self._site.faults.find(Stage.MAIL, client=self._peer.client, sender=_path(mail) or NULL_PATH)
         reply = Reply.of(250, "2.1.0", f"<{_path(mail)}> sender ok")
-        self._reply(reply if fault is None else await self._suffer(fault, reply))
+        if fault is not None:
+            reply = await self._suffer(fault, reply)
+        if reply.klass == 2:
+            self._reply(reply)
+        else:
+            self._refused(mail, reply)
 
     def _sender_refusal(self, mail: Mail) -> Reply | None:
         """On a submission listener nobody writes under the name of another who has a password here (RFC 6409 6.1)."""
@@ -349,14 +393,13 @@ class Session:
         limits = self._config.limits
         fault = self._fault(Stage.RCPT, [str(address)])
         reply = Reply.of(250, "2.1.5", f"<{address}> recipient ok")
-        if len(self._recipients) >= limits.recipients:
+        if len(self._transaction.recipients) >= limits.recipients:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limits.recipients} a message at most")
         else:
             reply = self._policy.refusal(address, may_relay=self._may_relay) or reply
         if fault is not None:
             reply = await self._suffer(fault, reply)
         if reply.klass == 2:
-            self._recipients.append(Recipient(address=address, original=address, notify=rcpt.notify, orcpt=rcpt.orcpt))
             self._reply(reply)
         else:
             self._refused(rcpt, reply)
@@ -395,19 +438,30 @@ class Session:
     async def _body_end(self, end: BodyEnd) -> None:
         incoming = self._incoming
         if end.fault is not None:
-            self._site.events.emit("rejected", client=str(self._peer), reply=str(end.fault))
-            self._finish(end.fault)
+            self._rejected(end.fault)
+            self._reply(end.fault)
         elif incoming is not None and incoming.trouble is not None:
-            self._finish(incoming.trouble)
+            self._reply(incoming.trouble)
+        elif (refusal := await self._refusal_to_send()) is not None:
+            self._rejected(refusal)
+            self._reply(refusal)
         elif not end.last:
             self._reply(Reply.of(250, "2.0.0", f"{end.size} octets received"))
         else:
             await self._take_over(end)
 
-    def _finish(self, reply: Reply) -> None:
-        """The one answer to the end of a message, and its end here."""
-        self._reply(reply)
-        self._forget()
+    async def _refusal_to_send(self) -> Reply | None:
+        """BDAT asks for no leave, so what is scripted for DATA strikes when the first chunk is here (RFC 3030)."""
+        fault = None if self._may_send else self._fault(Stage.DATA)
+        self._may_send = True
+        reply = _GO_AHEAD if fault is None else await self._suffer(fault, _GO_AHEAD)
+        return None if reply is _GO_AHEAD else reply
+
+    def _rejected(self, reply: Reply) -> None:
+        """A whole message is refused: tell the log."""
+        sender = f"<{_path(self._transaction.mail)}>"
+        to = [str(rcpt.forward_path) for rcpt in self._transaction.recipients]
+        self._site.events.emit("rejected", client=str(self._peer), sender=sender, to=to, reply=str(reply))
 
     async def _take_over(self, end: BodyEnd) -> None:
         """The message is complete: make it ours, and say so."""
@@ -419,70 +473,95 @@ class Session:
         if fault is not None:
             reply = await self._suffer(fault, Reply.of(250, "2.0.0", "ok"))
             if reply.klass != 2:
-                self._finish(reply)
+                self._rejected(reply)
+                self._reply(reply)
                 return
+        replies: list[Reply] = []
+        fault = None
         with trio.CancelScope(shield=True) as shield:  # else: kept but not acknowledged, hence sent twice
             shield.deadline = trio.current_time() + ACKNOWLEDGE_LIMIT
-            replies = await self._accept(incoming, end)
-            shield.deadline = min(shield.deadline, trio.current_time() + self._idle)
-            await self._acknowledge(replies)
+            replies = await self._accept(incoming)
+            if any(reply.klass == 2 for reply in replies):
+                fault = self._fault(Stage.COMMITTED)
+            if fault is None:
+                await self._acknowledge(incoming.id, replies)
         if shield.cancelled_caught:
+            if replies:
+                raise _Cut("the client reads nothing")
             self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {ACKNOWLEDGE_LIMIT:g} s")
             raise _Cut("the disk hangs")
-
-    async def _acknowledge(self, replies: Sequence[Reply]) -> None:
-        fault = self._fault(Stage.COMMITTED) if replies[0].klass == 2 else None
         if fault is not None:
-            replies = [await self._suffer(fault, reply) for reply in replies[:1]] * len(replies)
+            await self._acknowledge(incoming.id, await self._suffer_committed(fault, replies))
+
+    async def _suffer_committed(self, fault: Fault, replies: Sequence[Reply]) -> Sequence[Reply]:
+        """The message is stored, and the client learns something else; in LMTP about the recipients that are meant."""
+        done = next(reply for reply in replies if reply.klass == 2)
+        scripted = await self._suffer(fault, done)
+        if scripted is done:
+            return replies
+        if len(replies) == 1:
+            return [scripted]
+        return [
+            scripted if reply.klass == 2 and is_meant(fault, str(rcpt.forward_path)) else reply
+            for rcpt, reply in zip(self._transaction.recipients, replies, strict=True)
+        ]
+
+    async def _acknowledge(self, message_id: str, replies: Sequence[Reply]) -> None:
         for reply in replies:
             self._transcript.server(str(reply))
+        self._remember(message_id)
         self._connection.reply_each(replies)
-        self._incoming = None
-        self._recipients = []
         await self._flush()
 
-    async def _accept(self, incoming: _Incoming, end: BodyEnd) -> list[Reply]:
+    def _remember(self, message_id: str) -> None:
+        """The dialogue so far belongs to this message."""
+        self._site.history.note(message_id, self._transcript.lines)
+        self._transcript = Transcript()
+
+    async def _accept(self, incoming: _Incoming) -> list[Reply]:
         """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""
-        site, transaction = self._site, self._connection.transaction
-        assert transaction is not None
+        site, spool = self._site, incoming.spool
         lmtp = self._listen.protocol.value == Protocol.LMTP
+        due = len(self._transaction.recipients) if lmtp else 1
         try:
-            spool = incoming.spool
             body = spool.finish() if spool.in_memory else await site.disk.run(spool.finish)
             head = body.head(HEAD) if body.in_memory else await site.disk.run(body.head, HEAD)
-        except OSError as cause:
+        except (OSError, BodyDamagedError) as cause:
             site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
-            return [_NO_ROOM] * (len(self._recipients) if lmtp else 1)
+            return [_NO_ROOM] * due
         summary = summarize(head)
         if summary.received_count > self._config.limits.hops:
             refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
-            site.events.emit("rejected", client=str(self._peer), reply=str(refusal))
-            spool.discard()
-            return [refusal] * (len(self._recipients) if lmtp else 1)
-        envelope = self._envelope(transaction.mail, smtputf8=transaction.smtputf8)
+            self._rejected(refusal)
+            return [refusal] * due
+        envelope = self._envelope(self._transaction)
         message = self._message(incoming.id, envelope, body, head)
+        self._remember(incoming.id)
         try:
-            refused = await accept(site, message, envelope, summary, queue_failed_copies=not lmtp)
+            refused = await accept(site, message, envelope, summary, policy=self._policy, queue_failed_copies=not lmtp)
         except QueueError as cause:
             site.events.emit("queue_trouble", id=incoming.id, reason=str(cause))
-            return [_NO_ROOM] * (len(self._recipients) if lmtp else 1)
-        finally:
-            body.discard()
+            return [_NO_ROOM] * due
         self._messages += 1
-        site.history.note(incoming.id, self._transcript.lines)
-        self._transcript = Transcript()
         done = Reply.of(250, "2.6.0", f"queued as {incoming.id}")
         if not lmtp:
             return [done]
-        reasons = {recipient.original: reason for recipient, reason in refused.items()}
         return [
-            Reply.of(451, "4.2.0", f"<{recipient.original}>: {reasons[recipient.original]}")
-            if recipient.original in reasons
+            Reply.of(451, "4.2.0", f"<{recipient.original}>: {refused[recipient]}")
+            if recipient in refused
             else Reply.of(250, "2.6.0", f"<{recipient.original}> queued as {incoming.id}")
-            for recipient in self._recipients
+            for recipient in envelope.recipients
         ]
 
-    def _envelope(self, mail: Mail, *, smtputf8: bool) -> Envelope:
+    @property
+    def _transaction(self) -> Transaction:
+        """What the client agreed on with us, where the core says that there is one."""
+        found = self._connection.transaction
+        assert found is not None
+        return found
+
+    def _envelope(self, transaction: Transaction) -> Envelope:
+        mail = transaction.mail
         given = mail.parameters
         now = self._site.clock.now()
         hold_until = None
@@ -493,9 +572,12 @@ class Session:
         by = given.by
         return Envelope(
             reverse_path=mail.reverse_path,
-            recipients=tuple(self._recipients),
-            body=given.body or BodyKind.SEVEN_BIT,
-            smtputf8=smtputf8,
+            recipients=tuple(
+                Recipient(address=rcpt.forward_path, original=rcpt.forward_path, notify=rcpt.notify, orcpt=rcpt.orcpt)
+                for rcpt in transaction.recipients
+            ),
+            body=transaction.body,
+            smtputf8=transaction.smtputf8,
             envid=given.envid,
             ret=given.ret,
             deliver_by=None if by is None else DeliverBy(now + by.seconds, by.mode, by.trace),
@@ -553,7 +635,7 @@ class Session:
             self._transcript.server("334")
             self._connection.challenge(step.data)
             return
-        if await self._site.disk.run(self._site.authenticator.verify, step.name, step.password):
+        if await self._site.hashing.run(self._site.authenticator.verify, step.name, step.password):
             self._connection.authenticated(step.name)
             self._site.events.emit("authenticated", client=str(self._peer), user=step.name)
             self._reply(Reply.of(235, "2.7.0", "authentication succeeded"))
@@ -602,7 +684,10 @@ def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
         size_limit=config.limits.message_size,
         max_recipients=config.limits.recipients,
         starttls=listen.tls is ListenTls.STARTTLS,
-        auth=AuthPolicy(listen.auth.value) if config.auth.any or config.auth.users else AuthPolicy.NONE,
+        # "required" stays so where a reload took the last user away: then nobody gets in, not everybody.
+        auth=AuthPolicy(listen.auth.value)
+        if config.auth.any or config.auth.users or listen.auth is ListenAuth.REQUIRED
+        else AuthPolicy.NONE,
         auth_in_clear=config.auth.insecure or peer.is_loopback,
         future_release=FutureRelease(int(lifetime), moment.replace(microsecond=0)),
         hide=listen.hide,

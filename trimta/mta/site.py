@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.envelope import ByMode
@@ -34,8 +35,15 @@ if TYPE_CHECKING:
     from trimta.store.queue import Queue
     from trimta.store.queue_values import StoredMessage
 
+HASHERS: Final = 2
+"""Passwords that are hashed at once: whoever guesses gets no more of the machine, and nothing of the disk's threads."""
+
 SPARE: Final = 30.0
 """Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
+
+
+BUGS: Final = 100
+"""How many are remembered."""
 
 
 class Site:
@@ -55,14 +63,18 @@ class Site:
     ) -> None:
         self.clock = clock
         self.disk = disk
+        self.hashing = disk.apart(HASHERS)
         self.queue = QueueDoor(queue, disk)
         self.spool: Path = queue.spool
         self.events = Events()
         self.drain = Drain()
         self.crowd = Crowd()
         self.history = History(self.queue, clock)
+        self.events.subscribe(self.history)
         self.server_tls = server_tls
         self.bound: Sequence[Bound] = ()
+        self.bugs: list[Exception] = []
+        """What `bug` was told, the latest last."""
         self.reporter = Reporter(self)
         self.dispatcher = Dispatcher(self)
         self.scheduler = Scheduler(self)
@@ -116,10 +128,17 @@ class Site:
         """When to try again after so many tries, with jitter."""
         return self.policy.retry.next_try(attempts=attempts, now=now, expiry=expiry, random=self._rng.random())
 
-    async def spare(self, next_hop: str) -> None:
-        """A destination could not be used: the rest of what waits for it waits a little longer."""
-        until = self.clock.now() + min(SPARE, self.policy.retry.steps[0])
-        await self.queue.run(lambda queue: queue.defer_destination(next_hop, until))
+    def spared_until(self, now: float) -> float:
+        """Until when a destination is left alone that could not be used now: not long enough to disturb a schedule."""
+        return now + min(SPARE, self.policy.retry.steps[0] / 2)
+
+    def bug(self, bug: Exception, **fields: str) -> None:
+        """An exception that nobody but a programmer can answer: it is logged, and the server goes on without whatever
+        it happened to.
+        """
+        self.bugs.append(bug)
+        del self.bugs[:-BUGS]
+        self.events.emit("bug", **fields, error="".join(traceback.format_exception(bug)))
 
     async def set_aside(self, entry_id: str, reason: str) -> None:
         """Take a damaged entry out of the queue, and say so."""

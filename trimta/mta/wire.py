@@ -5,8 +5,9 @@ Timeouts belong to the caller.  One task uses a wire at a time.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from typing import Final
+from typing import Final, cast
 
 import trio
 
@@ -99,6 +100,16 @@ class Wire:
             raise HandshakeError(_explain(error), untrusted=untrusted) from error
         self._stream = stream
         self.usable = True
+
+    async def linger(self, limit: float) -> None:
+        """Say that nothing more comes, and pass over what the peer still sends until it closes, `limit` seconds at
+        most: a socket closed with unread octets in it takes our last reply away from the peer.
+        """
+        if self.usable and not self.tls:
+            with trio.move_on_after(limit), contextlib.suppress(WireError, trio.BrokenResourceError):
+                await cast("trio.abc.HalfCloseableStream", self._stream).send_eof()
+                while await self.receive_some():
+                    pass
 
     async def aclose(self) -> None:
         """Close it, politely if it is usable and for a second at most."""

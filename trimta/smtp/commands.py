@@ -419,13 +419,17 @@ def _orcpt(value: str, offer: Offer) -> OriginalRecipient:
     if len(value.encode()) > MAX_ORCPT:
         raise _bad(f"ORCPT has at most {MAX_ORCPT} characters")
     if addr_type.lower() != "utf-8":
-        return OriginalRecipient(addr_type, _xtext("ORCPT", address))
-    if not address.isascii() and not offer.offers("SMTPUTF8"):
+        address = _xtext("ORCPT", address)
+    elif not address.isascii() and not offer.offers("SMTPUTF8"):
         raise _error(500, "5.5.2", "octets beyond ASCII outside of an address")
-    try:
-        return OriginalRecipient(addr_type, xtext.decode_utf8_address(address))
-    except ValueError as error:
-        raise _bad(f"ORCPT: {error}") from error
+    else:
+        try:
+            address = xtext.decode_utf8_address(address)
+        except ValueError as error:
+            raise _bad(f"ORCPT: {error}") from error
+    if not address.isprintable():  # RFC 3461 4.2; a line end would forge a field of a DSN
+        raise _bad("ORCPT: control characters are no part of an address")
+    return OriginalRecipient(addr_type, address)
 
 
 def _xtext(keyword: str, value: str) -> str:

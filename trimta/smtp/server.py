@@ -230,6 +230,7 @@ class ServerConnection:
         """Since an accepted MAIL, until the reply to the end of the message, RSET, EHLO or HELO."""
         self.line = ""
         """The last command line, for transcripts: without credentials, escaped where it is not printable."""
+        self._secrets = False
         self._input = LineBuffer()
         self._output = bytearray()
         self._eof = False
@@ -275,6 +276,11 @@ class ServerConnection:
         data = bytes(self._output)
         self._output.clear()
         return data
+
+    @property
+    def waiting(self) -> int:
+        """How many octets `data_to_send` would take."""
+        return len(self._output)
 
     # Events
 
@@ -323,7 +329,9 @@ class ServerConnection:
             self.line = "***"
             return self._read_auth_response(line.octets)
         verb = verb_of(line.octets)
-        self.line = _printable(line.octets, verb)
+        # A client that does not wait sends its password after an AUTH that was refused, too.
+        self._secrets = line.octets[:4].upper() == b"AUTH" or (self._secrets and verb not in KNOWN_VERBS)
+        self.line = _printable(line.octets, secret=self._secrets)
         if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
             # A server before us may have seen content here, and so no DATA: SMTP smuggling.
             return _bad(503, "5.5.0", f"{verb} ended by a bare LF, with more behind it", close=True)
@@ -493,7 +501,10 @@ class ServerConnection:
         self._unanswered = None
         for reply in replies:
             self._output += self._render(reply)
-        self._advance(event, replies[0])
+        if any(reply.code == 421 for reply in replies):
+            self._close()
+        else:
+            self._advance(event, replies[0])
 
     def challenge(self, data: bytes) -> None:
         """Answer AUTH or AuthResponse with 334 and a challenge."""
@@ -683,9 +694,10 @@ def _is_utf8(rcpt: Rcpt) -> bool:
     return not (rcpt.forward_path.local_part.isascii() and rcpt.forward_path.domain.isascii())
 
 
-def _printable(line: bytes, verb: str) -> str:
+def _printable(line: bytes, *, secret: bool) -> str:
     text = line.decode(errors="backslashreplace")
-    if verb.startswith("AUTH"):
+    if secret:
         words = text.split()
-        text = " ".join([*words[:2], *(["***"] if len(words) > 2 else [])])
+        known = 2 if text[:4].upper() == "AUTH" else 0
+        text = " ".join([*words[:known], *(["***"] if len(words) > known else [])])
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

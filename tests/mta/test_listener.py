@@ -1,0 +1,158 @@
+"""Listening sockets: what is bound, what is refused and why, and how many are let in."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.support.receiving import Client, configuration, mailbox
+from trimta.config.model import InetAddress, Limits, Listen, UnixAddress
+from trimta.mta.listener import BindError, Crowd, accept_connections, bind
+from trimta.mta.peer import Peer
+from trimta.mta.serve import Server
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+DEADLINE = 20.0
+
+
+async def test_localhost_is_both_families_on_the_same_free_port() -> None:
+    bound = await bind(Listen(address=InetAddress("localhost", 0)))
+    ports = {listener.socket.getsockname()[1] for listener in bound.sockets}
+    assert len(ports) == 1
+    assert 0 not in ports
+    assert bound.addresses[0] == f"127.0.0.1:{ports.pop()}"
+    await bound.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "mine"),
+    [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "127.0.0.2", False), ("0.0.0.0", "127.0.0.2", True)],
+)
+async def test_a_listener_knows_its_own_address(listen: str, host: str, mine: bool) -> None:
+    bound = await bind(Listen(address=InetAddress(listen, 0)))
+    port = bound.sockets[0].socket.getsockname()[1]
+    assert bound.has(host, port) is mine
+    assert not bound.has(host, port + 1)
+    await bound.close()
+
+
+async def test_a_port_in_use_is_named() -> None:
+    first = await bind(Listen(address=InetAddress("127.0.0.1", 0)))
+    with pytest.raises(BindError, match=r"cannot listen on 127\.0\.0\.1:\d+: the address is in use; stop"):
+        await bind(Listen(address=InetAddress("127.0.0.1", first.sockets[0].socket.getsockname()[1])))
+    await first.close()
+
+
+async def test_an_address_of_another_machine_is_named() -> None:
+    with pytest.raises(BindError, match="this machine has no such address"):
+        await bind(Listen(address=InetAddress("192.0.2.1", 0)))
+
+
+@pytest.fixture
+def short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A unix socket's name has about 100 octets."""
+    monkeypatch.chdir(tmp_path)
+    return Path("s")
+
+
+def exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+async def test_a_unix_socket_that_a_killed_server_left_is_replaced(short_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(short_path))
+    bound = await bind(Listen(address=UnixAddress(short_path)))
+    assert bound.addresses == (f"unix:{short_path}",)
+    await bound.close()
+    assert not exists(short_path)
+
+
+async def test_a_unix_socket_that_answers_is_not(short_path: Path) -> None:
+    bound = await bind(Listen(address=UnixAddress(short_path)))
+    with pytest.raises(BindError, match="in use"):
+        await bind(Listen(address=UnixAddress(short_path)))
+    assert exists(short_path)
+    await bound.close()
+
+
+async def test_a_file_of_that_name_is_not_either(short_path: Path) -> None:
+    os.mkfifo(short_path)
+    with pytest.raises(BindError, match="in use"):
+        await bind(Listen(address=UnixAddress(short_path)))
+    assert exists(short_path)
+
+
+async def test_a_client_on_a_unix_socket_may_relay_and_is_named_so(tmp_path: Path, short_path: Path) -> None:
+    config = configuration(tmp_path, '[[listen]]\nprotocol = "lmtp"')
+    config = replace(config, listen=(replace(config.listen[0], address=UnixAddress(short_path)),))
+    with trio.fail_after(DEADLINE):
+        async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
+            server = await Server.start(config, cleanup)
+            await nursery.start(server.run)
+            client = Client(await trio.open_unix_socket(str(short_path)))
+            await client.expect("220")
+            await client.say("LHLO c.test", "250")
+            await client.say("MAIL FROM:<a@dev.test>", "250")
+            await client.say("RCPT TO:<x@example.com>", "250")
+            await client.say("DATA", "354")
+            await client.say("hello\r\n.", "250 2.6.0 <x@example.com>")
+            await client.close()
+            server.stop()
+    assert server.bugs == []
+    assert b"from c.test (unix socket)" in mailbox(tmp_path, "remote")[0]
+    assert not exists(short_path)
+
+
+def test_a_crowd_counts_in_all_and_for_each_client() -> None:
+    crowd, limits = Crowd(), Limits(connections=3, connections_per_client=2)
+    one, other = Peer("192.0.2.1", 1), Peer("192.0.2.2", 1)
+    crowd.enter(one)
+    crowd.enter(Peer("192.0.2.1", 2))
+    assert not crowd.is_crowded_by(one, limits)
+    crowd.enter(one)
+    assert crowd.is_crowded_by(one, limits)
+    assert not crowd.is_crowded_by(other, limits)
+    assert not crowd.is_full(limits)
+    crowd.enter(other)
+    assert crowd.is_full(limits)
+    for peer in (one, one, one, other):
+        crowd.leave(peer)
+    assert crowd.total == 0
+    assert not crowd.is_crowded_by(one, limits)
+
+
+async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock: MockClock) -> None:
+    served: list[trio.SocketStream] = []
+    leave = trio.Event()
+
+    async def session(stream: trio.SocketStream, _: Peer) -> None:
+        served.append(stream)
+        await leave.wait()
+        await stream.aclose()
+
+    autojump_clock.autojump_threshold = 0.01  # sockets of this very process need a moment
+    bound = await bind(Listen(address=InetAddress("127.0.0.1", 0)))
+    address = bound.sockets[0].socket.getsockname()
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            crowd = Crowd()
+            await nursery.start(accept_connections, bound.sockets[0], nursery, session, crowd, lambda: 2)
+            clients = [await trio.open_tcp_stream(*address) for _ in range(4)]
+            await trio.sleep(1)
+            assert (len(served), crowd.total) == (2, 2)
+            leave.set()
+            await trio.sleep(1)
+            assert (len(served), crowd.total) == (4, 0)
+            nursery.cancel_scope.cancel()
+    for stream in (*clients, *bound.sockets):
+        await stream.aclose()

@@ -1,0 +1,446 @@
+"""Sessions in time and trouble: what a dialogue file can't show.  MockClock runs the clock."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import os
+import tracemalloc
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.receiving import (
+    LOOPBACK,
+    STRANGER,
+    Client,
+    left_in_spool,
+    mailbox,
+    names,
+    open_site,
+    record,
+    send_message,
+    talk,
+)
+from trimta.config.model import Auth
+from trimta.mta import session
+from trimta.mta.peer import UNIX, Peer
+from trimta.mta.session import Session
+from trimta.mta.wire import Wire
+from trimta.store import durable
+from trimta.store.queue import Queue
+from trimta.store.queue_values import QueueFull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+IDLE = 300.0
+
+
+async def elapsed_until(client: Client, start: str) -> float:
+    """Seconds of the test's clock until a reply that begins so."""
+    before = trio.current_time()
+    await client.expect(start)
+    return trio.current_time() - before
+
+
+# Silence.
+
+
+@pytest.mark.parametrize("said", ["", "EHLO client.test", "EHLO client.test\r\nMAIL FROM:<a@dev.test>"])
+async def test_a_silent_client_is_told_so_after_idle(said: str, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site, greet=False) as client:
+        await client.expect("220")
+        for line in said.splitlines():
+            await client.say(line, "250")
+        assert await elapsed_until(client, "421 4.4.2") == pytest.approx(IDLE)
+        await client.expect("")
+
+
+async def test_behind_tls_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, talk(site, greet=False) as client:
+        await client.start_tls()
+        await client.expect("220")
+        assert await elapsed_until(client, "421 4.4.2") == pytest.approx(IDLE)
+
+
+async def test_octets_of_a_command_line_do_not_buy_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site) as client:
+        before = trio.current_time()
+        for octet in b"NOOP and so on":
+            await client.send(bytes([octet]))
+            await trio.sleep(IDLE / 10)
+        await client.expect("421 4.4.2")
+        assert trio.current_time() - before < 2 * IDLE
+
+
+@pytest.mark.parametrize("command", ["DATA", "BDAT 1000"])
+async def test_octets_of_content_do(command: str, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site) as client:
+        await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<b@dev.test>", "250"))
+        await client.say(command, *(["354"] if command == "DATA" else []))
+        for _ in range(10):
+            await trio.sleep(IDLE - 1)
+            await client.send("a line\r\n")
+        assert await elapsed_until(client, "421 4.4.2") == pytest.approx(IDLE)
+        await client.expect("")
+        assert mailbox(tmp_path, "b") == []
+
+
+async def test_each_command_has_its_own_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site) as client:
+        for _ in range(5):
+            await trio.sleep(IDLE - 1)
+            await client.say("NOOP", "250")
+
+
+async def test_a_client_that_reads_nothing_is_left_after_idle(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site:
+        events = record(site)
+        near, far = trio.testing.lockstep_stream_pair()
+        with trio.fail_after(2 * IDLE):
+            await Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run()
+        assert [event.fields.get("reason") for event in events if event.name == "lost"] == ["the client reads nothing"]
+        await trio.aclose_forcefully(near)
+
+
+@pytest.mark.parametrize("tls", ["implicit", "starttls"])
+async def test_a_handshake_takes_idle_at_most(tls: str, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, f'[[listen]]\ntls = "{tls}"') as site, talk(site, greet=False) as client:
+        if tls == "starttls":
+            await client.expect("220")
+            await client.say_all(("EHLO client.test", "250"), ("STARTTLS", "220"))
+        before = trio.current_time()
+        await client.expect("")
+        assert trio.current_time() - before == pytest.approx(IDLE, abs=2)
+
+
+async def test_an_implicit_listener_speaks_tls_from_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, talk(site, greet=False) as client:
+        await client.start_tls()
+        await client.expect("220")
+        await client.say("EHLO client.test", "250")
+        await send_message(client, "alice@dev.test")
+        assert b"with ESMTPS id" in mailbox(tmp_path, "alice")[0]
+
+
+async def test_plain_text_where_tls_is_due_ends_the_session_alone(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site:
+        async with talk(site, greet=False) as client:
+            await client.send("EHLO client.test\r\n")
+            with pytest.raises((AssertionError, UnicodeDecodeError)):
+                await client.expect("220")
+        async with talk(site, greet=False) as client:
+            await client.start_tls()
+            await client.expect("220")
+
+
+# The end of the server.
+
+
+async def test_an_idle_session_is_told_that_the_server_stops(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site) as client, talk(site, greet=False) as other:
+        await other.expect("220")
+        site.drain.start()
+        await client.expect("421 4.3.2")
+        await client.expect("")
+        await other.expect("421 4.3.2")
+        async with talk(site, greet=False) as late:
+            await late.expect("421 4.3.2")
+
+
+async def test_a_transaction_in_progress_finishes_first(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path) as site, talk(site) as client:
+        await client.say("MAIL FROM:<a@dev.test>", "250")
+        site.drain.start()
+        await client.say("RCPT TO:<alice@dev.test>", "250")
+        await client.say("DATA", "354")
+        await client.say("Subject: last\r\n.", "250")
+        await client.expect("421 4.3.2")
+        assert len(mailbox(tmp_path, "alice")) == 1
+
+
+async def test_what_is_not_finished_when_the_grace_is_over_is_told_so(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path) as site:
+        near, far = trio.testing.memory_stream_pair()
+        client = Client(near)
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run)
+                await client.expect("220")
+                await client.say("EHLO client.test", "250")
+                await client.say("MAIL FROM:<a@dev.test>", "250")
+                await client.say("RCPT TO:<alice@dev.test>", "250")
+                await client.say("DATA", "354")
+                await client.send("half")
+        await client.expect("421 4.3.2")
+        await client.expect("")
+
+
+async def test_a_bug_is_told_the_client_and_goes_on_to_the_server(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(session, "accept", broken)
+    async with open_site(tmp_path) as site:
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(RuntimeError, match="a bug"), allow_unwrapped=True, flatten_subgroups=True
+        ):
+            async with talk(site) as client:
+                await send_message(client, "alice@dev.test", reply="421 4.3.0")
+        async with talk(site) as client:
+            await client.say("NOOP", "250")
+
+
+# Limits.
+
+
+async def test_too_many_connections_of_a_client_and_in_all(tmp_path: Path, autojump_clock: MockClock) -> None:
+    limits = "[limits]\nconnections_per_client = 2\nconnections = 3"
+    async with open_site(tmp_path, limits) as site, talk(site) as one, talk(site):
+        events = record(site)
+        async with talk(site, greet=False) as third:
+            await third.expect("421 4.7.0")
+            await third.expect("")
+        async with talk(site, peer=STRANGER), talk(site, peer=Peer("192.0.2.8"), greet=False) as fourth:
+            await fourth.expect("421 4.3.2")
+            await fourth.expect("")
+        await one.say("QUIT", "221")
+        await one.expect("")
+        async with talk(site) as next_one:
+            await next_one.say("NOOP", "250")
+        assert names(events).count("rejected") == 2
+    assert site.crowd.total == 0
+
+
+async def test_a_wrong_password_costs_more_each_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, '[auth]\nusers = { alice = "secret" }') as site, talk(site) as client:
+        waits = []
+        for _ in range(5):
+            before = trio.current_time()
+            await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
+            waits.append(round(trio.current_time() - before))
+        assert waits == [1, 2, 4, 8, 8]
+        before = trio.current_time()
+        await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "235")
+        assert trio.current_time() == before
+
+
+@pytest.mark.parametrize(
+    ("configuration", "peer", "offered", "reply"),
+    [
+        ("", LOOPBACK, True, "235"),
+        ("", Peer(UNIX), True, "235"),
+        ("", Peer("::1"), True, "235"),
+        ("", STRANGER, False, "538 5.7.11"),
+        ('[[listen]]\ntls = "starttls"', STRANGER, False, "530 5.7.0"),
+        ("[auth]\ninsecure = true", STRANGER, True, "235"),
+    ],
+)
+async def test_auth_in_clear_is_for_loopback(
+    configuration: str, peer: Peer, offered: bool, reply: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    users = 'users = { alice = "secret" }'
+    text = f"{configuration}\n{users}" if "[auth]" in configuration else f"[auth]\n{users}\n{configuration}"
+    async with open_site(tmp_path, text) as site, talk(site, peer=peer, greet=False) as client:
+        await client.expect("220")
+        await client.send("EHLO client.test\r\n")
+        assert any("AUTH" in line for line in await client.reply()) is offered
+        await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", reply)
+
+
+async def test_a_reload_without_users_opens_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    required = '[[listen]]\nauth = "required"\n[auth]\nusers = { alice = "secret" }'
+    async with open_site(tmp_path, required) as site:
+        site.apply(replace(site.policy.config, auth=Auth()), site.sending.tls)
+        async with talk(site) as client:
+            await client.say("MAIL FROM:<a@dev.test>", "530 5.7.0")
+            await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "535")
+
+
+@pytest.mark.parametrize(
+    ("networks", "peer", "may"),
+    [
+        ('"127.0.0.0/8", "::1/128"', LOOPBACK, True),
+        ('"127.0.0.0/8", "::1/128"', Peer("127.9.9.9"), True),
+        ('"127.0.0.0/8", "::1/128"', Peer("::1"), True),
+        ('"127.0.0.0/8", "::1/128"', Peer(UNIX), True),
+        ('"::1/128"', Peer(UNIX), True),
+        ('"::1/128"', LOOPBACK, False),
+        ('"127.0.0.0/8", "::1/128"', STRANGER, False),
+        ('"127.0.0.0/8", "::1/128"', Peer("2001:db8::1"), False),
+        ('"192.0.2.0/29"', STRANGER, True),
+        ('"192.0.2.0/29"', LOOPBACK, False),
+        ("", LOOPBACK, False),
+        ("", Peer(UNIX), False),
+    ],
+)
+async def test_who_may_relay(networks: str, peer: Peer, may: bool, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, f"[relay]\nnetworks = [{networks}]") as site, talk(site, peer=peer) as client:
+        await client.say("MAIL FROM:<a@dev.test>", "250")
+        await client.say("RCPT TO:<x@example.com>", "250 2.1.5" if may else "550 5.7.1")
+        await client.say("RCPT TO:<alice@dev.test>", "250 2.1.5")
+
+
+@pytest.mark.parametrize(
+    ("name", "client", "trace"),
+    [
+        (("127.0.0.1", 1), "127.0.0.1", "127.0.0.1"),
+        (("::1", 1, 0, 0), "::1", "IPv6:::1"),
+        (("::ffff:192.0.2.1", 1, 0, 0), "192.0.2.1", "192.0.2.1"),
+        (("fe80::1%lo", 1, 0, 1), "fe80::1", "IPv6:fe80::1"),
+    ],
+)
+def test_a_peer_is_an_address_and_a_mapped_one_is_ipv4(name: tuple[object, ...], client: str, trace: str) -> None:
+    class Connected:
+        family = 2
+
+        def getpeername(self) -> tuple[object, ...]:
+            return name
+
+    peer = Peer.of(Connected())  # type: ignore[arg-type]
+    assert (peer.client, peer.trace) == (client, trace)
+
+
+# A disk that fails.
+
+
+@pytest.mark.parametrize("command", ["DATA", "BDAT"])
+async def test_a_full_disk_while_content_comes_is_452(
+    command: str, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async with open_site(tmp_path) as site, talk(site) as client:
+        await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"))
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "write_all", full)
+            content = b"0123456789abcd\r\n" * 65536
+            if command == "DATA":
+                await client.say("DATA", "354")
+                await client.send(content)
+                await client.say(".", "452 4.3.1")
+            else:
+                await client.send(b"BDAT %d LAST\r\n%b" % (len(content), content))
+                await client.expect("452 4.3.1")
+        assert left_in_spool(site) == []
+        await send_message(client, "alice@dev.test")
+        assert len(mailbox(tmp_path, "alice")) == 1
+
+
+async def test_a_spool_file_that_cannot_be_synced_is_452_and_gone(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with open_site(tmp_path) as site, talk(site) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(durable, "fsync", broken)
+            await send_message(client, "alice@dev.test", content=b"0123456789abcd\r\n" * 65536, reply="452 4.3.1")
+        assert left_in_spool(site) == []
+        assert mailbox(tmp_path, "alice") == []
+
+
+@pytest.mark.parametrize("size", [16, 1 << 20])
+async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
+    size: int, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise QueueFull("disk full")
+
+    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
+        events = record(site)
+        with monkeypatch.context() as patch:
+            patch.setattr(Queue, "accept", full)
+            content = b"0123456789abcd\r\n" * (size // 16)
+            await send_message(client, "alice@dev.test", "x@later.test", content=content, reply="452 4.3.1")
+        assert mailbox(tmp_path, "alice") == []
+        assert [*(tmp_path / "maildir-example/alice/tmp").iterdir()] == []
+        assert left_in_spool(site) == []
+        assert "accepted" not in names(events)
+        await send_message(client, "alice@dev.test", "x@later.test")
+        assert len(mailbox(tmp_path, "alice")) == 1
+
+
+async def test_memory_does_not_grow_with_a_message(tmp_path: Path, autojump_clock: MockClock) -> None:
+    size = 40 << 20
+    block = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 1024
+    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
+        await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"))
+        await client.say_all(("RCPT TO:<x@later.test>", "250"), ("DATA", "354"))
+        tracemalloc.start()
+        try:
+            for _ in range(size // len(block)):
+                await client.send(block)
+                await trio.testing.wait_all_tasks_blocked()
+            await client.say(".", "250")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 << 20
+        assert left_in_spool(site) == []
+        (found,) = (tmp_path / "maildir-example/alice/new").iterdir()
+        assert found.stat().st_size > (size // len(block)) * (len(block) - 1024)
+        assert found.name.endswith(f",S={found.stat().st_size}")
+
+
+async def test_replies_that_are_not_read_do_not_pile_up(tmp_path: Path, autojump_clock: MockClock) -> None:
+    members = ", ".join(f'"member{number}"' for number in range(1000))
+    async with open_site(tmp_path, f"[aliases]\na = [{members}]") as site:
+        near, far = trio.testing.lockstep_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run)
+            await Client(near).expect("220")
+            tracemalloc.start()
+            try:
+                await near.send_all(b"EXPN a\r\n" * 500)
+                await trio.testing.wait_all_tasks_blocked()
+                assert tracemalloc.get_traced_memory()[1] < 1 << 20
+            finally:
+                tracemalloc.stop()
+            await near.aclose()
+
+
+# Passwords.
+
+
+async def test_hashed_passwords_are_as_good(tmp_path: Path, autojump_clock: MockClock) -> None:
+    digest = hashlib.scrypt(b"secret", salt=b"0123456789abcdef", n=2, r=1, p=1, dklen=32)
+    encoded = [base64.b64encode(part).rstrip(b"=").decode() for part in (b"0123456789abcdef", digest)]
+    users = f'[auth]\nusers = {{ alice = "$scrypt$ln=1,r=1,p=1${"$".join(encoded)}" }}'
+    async with open_site(tmp_path, users) as site, talk(site) as client:
+        await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
+        await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "235")
+
+
+async def test_no_password_is_in_any_event_or_history(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    async with open_site(tmp_path, '[auth]\nusers = { alice = "secret" }') as site:
+        monkeypatch.setattr(site.history, "note", lambda _, lines: notes.extend(lines))
+        events = record(site)
+        async with talk(site) as client:
+            await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
+            await client.say("AUTH\tPLAIN\tAGFsaWNlAHNlY3JldA==", "500")
+            await client.say("AUTH CRAM-MD5", "504")
+            await client.say("c2VjcmV0", "500")
+            await client.say("AUTH LOGIN YWxpY2U=", "334")
+            await client.say("c2VjcmV0", "235")
+            await send_message(client, "bob@dev.test")
+    said = "\n".join([*notes, *(str(event) for event in events)])
+    assert "AUTH LOGIN ***" in said
+    for secret in ("secret", "c2VjcmV0", "AGFsaWNlAHNlY3JldA", "AGFsaWNlAHdyb25n"):
+        assert secret not in said

@@ -1,0 +1,64 @@
+"""Every dialogue of tests/dialogues, with a session over memory streams, whole and octet by octet, and with a server
+that listens on sockets.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from tests.support.dialogue import FOLDER, Dialogue, dialogues
+from tests.support.receiving import Client, configuration, left_in_spool, open_site, talk
+from trimta.mta import session
+from trimta.mta.serve import Server
+from trimta.smtp.extensions import Offer, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+EVERY = [pytest.param(path, id=path.stem) for path in dialogues()]
+DEADLINE = 30.0
+
+
+@pytest.mark.parametrize("path", EVERY)
+@pytest.mark.parametrize("octet_by_octet", [False, True], ids=["whole", "octets"])
+async def test_a_session_says_what_the_dialogue_says(
+    path: Path, octet_by_octet: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    dialogue = Dialogue.read(path)
+    if octet_by_octet and dialogue.whole_only:
+        return
+    async with open_site(tmp_path, dialogue.configuration) as site:
+        async with talk(site, greet=False, octet_by_octet=octet_by_octet) as client:
+            await dialogue.play(client, site)
+        assert left_in_spool(site) == []
+
+
+@pytest.mark.parametrize("path", EVERY)
+async def test_a_server_on_sockets_says_it_too(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "GUESS_DELAY", 0.0)
+    dialogue = Dialogue.read(path)
+    with trio.fail_after(DEADLINE):
+        async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
+            server = await Server.start(configuration(tmp_path, dialogue.configuration), cleanup)
+            await nursery.start(server.run)
+            host, _, port = server.addresses[0].rpartition(":")
+            client = Client(await trio.open_tcp_stream(host, int(port)))
+            await dialogue.play(client, server.site)
+            await client.close()
+            server.stop()
+    assert server.bugs == []
+    assert left_in_spool(server.site) == []
+
+
+@pytest.mark.parametrize(
+    "keyword", sorted({*Offer(protocol=Protocol.SMTP).keywords, "ETRN", "FUTURERELEASE", "LIMITS", "STARTTLS", "AUTH"})
+)
+def test_each_extension_has_a_dialogue_that_uses_it_and_one_that_misuses_it(keyword: str) -> None:
+    name = keyword.lower()
+    assert [path.stem for path in (FOLDER / f"{name}.smtp", FOLDER / f"{name}-misused.smtp") if not path.exists()] == []
