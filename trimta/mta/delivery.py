@@ -147,7 +147,7 @@ class SmtpDelivery:
                 job = await more() if count < REUSE_MESSAGES and self._is_reusable() else None
         finally:
             if self._run is not None and job is not None:
-                await self._report_cut_short(job, self._run, report)
+                await self._report_cut_short(job, self._run, report)  # noqa: ASYNC102 - it shields itself
             await self.aclose()
 
     async def _report_cut_short(self, job: Job, run: _Run, report: Report) -> None:

@@ -1,0 +1,36 @@
+"""Mail servers for test suites: each test its own, on any free port, with mailboxes that go when it ends.
+
+    async with open_server() as server:                 # Trio
+        await send(server.host, server.port)
+        message = await server.wait_for(to="alice@dev.test")
+
+    with run_server() as server:                        # anything synchronous: unittest, Django, plain scripts
+        send(server.host, server.port)
+        message = server.wait_for(to="alice@dev.test")
+
+With pytest, the fixture `trimta` is such a server.  It is the real one, that `trimta serve` runs.  Leaving the block
+proves that nothing of it is left, and raises what went wrong inside it.
+"""
+
+from trimta.testing.blocking import BlockingServer, run_server
+from trimta.testing.configuration import Configuration
+from trimta.testing.handle import NotArrivedError, ServerEndedError
+from trimta.testing.leftovers import LeftBehindError
+from trimta.testing.queue import QueueEntry, QueueRecipient, QueueView
+from trimta.testing.scripting import Faults
+from trimta.testing.server import Server, open_server
+
+__all__ = [
+    "BlockingServer",
+    "Configuration",
+    "Faults",
+    "LeftBehindError",
+    "NotArrivedError",
+    "QueueEntry",
+    "QueueRecipient",
+    "QueueView",
+    "Server",
+    "ServerEndedError",
+    "open_server",
+    "run_server",
+]

@@ -1,0 +1,146 @@
+"""The proof that a server has ended: no file that only a running one needs, no descriptor, no lock.
+
+Tasks need none: a nursery does not end before they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import time
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.mta import control
+from trimta.store.lock import locked_by
+from trimta.store.queue import Queue
+from trimta.testing.mail import Mailboxes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trimta.config.model import Config
+    from trimta.mta.connection import Endpoint, Sending
+    from trimta.mta.serve import Server
+
+DESCRIPTORS: Final = Path("/proc/self/fd")
+
+
+class LeftBehindError(AssertionError):
+    """A server has ended, and something of it is still there."""
+
+
+class Watch:
+    """What one server uses, noted while it runs, to be looked for when it has ended.
+
+    Only what is certainly its own counts: a test may open files and connections, and keep them longer.
+    """
+
+    def __init__(self) -> None:
+        self._before = _descriptors()
+        self._outgoing: weakref.WeakKeyDictionary[trio.abc.Stream, Endpoint] = weakref.WeakKeyDictionary()
+        self._addresses: set[object] = set()
+        self._config: Config | None = None
+        self._mailboxes: Mailboxes | None = None
+
+    def follow(self, server: Server) -> None:
+        """To be called once it is bound."""
+        site = server.site
+        self._config = site.policy.config
+        self._mailboxes = Mailboxes(site.policy)
+        self._addresses = {listener.socket.getsockname() for bound in site.bound for listener in bound.sockets}
+        self._addresses.add(os.fspath(control.address(self._config.data_dir)))
+        site.sending = self._watched(site.sending)
+
+    def check(self) -> None:
+        """LeftBehindError if anything is left."""
+        found = [*self._files(), *self._open()]
+        if found:
+            raise LeftBehindError("the server has ended, and left behind: " + "; ".join(found))
+
+    def _watched(self, sending: Sending) -> Sending:
+        async def dial(endpoint: Endpoint) -> trio.abc.Stream:
+            stream = await sending.connect(endpoint)
+            self._outgoing[stream] = endpoint
+            return stream
+
+        return replace(sending, dial=dial)
+
+    def _files(self) -> Iterator[str]:
+        if self._config is None or self._mailboxes is None:
+            return
+        data_dir = self._config.data_dir
+        mark = f"P{os.getpid()}Q"
+        for folder in self._mailboxes.folders():
+            with contextlib.suppress(FileNotFoundError):
+                yield from (f"the file {path}" for path in (folder / "tmp").iterdir() if mark in path.name)
+        if os.path.lexists(data_dir / control.NAME):
+            yield f"the socket {data_dir / control.NAME}"
+        if locked_by(data_dir) is not None:
+            yield f"the lock of {data_dir}"
+            return
+        with Queue(data_dir) as queue:
+            recovered = queue.recover(time.time())  # what the next start would have to put in order
+        yield from (f"the file {path}, which belongs to no message" for path in recovered.removed)
+        yield from (f"the damaged queue entry {aside.id}: {aside.reason}" for aside in recovered.set_aside)
+
+    def _open(self) -> Iterator[str]:
+        for stream, endpoint in tuple(self._outgoing.items()):
+            if isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
+                yield f"a connection to {endpoint}"
+        for fd, target in _descriptors().items():
+            if self._before.get(fd) == target:
+                continue
+            if target.startswith("socket:"):
+                name = _name_of(fd)
+                if name in self._addresses:
+                    yield f"a socket at {name} (descriptor {fd})"
+            elif self._is_ours(fd, Path(target)):
+                yield f"the open file {target} (descriptor {fd})"
+
+    def _is_ours(self, fd: int, path: Path) -> bool:
+        """Whether a file is in data_dir, or is written in a Maildir: to read there is the test's business."""
+        if self._config is None or self._mailboxes is None:
+            return False
+        if self._config.data_dir.resolve() in path.parents:
+            return True
+        folders = {folder.resolve() for folder in self._mailboxes.folders()}
+        return path.parent.parent in folders and _is_written(fd)
+
+
+def _descriptors() -> dict[int, str]:
+    """What this process has open, where the system tells; descriptors are reused, hence what they are open on."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError):
+        for path in DESCRIPTORS.iterdir():
+            with contextlib.suppress(OSError):  # closed by another thread meanwhile, or the one that lists
+                found[int(path.name)] = str(path.readlink())
+    return found
+
+
+def _is_written(fd: int) -> bool:
+    """Whether a descriptor is open for writing; False if it has been closed meanwhile."""
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False
+
+
+def _name_of(fd: int) -> object:
+    """The local address of a socket; None if it has been closed meanwhile."""
+    with contextlib.suppress(OSError):
+        copy = os.dup(fd)
+        try:
+            opened = socket.socket(fileno=copy)
+        except OSError:  # what has this number now is no socket
+            os.close(copy)
+            return None
+        with opened:
+            return opened.getsockname()
+    return None

@@ -1,0 +1,142 @@
+"""The queue as a test sees it: a list of what waits, with the verbs of `trimta queue`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, overload
+
+from trimta.config.routes import read_route
+from trimta.mail.address import parse_domain
+from trimta.store.queue import Queue
+from trimta.store.queue_values import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from trimta.mta.clock import QueueClock
+    from trimta.store.queue_values import Listed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueRecipient:
+    """Somebody who has not got the message yet."""
+
+    address: str
+    status: str
+    """The enhanced status code of the last try, or ""."""
+    reply: str
+    """What the peer or the system said last, or ""."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEntry:
+    """An envelope in the queue, as in `trimta queue list --json`.  Times are those of the queue's clock."""
+
+    id: str
+    state: Literal["active", "deferred", "held"]
+    arrived: datetime
+    age_s: float = field(compare=False)
+    size: int
+    """Octets of the content on the wire."""
+    sender: str
+    """Empty for the null path."""
+    domain: str
+    next_hop: str
+    attempts: int
+    next_try: datetime | None
+    """None while it is held."""
+    hold_reason: str
+    recipients: tuple[QueueRecipient, ...]
+
+
+class QueueView(Sequence[QueueEntry]):
+    """What was in the queue at one moment, oldest first.  The verbs act on the queue of now."""
+
+    def __init__(self, data_dir: Path, clock: QueueClock, active: Collection[str], wake: Callable[[], None]) -> None:
+        self._data_dir = data_dir
+        self._clock = clock
+        self._wake = wake
+        with Queue(data_dir) as queue:
+            now = clock.now()
+            self._entries = [_entry(listed, active, now) for listed in queue.list_envelopes()]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> QueueEntry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[QueueEntry]: ...
+    def __getitem__(self, index: int | slice) -> QueueEntry | Sequence[QueueEntry]:
+        return self._entries[index]
+
+    def __eq__(self, other: object) -> bool:
+        """As a list is: `server.queue == []`."""
+        return isinstance(other, Sequence) and self._entries == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
+
+    def retry(self, entry_id: str | None = None, *, domain: str | None = None) -> None:
+        """Make an entry, those of a domain, or all, due now; held ones stay held."""
+        now = self._clock.now()
+        if entry_id is not None:
+            self._change(lambda queue: queue.retry(entry_id, now))
+        elif domain is not None:
+            key = parse_domain(domain)
+            self._change(lambda queue: queue.retry_domain(key, now))
+        else:
+            self._change(lambda queue: queue.retry_all(now))
+
+    def hold(self, entry_id: str) -> None:
+        """Keep it until `release`."""
+        self._change(lambda queue: queue.hold(entry_id))
+
+    def release(self, entry_id: str, *, via: str = "") -> None:
+        """Send a held one now, by the route that it would have without `hold`, or by `via`."""
+        if via:
+            read_route(via, self._data_dir)
+        self._change(lambda queue: queue.release(entry_id, self._clock.now(), via=via))
+
+    def remove(self, entry_id: str) -> None:
+        """Drop it, telling nobody."""
+        self._change(lambda queue: queue.remove(entry_id))
+
+    def bounce(self, entry_id: str) -> None:
+        """Return it to its sender."""
+        self._change(lambda queue: queue.bounce(entry_id, self._clock.now()))
+
+    def _change(self, operation: Callable[[Queue], object]) -> None:
+        with Queue(self._data_dir) as queue:
+            operation(queue)
+        self._wake()
+
+
+def _entry(listed: Listed, active: Collection[str], now: float) -> QueueEntry:
+    envelope = listed.envelope
+    return QueueEntry(
+        id=envelope.id,
+        state="held" if envelope.state is State.HELD else "active" if envelope.id in active else "deferred",
+        arrived=_moment(listed.arrived),
+        age_s=max(0.0, now - listed.arrived),
+        size=listed.size,
+        sender=str(listed.reverse_path or ""),
+        domain=envelope.domain,
+        next_hop=envelope.next_hop,
+        attempts=envelope.attempts,
+        next_try=None if envelope.state is State.HELD else _moment(envelope.due),
+        hold_reason=envelope.hold_reason,
+        recipients=tuple(
+            QueueRecipient(address=str(one.recipient.address), status=one.status, reply=one.reply)
+            for one in envelope.recipients
+        ),
+    )
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)

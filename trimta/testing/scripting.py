@@ -1,0 +1,81 @@
+"""Scripted trouble (`[[faults]]`) that a test adds while its server runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from trimta.config import load
+from trimta.config.errors import BadValueError, ConfigErrors
+from trimta.config.values import duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trimta.mta.site import Site
+
+Span: TypeAlias = str | float | timedelta
+"""A length of time: as in conf.toml ("90s", "5m", "4h", "5d"), in seconds, or a timedelta."""
+
+
+def seconds(span: Span) -> float:
+    """A span in seconds, 0 or longer.  ValueError says what is expected."""
+    if isinstance(span, str):
+        try:
+            return duration(0)(span)
+        except BadValueError as error:
+            raise ValueError(str(error)) from None
+    length = span.total_seconds() if isinstance(span, timedelta) else float(span)
+    if not length >= 0:
+        raise ValueError(f"found {span!r}, expected a length of time: time goes forward")
+    return length
+
+
+class Faults:
+    """The faults of one server; those of its configuration come first."""
+
+    def __init__(self, site: Site, folder: Path) -> None:
+        self._site = site
+        self._folder = folder
+
+    def add(
+        self,
+        *,
+        stage: str,
+        reply: str | None = None,
+        delay: Span | None = None,
+        drop: bool = False,
+        recipient: str | None = None,
+        sender: str | None = None,
+        client: str | None = None,
+        times: int | None = None,
+        probability: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Script one more: `add(stage="rcpt", recipient="slow-*@dev.test", reply="451 4.3.0 later", times=2)`.
+
+        Keys and values are those of `[[faults]]` in conf.toml.  ValueError says what is wrong with them.
+        """
+        given: dict[str, Any] = {
+            "stage": stage,
+            "reply": reply,
+            "delay": None if delay is None else f"{seconds(delay):.6f}s",
+            "drop": drop,
+            "recipient": recipient,
+            "sender": sender,
+            "client": client,
+            "times": times,
+            "probability": probability,
+            "seed": seed,
+        }
+        table = {key: value for key, value in given.items() if value is not None}
+        try:
+            config = load.build({"faults": [table]}, base=self._folder, file="fault")
+        except ConfigErrors as errors:
+            raise ValueError("; ".join(f"{e.key or 'fault'}: {e.found}, {e.expected}" for e in errors.errors)) from None
+        for fault in config.faults:
+            self._site.faults.add(fault)
+
+    def clear(self) -> None:
+        """Script none any more, those of the configuration included."""
+        self._site.faults.clear()
