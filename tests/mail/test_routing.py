@@ -246,6 +246,15 @@ def test_a_route_is_described_and_has_a_next_hop(text: str, described: str, hop:
     assert next_hop(route, "far.test") == hop
 
 
+def test_what_a_host_cannot_do_for_one_route_delays_no_other() -> None:
+    def hop(**options: str) -> str:
+        return next_hop(parse_route({"transport": "smtp", "host": "mx.test", **options}, BASE), "far.test")
+
+    assert hop(tls="may") == "mx.test:25"
+    assert hop(tls="verify") == "mx.test:25 tls=verify"
+    assert hop(username="u", password_file="p") == "mx.test:25 username=u"
+
+
 def test_a_relative_path_stays_relative_below_a_relative_base() -> None:
     route = parse_route("maildir:maildir-example/remote", Path())
     assert describe(route) == "captured in maildir-example/remote"

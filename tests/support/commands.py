@@ -35,7 +35,8 @@ class Commands:
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self._capsys = capsys
-        self.configure()
+        if not (folder / "conf.toml").exists():
+            self.configure()
 
     def configure(self, text: str = "") -> None:
         """Write conf.toml."""

@@ -33,6 +33,9 @@ class ArgumentParser(argparse.ArgumentParser):
         sys.exit(EX_USAGE)
 
 
-def add_command(subparsers: Subparsers, name: str, *, description: str, example: str) -> ArgumentParser:
-    """A parser for one command, its --help ending in an example."""
-    return subparsers.add_parser(name, description=description, epilog=f"example:\n  {example}")
+def add_command(
+    subparsers: Subparsers, name: str, *, description: str, example: str, summary: str | None = None
+) -> ArgumentParser:
+    """A parser for one command, its --help ending in an example; `summary` is its line in the help above it."""
+    listed: dict[str, Any] = {} if summary is None else {"help": summary}  # with None it would not be listed
+    return subparsers.add_parser(name, description=description, epilog=f"example:\n  {example}", **listed)

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from trimta import __version__
@@ -23,9 +24,21 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, str]] = {
     "serve": "run the server",
     "init": "write a commented conf.toml",
+    "sendmail": "take a message from standard input, as sendmail(1) does",
+    "wait": "wait until a message is in a Maildir",
     "check": "validate the configuration and print the effective one",
+    "route": "explain where mail for an address goes",
+    "queue": "look at the queue and steer it",
+    "status": "what the running server is at",
+    "tail": "follow the running server",
+    "log": "one message's whole life",
+    "time": "move the queue's clock",
 }
 """Each command, with one line of help; its module in trimta.cli is imported only when it is the one that is wanted."""
+
+
+OWN_GRAMMAR: Final = frozenset({"sendmail"})
+"""Commands that read what follows their name themselves, from `args.rest`: their flags are older than argparse."""
 
 
 class Command(Protocol):
@@ -40,7 +53,7 @@ class Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code.  SystemExit for --help, --version and usage errors."""
-    arguments = [*(sys.argv[1:] if argv is None else argv)]
+    arguments = _called_with() if argv is None else [*argv]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
@@ -74,10 +87,15 @@ def _run(arguments: list[str]) -> int:
     if name is not None and command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         parser.error(f"no such command: {name}" + (f"; did you mean {near[0]}?" if near else ""))
+    rest: list[str] = []
+    if name in OWN_GRAMMAR:
+        end = _command_place(arguments) + 1
+        arguments, rest = arguments[:end], arguments[end:]
     args = parser.parse_args(arguments)
     if command is None:
         parser.error("a command is needed")
     args.config = getattr(args, "config", None)
+    args.rest = rest
     try:
         return command.run(args)
     except ConfigErrors as error:
@@ -90,13 +108,24 @@ def _run(arguments: list[str]) -> int:
 
 def command_name(arguments: Sequence[str]) -> str | None:
     """The first argument that is neither an option nor the value of -c."""
-    waiting = iter(arguments)
-    for argument in waiting:
+    return next(iter(arguments[_command_place(arguments) :]), None)
+
+
+def _command_place(arguments: Sequence[str]) -> int:
+    """Where the command's name is; behind the last argument where there is none."""
+    waiting = iter(enumerate(arguments))
+    for place, argument in waiting:
         if argument in ("-c", "--config"):
             next(waiting, None)
         elif not argument.startswith("-"):
-            return argument
-    return None
+            return place
+    return len(arguments)
+
+
+def _called_with() -> list[str]:
+    """The command line of this process.  A link named `sendmail` is for programs that know nothing else."""
+    called, *arguments = sys.argv
+    return ["sendmail", *arguments] if Path(called).name == "sendmail" else arguments
 
 
 def _module(name: str) -> Command:

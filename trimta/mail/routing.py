@@ -114,10 +114,14 @@ class Relay:
             return f"unix:{self.unix_path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def __str__(self) -> str:
+    @property
+    def manner(self) -> str:
+        """What it asks of the host beyond the usual: " tls=verify username=u"."""
         usual = TlsPolicy.ENCRYPT if self.implicit_tls else _usual_tls(self.unix_path)
-        options = _options(tls=self.tls if self.tls is not usual else None, username=self.username)
-        return f"{'smtps' if self.implicit_tls else self.protocol}:{self.destination}{options}"
+        return _options(tls=self.tls if self.tls is not usual else None, username=self.username)
+
+    def __str__(self) -> str:
+        return f"{'smtps' if self.implicit_tls else self.protocol}:{self.destination}{self.manner}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +218,15 @@ def describe(route: Route) -> str:
 
 
 def next_hop(route: Route, domain_key: str) -> str:
-    """What `per_domain` counts and a connection serves: the domain for mx, host and port for smtp and lmtp."""
+    """What `per_domain` counts and a connection serves: the domain for mx, host and port for smtp and lmtp.
+
+    With a manner of its own a route is a hop of its own: a host that cannot do what one asks may serve the others.
+    """
     match route:
         case Mx():
             return domain_key
         case Relay():
-            return route.destination
+            return route.destination + route.manner
         case Pipe():
             return f"pipe:{route.argv[0]}"
         case MaildirRoute():

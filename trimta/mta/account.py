@@ -25,6 +25,14 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
+def name() -> str:
+    """The account that this process runs as; its number where it has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def become(name: str, folders: Iterable[Path]) -> None:
     """Give up root for good and be `name`, with its groups.
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from trimta.mta.control import Handler, Json
     from trimta.mta.events import Event
+    from trimta.mta.scheduler import Work
     from trimta.mta.site import Site
     from trimta.store.queue import Queue
 
@@ -29,8 +30,10 @@ TIME_SCALE: Final = "time_scale"
 TAIL_BACKLOG: Final = 10_000
 """Events that wait for a reader of `trimta tail`; one that is slower loses the oldest."""
 
-STEP_LIMIT: Final = 60.0
-"""Seconds that one moment's work may take while the clock is moved; a peer that hangs must not hang the clock."""
+STEP_LIMIT: Final = 20.0
+"""Seconds to wait for one moment's work before the clock is moved further.  A delivery that takes longer, to a peer
+that hangs, is not waited for again.
+"""
 
 TOLD: Final = 1_000
 """Events that the answer to `trimta time` holds at most: the last ones."""
@@ -158,10 +161,11 @@ class Console:
         """
         site = self._site
         moments = 0
+        hanging: set[Work] = set()
         async with self._moving:
             target = site.clock.now() + seconds
             while True:
-                await self._settle()
+                await self._settle(hanging)
                 now = site.clock.now()
                 upcoming = await site.queue.run(lambda queue: _next_moment(queue, now))  # noqa: B023
                 if upcoming is None or upcoming > target:
@@ -169,7 +173,7 @@ class Console:
                 await self._move_to(upcoming)
                 moments += 1
             await self._move_to(target)
-            await self._settle()
+            await self._settle(hanging)
         return moments
 
     async def _move_to(self, moment: float) -> None:
@@ -178,9 +182,13 @@ class Console:
         await self._site.queue.run(lambda queue: queue.set_meta(CLOCK_OFFSET, repr(clock.offset)))
         self._site.scheduler.wake()
 
-    async def _settle(self) -> None:
-        with trio.move_on_after(STEP_LIMIT):
-            await self._site.scheduler.idle()
+    async def _settle(self, hanging: set[Work]) -> None:
+        scheduler = self._site.scheduler
+        hanging &= scheduler.works
+        with trio.move_on_after(STEP_LIMIT) as scope:
+            await scheduler.idle(but_for=hanging)
+        if scope.cancelled_caught:
+            hanging |= scheduler.works
 
 
 class _Tail:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import stat
@@ -76,7 +77,8 @@ class Bound:
         for listener in self.sockets:
             listener.socket.close()
         if isinstance(self.listen.address, UnixAddress):
-            self.listen.address.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone, or in a folder of root's, who we are no longer; a start removes it
+                self.listen.address.path.unlink()
         await trio.lowlevel.checkpoint()
 
 

@@ -18,7 +18,7 @@ import trio
 from trimta.store.queue_values import DamagedEntry, QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from trimta.config.model import Queue as QueueConfig
     from trimta.mta.site import Site
@@ -131,14 +131,19 @@ class Scheduler:
         self._stopping = True
         self.wake()
 
-    async def idle(self) -> None:
-        """Wait until nothing is due and nobody works."""
+    @property
+    def works(self) -> frozenset[Work]:
+        """Who is at work now."""
+        return frozenset(self._works)
+
+    async def idle(self, *, but_for: Collection[Work] = ()) -> None:
+        """Wait until nothing is due and nobody works; `but_for`: those, and what waits behind them, do not matter."""
         self.wake()
         while True:
             settled = self._settled
             now = self._site.clock.now()
-            due = await self._site.queue.run(lambda queue: _has_due(queue, now))  # noqa: B023
-            if not (due or self._works or self._warned):
+            due = await self._site.queue.run(lambda queue: _has_due(queue, now, but_for))  # noqa: B023
+            if not (due or self._works.difference(but_for) or self._warned):
                 return
             await settled.wait()
 
@@ -367,8 +372,10 @@ class Scheduler:
             await self._site.dispatcher.leave_unwarned(envelope_id)
 
 
-def _has_due(queue: Queue, now: float) -> bool:
-    return bool(queue.due_destinations(now, 1) or queue.due_warnings(now, 1))
+def _has_due(queue: Queue, now: float, but_for: Collection[Work]) -> bool:
+    hops = {work.next_hop for work in but_for}
+    envelopes = {envelope_id for work in but_for for envelope_id in work.active}
+    return bool(queue.due_destinations(now, 1, exclude=hops) or queue.due_warnings(now, 1, exclude=envelopes))
 
 
 def _waiting(queue: Queue, next_hop: str, now: float, workers: Counter[str], taken: set[str]) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -38,7 +38,7 @@ from trimta.store.queue_values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 
     from trimta.config.model import Config, Listen
     from trimta.mta.listener import Bound
@@ -141,15 +141,16 @@ class Server:
         reading the authorities that `tls.ca` means.
         """
         bound = await _bind_all(config, cleanup)
+        with _tls_at_start():
+            # A key is often root's alone; a development certificate is the account's, under the lock of data_dir.
+            own_tls = await trio.to_thread.run_sync(_server_tls, config) if config.tls.certificate else None
         _give_up_root(config)
         _lock(config, cleanup)
         queue = _open_queue(config, cleanup)
-        try:
-            server_tls = await trio.to_thread.run_sync(_server_tls, config)
+        with _tls_at_start():
+            server_tls = own_tls or await trio.to_thread.run_sync(_server_tls, config)
             if client_tls is None:
                 client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
-        except (TlsError, OSError) as cause:
-            raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
         clock = QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
         site = Site(
             config,
@@ -321,7 +322,9 @@ def _lock(config: Config, cleanup: AsyncExitStack) -> None:
     except AlreadyLocked as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
     except PermissionError as cause:
-        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_NOPERM) from cause
+        name = account.name()
+        remedy = f"chown -R {name} it, and let {name} into the folders above it"
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror} for {name}; {remedy}", os.EX_NOPERM) from cause
     except OSError as cause:
         raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
     cleanup.callback(lock.release)
@@ -343,6 +346,14 @@ def _recover(queue: Queue, time_scale: float) -> Recovered:
         return queue.recover(time.time())
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+
+
+@contextmanager
+def _tls_at_start() -> Iterator[None]:
+    try:
+        yield
+    except (TlsError, OSError) as cause:
+        raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
 
 
 def _server_tls(config: Config) -> ServerTls | None:

@@ -1,0 +1,236 @@
+"""The control socket: one request, one answer, whoever asks and however badly."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from trimta.mta import control
+from trimta.mta.control import NoAnswer, NotRunning, ask, ask_once, single, tell
+from trimta.store.queue_values import QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+    from pathlib import Path
+
+    from trimta.mta.control import Handler, Json
+
+DEADLINE = 20.0
+
+
+async def echo(request: Json) -> Json:
+    return {"asked": request}
+
+
+async def full(_: Json) -> Json:
+    raise QueueFull("the disk is full")
+
+
+async def picky(_: Json) -> Json:
+    raise ValueError("a number is meant")
+
+
+async def count(request: Json) -> AsyncGenerator[Json, None]:
+    for number in range(request["to"]):
+        yield {"number": number}
+        await trio.lowlevel.checkpoint()
+
+
+async def nothing(_: Json) -> AsyncGenerator[Json, None]:
+    nobody: list[Json] = []
+    for line in nobody:
+        yield line
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "echo": single(echo),
+    "full": single(full),
+    "picky": single(picky),
+    "count": count,
+    "nothing": nothing,
+}
+
+
+@asynccontextmanager
+async def serving(data_dir: Path) -> AsyncGenerator[None, None]:
+    with trio.fail_after(DEADLINE):
+        async with trio.open_nursery() as nursery:
+            listener = await control.listen(data_dir)
+            await nursery.start(control.serve, listener, HANDLERS)
+            yield
+            nursery.cancel_scope.cancel()
+        await listener.aclose()
+        control.remove(data_dir)
+
+
+async def answers(data_dir: Path, request: Json) -> list[Json]:
+    return await trio.to_thread.run_sync(lambda: list(ask(data_dir, request)))
+
+
+async def test_a_request_gets_its_answer(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        assert await answers(tmp_path, {"command": "echo"}) == [{"asked": {"command": "echo"}}]
+        assert await answers(tmp_path, {"command": "count", "to": 3}) == [{"number": n} for n in range(3)]
+        assert await trio.to_thread.run_sync(tell, tmp_path, {"command": "echo"})
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("full", "the server refuses: the disk is full"),
+        ("picky", "the server refuses: a number is meant"),
+        ("bogus", "the server refuses: unknown command 'bogus'"),
+        (7, "the server refuses: unknown command 7"),
+        ("nothing", "the server on {} ended before it answered"),
+    ],
+)
+async def test_a_request_that_fails_says_why_and_the_next_one_works(command: Any, reason: str, tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        with pytest.raises(NoAnswer) as caught:
+            await trio.to_thread.run_sync(ask_once, tmp_path, {"command": command})
+        assert str(caught.value) == reason.format(tmp_path)
+        assert not await trio.to_thread.run_sync(tell, tmp_path, {"command": command})
+        assert await answers(tmp_path, {"command": "echo"})
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\n",
+        b"not json\n",
+        b"\xff\xfe\n",
+        b"[1]\n",
+        b'"text"\n',
+        b"[" * 60_000 + b"\n",
+        b"x" * (control.MAX_REQUEST + 100) + b"\n",
+    ],
+    ids=["empty", "text", "no utf-8", "list", "string", "deep", "long"],
+)
+async def test_octets_that_are_no_request_are_refused(octets: bytes, tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        async with stream:
+            await stream.send_all(octets)
+            line = await stream.receive_some()
+        assert list(json.loads(line)) == ["refused"]
+        assert await answers(tmp_path, {"command": "echo"})
+
+
+@pytest.mark.parametrize("octets", [b"", b'{"command": "ec', b'{"command": "count", "to": 100000}\n', b"nonsense\n"])
+async def test_one_who_asks_and_goes_away_harms_nobody(octets: bytes, tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        await stream.send_all(octets)
+        await stream.aclose()
+        assert await answers(tmp_path, {"command": "echo"})
+
+
+async def test_one_who_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_LIMIT", 0.05)
+    monkeypatch.setattr(control, "MAX_ASKERS", 1)
+    async with serving(tmp_path):
+        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        async with stream:
+            await stream.send_all(b'{"command": "count", "to": 1000000000}\n')
+            # There is but one place, and it is free again only when the silent reader has lost it.
+            assert await answers(tmp_path, {"command": "echo"})
+
+
+async def test_running_out_of_descriptors_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ACCEPT_PAUSE", 0.01)
+    accept = trio.SocketListener.accept
+    failures = [OSError(24, "too many open files")] * 2
+
+    async def failing(listener: trio.SocketListener) -> trio.SocketStream:
+        if failures:
+            raise failures.pop()
+        return await accept(listener)
+
+    monkeypatch.setattr(trio.SocketListener, "accept", failing)
+    async with serving(tmp_path):
+        assert await answers(tmp_path, {"command": "echo"})
+    assert not failures
+
+
+# Where the socket is.
+
+
+def long_path(tmp_path: Path) -> Path:
+    folder = tmp_path / ("d" * 100) / ("e" * 100)
+    folder.mkdir(parents=True)
+    return folder
+
+
+async def test_the_path_of_data_dir_may_be_long(tmp_path: Path) -> None:
+    folder = long_path(tmp_path)
+    async with serving(folder):
+        target = (folder / control.NAME).readlink()
+        assert target.is_socket()
+        assert target.parent.stat().st_mode & 0o077 == 0
+        assert await answers(folder, {"command": "echo"})
+    assert not target.parent.exists()
+    assert [*folder.iterdir()] == []
+
+
+async def test_only_the_owner_may_connect(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        assert (tmp_path / control.NAME).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("long", [False, True], ids=["short path", "long path"])
+async def test_what_a_killed_server_left_is_no_trouble(long: bool, tmp_path: Path) -> None:
+    folder = long_path(tmp_path) if long else tmp_path
+    await (await control.listen(folder)).aclose()
+    left = (folder / control.NAME).readlink() if long else None
+    with pytest.raises(NotRunning):
+        list(ask(folder, {"command": "echo"}))
+    async with serving(folder):
+        assert await answers(folder, {"command": "echo"})
+    assert left is None or not left.parent.exists()
+
+
+def test_without_a_server_nobody_answers(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "missing", long_path(tmp_path)):
+        with pytest.raises(NotRunning, match=f"no server is running on {folder}"):
+            ask_once(folder, {"command": "echo"})
+        assert not tell(folder, {"command": "echo"})
+
+
+@pytest.mark.parametrize("said", [b"", b'{"half": ', b"\n", None], ids=["nothing", "half a line", "no JSON", "silence"])
+def test_a_server_that_dies_or_hangs_while_it_answers_is_said_to(said: bytes | None, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / control.NAME))
+        listener.listen()
+        if said is not None:
+            # The answer is there before the question: the kernel keeps it.
+            client_side = ask(tmp_path, {"command": "echo"}, timeout=5)
+            with pytest.MonkeyPatch.context() as patch:
+                connect = socket.socket.connect
+
+                def connect_and_answer(self: socket.socket, address: Any) -> None:
+                    connect(self, address)
+                    server_side, _ = listener.accept()
+                    with server_side:
+                        server_side.sendall(said)
+                        server_side.shutdown(socket.SHUT_WR)
+                        answered.append(server_side.dup())
+
+                answered: list[socket.socket] = []
+                patch.setattr(socket.socket, "connect", connect_and_answer)
+                try:
+                    if said == b"":
+                        assert list(client_side) == []
+                    else:
+                        with pytest.raises(NoAnswer, match="does not answer"):
+                            list(client_side)
+                finally:
+                    for one in answered:
+                        one.close()
+        else:
+            with pytest.raises(NoAnswer, match="does not answer"):
+                list(ask(tmp_path, {"command": "echo"}, timeout=0.05))

@@ -1,0 +1,188 @@
+"""`trimta queue retry`, `hold`, `release`, `remove`, `bounce`: each id in a transaction of its own."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from trimta.cli.exits import EX_DATAERR, EX_NOUSER, EX_OK, CommandError
+from trimta.cli.running import queue_time
+from trimta.cli.text import print_json
+from trimta.config.render import route_text
+from trimta.mail.envelope import Envelope, Recipient
+from trimta.mail.routing import Hold, Reject
+from trimta.mta.events import escape
+from trimta.policy import Part, Policy, Routed, UnknownUser
+from trimta.store.queue_values import DamagedEntry, NoSuchEntry, State, message_id
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from trimta.config.model import Config
+    from trimta.mail.address import Mailbox
+    from trimta.mail.routing import Route
+    from trimta.policy import Destination
+    from trimta.store.queue import Queue
+    from trimta.store.queue_values import NewEnvelope, QueuedEnvelope, StoredMessage
+
+_DONE: Final = {
+    "retry": "is tried now",
+    "hold": "is held",
+    "release": "goes out now",
+    "remove": "is removed",
+    "bounce": "is returned to its sender now",
+}
+_LOGGED: Final = {
+    "retry": "to be tried now, by the operator",
+    "hold": "held by the operator",
+    "release": "released by the operator",
+    "remove": "removed by the operator",
+    "bounce": "to be returned to its sender, by the operator",
+}
+_UNCHANGED: Final = {
+    "retry": "is held and stays so; `trimta queue release` sends it",
+    "hold": "is held already",
+}
+
+
+def steer(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
+    """Do what the command line says; returns the exit code.  What is wrong with one id has a line on stderr, and the
+    others are done.
+    """
+    if args.action == "retry" and not args.ids:
+        return _retry_many(queue, args)
+    code = EX_OK
+    done: list[str] = []
+    verb = _verb(config, args)
+    for entry_id in args.ids:
+        try:
+            if queue is None:
+                raise NoSuchEntry(entry_id)
+            with queue.transaction():
+                now = queue_time(queue)
+                changed = verb(queue, entry_id, now)
+                if changed:
+                    text = f"{_LOGGED[args.action]}: {', '.join(changed)}"
+                    queue.append_log(message_id(changed[0]), [text], now)
+        except (NoSuchEntry, DamagedEntry) as cause:
+            code = _complain(EX_DATAERR, str(cause))
+        except CommandError as cause:
+            code = _complain(cause.code, str(cause))
+        else:
+            done += changed
+            if not args.json:
+                for line in [f"{one} {_DONE[args.action]}" for one in changed] or [
+                    f"{entry_id} {_UNCHANGED[args.action]}"
+                ]:
+                    print(line)
+    if args.json:
+        print_json({"ids": done})
+    return code
+
+
+def _complain(code: int, text: str) -> int:
+    sys.stdout.flush()
+    sys.stderr.write(f"trimta queue: {escape(text)}\n")
+    return code
+
+
+def _retry_many(queue: Queue | None, args: argparse.Namespace) -> int:
+    count = 0
+    if queue is not None:
+        now = queue_time(queue)
+        count = queue.retry_all(now) if args.all else queue.retry_domain(args.domain, now)
+    if args.json:
+        print_json({"count": count})
+    else:
+        print(f"{count} {'envelope is' if count == 1 else 'envelopes are'} tried now")
+    return EX_OK
+
+
+def _verb(config: Config, args: argparse.Namespace) -> Callable[[Queue, str, float], tuple[str, ...]]:
+    """What is to be done with an id at a time; it returns the ids of the envelopes that it changed."""
+    match args.action:
+        case "retry":
+            return lambda queue, entry_id, now: queue.retry(entry_id, now)
+        case "hold":
+            return lambda queue, entry_id, _: queue.hold(entry_id)
+        case "remove":
+            return lambda queue, entry_id, _: queue.remove(entry_id)
+        case "bounce":
+            return lambda queue, entry_id, now: queue.bounce(entry_id, now)
+        case _:
+            return _Release(Policy.of(config), args.via, args.to)
+
+
+class _Release:
+    """`release ID [--via ROUTE] [--to ADDRESS]`."""
+
+    def __init__(self, policy: Policy, via: Route | None, to: Mailbox | None) -> None:
+        self._policy = policy
+        self._via = via
+        self._to = to
+
+    def __call__(self, queue: Queue, entry_id: str, now: float) -> tuple[str, ...]:
+        message, envelopes = queue.show(entry_id)
+        anew = self._via is not None or self._to is not None
+        chosen = [envelope for envelope in envelopes if anew or envelope.state is State.HELD]
+        if not chosen:
+            raise CommandError(EX_DATAERR, f"{entry_id} is not held; `trimta queue retry {entry_id}` tries it now")
+        changed: tuple[str, ...] = ()
+        for envelope in chosen:
+            if self._to is not None:
+                changed += queue.redirect(envelope.id, self._redirected(message, envelope, self._to, now))
+                continue
+            if envelope.state is not State.HELD:
+                queue.hold(envelope.id)
+            recipients = tuple(recipient.recipient for recipient in envelope.recipients)
+            part = self._sent(Part(domain=envelope.domain, destination=UnknownUser(), recipients=recipients))
+            changed += queue.release(envelope.id, now, via=self._via_text, next_hop=part.next_hop)
+        return changed
+
+    @property
+    def _via_text(self) -> str:
+        return "" if self._via is None else route_text(self._via)
+
+    def _sent(self, part: Part) -> Part:
+        """The part with the destination that it is released to."""
+        destination: Destination
+        address = part.recipients[0].address
+        if self._via is not None:
+            destination = Routed(self._via_text, self._via)
+        else:
+            destination = self._policy.destination(address, skip_hold=True)
+        if isinstance(destination, Routed) and isinstance(destination.route, Hold):
+            raise CommandError(EX_DATAERR, f"{address} has no route but `hold`: say where to, with --via ROUTE")
+        return replace(part, destination=destination)
+
+    def _redirected(
+        self, message: StoredMessage, envelope: QueuedEnvelope, to: Mailbox, now: float
+    ) -> list[NewEnvelope]:
+        """What the envelope becomes: for one recipient, who may be an alias of several."""
+        before = envelope.recipients[0].recipient
+        recipient = replace(before, address=to, original=before.original if len(envelope.recipients) == 1 else to)
+        parts = self._policy.partition(_envelope(message, recipient)).parts
+        if self._via is None:
+            for part in parts:
+                self._check(part)
+        return [
+            replace(
+                self._sent(part).queued(next_try=now, warn_at=None if envelope.warned else envelope.warn_at),
+                via=self._via_text,
+            )
+            for part in parts
+        ]
+
+    def _check(self, part: Part) -> None:
+        address = part.recipients[0].address
+        match part.destination:
+            case UnknownUser():
+                raise CommandError(EX_NOUSER, f"--to {address}: there is no such user here")
+            case Routed(route=Reject() as reject):
+                raise CommandError(EX_NOUSER, f"--to {address} would be refused: {reject.reply}")
+
+
+def _envelope(message: StoredMessage, recipient: Recipient) -> Envelope:
+    return Envelope(reverse_path=message.reverse_path, recipients=(recipient,))

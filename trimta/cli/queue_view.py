@@ -1,0 +1,252 @@
+"""What `trimta queue list` and `trimta queue show` print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from trimta.cli.exits import EX_DATAERR, EX_OK
+from trimta.cli.running import queue_time
+from trimta.cli.text import duration, octets, print_json
+from trimta.mail.trace import split_header
+from trimta.mta import control
+from trimta.mta.control import NoAnswer, NotRunning
+from trimta.mta.events import escape, timestamp
+from trimta.store.queue_values import DamagedEntry, Listed, NoSuchEntry, State
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from trimta.config.model import Config
+    from trimta.mail.envelope import ReversePath
+    from trimta.store.queue import Queue
+    from trimta.store.queue_values import QueuedEnvelope, QueuedRecipient, StoredMessage
+
+STATES: Final = ("active", "deferred", "held")
+"""Being delivered now; waiting for its next try; waiting for the operator."""
+
+HEAD: Final = 256 * 1024
+"""Octets of a message that are searched for its header."""
+
+_ROW: Final = "{:<20} {:>6} {:>6} {:>5} {:>9}  {:<8}  {}\n"
+
+
+# list
+
+
+def print_list(config: Config, queue: Queue | None, args: argparse.Namespace) -> None:
+    """Rows go out as they are read: the first one at once, however many there are."""
+    rows = iter(()) if queue is None else _rows(config, queue, args)
+    write = sys.stdout.write
+    if args.json:
+        before = "[\n"
+        for listed, state, now in rows:
+            write(before + json.dumps(_document(listed, state, now)))
+            before = ",\n"
+        write("[]\n" if before == "[\n" else "\n]\n")
+        return
+    empty = True
+    for listed, state, now in rows:
+        if empty:
+            write(_ROW.format("ID", "AGE", "SIZE", "TRIES", "NEXT TRY", "STATE", "SENDER -> DOMAIN"))
+            empty = False
+        write(_text(listed, state, now))
+    if empty:
+        filtered = any((args.domain, args.state, args.sender is not None, args.recipient is not None))
+        write("nothing in the queue matches\n" if filtered else "the queue is empty\n")
+
+
+def _rows(config: Config, queue: Queue, args: argparse.Namespace) -> Iterator[tuple[Listed, str, float]]:
+    active = _active(config)
+    now = queue_time(queue)
+    stored = None if args.state is None else State.HELD if args.state == "held" else State.QUEUED
+    for listed in queue.list_envelopes(
+        domain=args.domain, state=stored, sender=_filter(args.sender), recipient=_filter(args.recipient)
+    ):
+        state = _state(listed.envelope, active)
+        if args.state in (None, state):
+            yield listed, state, now
+
+
+def _filter(address: str | None) -> str | None:
+    """As the queue compares it: without angle brackets, but for the null path."""
+    if address is None or address in ("", "<>"):
+        return address if address is None else "<>"
+    return address.removeprefix("<").removesuffix(">")
+
+
+def _active(config: Config) -> frozenset[str]:
+    """Ids of the envelopes that a server is delivering now."""
+    try:
+        return frozenset(control.ask_once(config.data_dir, {"command": "active"})["active"])
+    except (NotRunning, NoAnswer, PermissionError):
+        return frozenset()
+
+
+def _state(envelope: QueuedEnvelope, active: frozenset[str]) -> str:
+    if envelope.id in active:
+        return "active"
+    return "held" if envelope.state is State.HELD else "deferred"
+
+
+def _document(listed: Listed, state: str, now: float) -> dict[str, Any]:
+    envelope = listed.envelope
+    return {
+        "id": envelope.id,
+        "state": state,
+        "arrived": timestamp(listed.arrived),
+        "age_s": round(max(0.0, now - listed.arrived), 3),
+        "size": listed.size,
+        "sender": _path(listed.reverse_path),
+        "domain": envelope.domain,
+        "next_hop": envelope.next_hop,
+        "attempts": envelope.attempts,
+        "next_try": None if state == "held" else timestamp(envelope.due),
+        "recipients": [
+            {
+                "address": str(recipient.recipient.address),
+                "status": recipient.status,
+                "reply": _reply(envelope, recipient),
+            }
+            for recipient in envelope.recipients
+        ],
+    }
+
+
+def _text(listed: Listed, state: str, now: float) -> str:
+    envelope = listed.envelope
+    row = _ROW.format(
+        envelope.id,
+        duration(now - listed.arrived),
+        octets(listed.size),
+        envelope.attempts,
+        _next_try(envelope, state, now),
+        state,
+        escape(f"<{_path(listed.reverse_path)}> -> {envelope.domain}"),
+    )
+    return row + "".join(f"    {escape(line)}\n" for line in _details(envelope))
+
+
+def _details(envelope: QueuedEnvelope) -> Iterator[str]:
+    """Why it is held, and its recipients with their last replies."""
+    if envelope.hold_reason:
+        yield f"held: {envelope.hold_reason}"
+    for recipient in envelope.recipients:
+        address = str(recipient.recipient.address)
+        yield address if recipient.last is None else f"{address}: {recipient.status} {recipient.reply}"
+
+
+def _reply(envelope: QueuedEnvelope, recipient: QueuedRecipient) -> str:
+    """The last reply; before the first one, why the envelope is held."""
+    return recipient.reply or envelope.hold_reason
+
+
+def _next_try(envelope: QueuedEnvelope, state: str, now: float) -> str:
+    if state != "deferred":
+        return "-"
+    return "now" if envelope.due <= now else f"in {duration(envelope.due - now)}"
+
+
+def _path(reverse_path: ReversePath) -> str:
+    return "" if reverse_path is None else str(reverse_path)
+
+
+# show
+
+
+def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
+    """Those that are there; each that is not has a line on stderr, and then the exit code is 65."""
+    active = _active(config)
+    code = EX_OK
+    shown: list[dict[str, Any]] = []
+    for entry_id in args.ids:
+        try:
+            if queue is None:
+                raise NoSuchEntry(entry_id)
+            message, envelopes = queue.show(entry_id)
+        except (NoSuchEntry, DamagedEntry) as cause:
+            sys.stdout.flush()
+            sys.stderr.write(f"trimta queue: {escape(str(cause))}\n")
+            code = EX_DATAERR
+            continue
+        now = queue_time(queue)
+        if args.json:
+            shown.append(_entry_document(message, envelopes, active, now))
+        else:
+            sys.stdout.write(_entry_text(message, envelopes, active, now))
+    if args.json:
+        print_json(shown)
+    return code
+
+
+def _header(message: StoredMessage) -> str:
+    header, _ = split_header(message.content.head(HEAD))
+    return (message.trace + header).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+
+
+def _entry_document(
+    message: StoredMessage, envelopes: tuple[QueuedEnvelope, ...], active: frozenset[str], now: float
+) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "arrived": timestamp(message.arrived),
+        "age_s": round(max(0.0, now - message.arrived), 3),
+        "size": message.size,
+        "sender": _path(message.reverse_path),
+        "origin": message.origin,
+        "envelopes": [_envelope_document(envelope, _state(envelope, active)) for envelope in envelopes],
+        "header": _header(message),
+    }
+
+
+def _envelope_document(envelope: QueuedEnvelope, state: str) -> dict[str, Any]:
+    return {
+        "id": envelope.id,
+        "state": state,
+        "hold_reason": envelope.hold_reason,
+        "domain": envelope.domain,
+        "next_hop": envelope.next_hop,
+        "via": envelope.via,
+        "attempts": envelope.attempts,
+        "last_attempt": None if envelope.last_attempt is None else timestamp(envelope.last_attempt),
+        "next_try": None if state == "held" else timestamp(envelope.due),
+        "recipients": [
+            {
+                "address": str(recipient.recipient.address),
+                "original": str(recipient.recipient.original),
+                "status": recipient.status,
+                "reply": recipient.reply,
+                "host": "" if recipient.last is None else recipient.last.host,
+            }
+            for recipient in envelope.recipients
+        ],
+    }
+
+
+def _entry_text(
+    message: StoredMessage, envelopes: tuple[QueuedEnvelope, ...], active: frozenset[str], now: float
+) -> str:
+    lines = [
+        f"message {message.id}",
+        f"  arrived:  {timestamp(message.arrived)}, {duration(now - message.arrived)} ago",
+        f"  sender:   <{_path(message.reverse_path)}>",
+        f"  size:     {message.size} octets",
+    ]
+    if message.origin:
+        lines.append(f"  from:     {message.origin}")
+    for envelope in envelopes:
+        state = _state(envelope, active)
+        lines += [f"envelope {envelope.id}", f"  state:    {state}"]
+        lines.append(f"  to:       {envelope.domain}, next hop {envelope.next_hop}")
+        if envelope.via:
+            lines.append(f"  via:      {envelope.via}")
+        last = "" if envelope.last_attempt is None else f", the last one {duration(now - envelope.last_attempt)} ago"
+        lines.append(f"  tries:    {envelope.attempts}{last}")
+        if state == "deferred":
+            lines.append(f"  next try: {_next_try(envelope, state, now)}")
+        lines += [f"  {line}" for line in _details(envelope)]
+    lines.append("header")
+    lines += [f"  {line}".rstrip() for line in _header(message).rstrip("\n").replace("\t", "    ").split("\n")]
+    return "".join(f"{escape(line)}\n" for line in lines)

@@ -1,0 +1,67 @@
+"""What commands ask of the running server and of the queue on disk, and how each way to fail is told."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from trimta.cli.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, CommandError
+from trimta.mta import control
+from trimta.mta.console import CLOCK_OFFSET
+from trimta.mta.control import NoAnswer, NotRunning
+from trimta.store.queue import Queue, exists
+from trimta.store.queue_values import DamagedEntry, NoSuchEntry, QueueError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trimta.config.model import Config
+    from trimta.mta.control import Json
+
+
+@contextmanager
+def server_needed(config: Config) -> Iterator[None]:
+    """For a block that asks the running server: what it fails with as an exit code and one line."""
+    try:
+        yield
+    except NotRunning as cause:
+        raise CommandError(EX_UNAVAILABLE, f"{cause}; `trimta serve` starts one") from cause
+    except NoAnswer as cause:
+        raise CommandError(EX_TEMPFAIL, f"{cause}; try again") from cause
+    except PermissionError as cause:
+        raise CommandError(EX_NOPERM, f"the server on {config.data_dir} belongs to another user") from cause
+
+
+def ask_server(config: Config, request: Json, *, timeout: float | None = 10.0) -> Json:
+    """The running server's answer; CommandError if there is none."""
+    with server_needed(config):
+        return control.ask_once(config.data_dir, request, timeout=timeout)
+
+
+@contextmanager
+def queue_of(config: Config) -> Iterator[Queue | None]:
+    """The queue, whether a server runs or not; None if there has never been one, and none is made."""
+    try:
+        if not exists(config.data_dir):
+            yield None
+            return
+        with Queue(config.data_dir) as queue:
+            yield queue
+    except (NoSuchEntry, DamagedEntry) as cause:
+        raise CommandError(EX_DATAERR, str(cause)) from cause
+    except QueueError as cause:
+        if isinstance(cause.__cause__, PermissionError):
+            raise _not_ours(config) from cause
+        raise CommandError(EX_TEMPFAIL, str(cause)) from cause
+    except PermissionError as cause:
+        raise _not_ours(config) from cause
+
+
+def _not_ours(config: Config) -> CommandError:
+    return CommandError(EX_NOPERM, f"no permission for the queue in {config.data_dir}; be the user whose server it is")
+
+
+def queue_time(queue: Queue) -> float:
+    """Now, as the queue's clock shows it: `trimta time` has moved it, maybe in an earlier run of the server."""
+    return time.time() + float(queue.get_meta(CLOCK_OFFSET) or 0.0)
