@@ -22,8 +22,8 @@ _PATH: Final = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"
 
 
 def require(program: str) -> str:
-    """The program's path."""
-    path = os.environ.get(program.upper()) or shutil.which(program, path=_PATH)
+    """The program's path: $TEST_PROGRAM, or where it is found."""
+    path = os.environ.get(f"TEST_{program.upper()}") or shutil.which(program, path=_PATH)
     if path is None:
         missing(f"{program} is not installed")
     return path

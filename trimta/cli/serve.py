@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +22,6 @@ from trimta.mta.serve import Options, StartError
 from trimta.mta.serve import run as run_server
 
 if TYPE_CHECKING:
-    import argparse
-
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Config
 
@@ -84,7 +84,7 @@ def _with_options(config: Config, args: argparse.Namespace) -> Config:
 
 
 def _factor(text: str) -> float:
-    factor = float(text)
-    if not 0.001 <= factor <= 1e9:
-        raise ValueError
-    return factor
+    with suppress(ValueError):
+        if 0.001 <= (factor := float(text)) <= 1e9:
+            return factor
+    raise argparse.ArgumentTypeError(f'found "{text}", expected a number from 0.001 to 1e9')

@@ -86,6 +86,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--print", dest="what", choices=WHAT, default="path", help="default: path; json has the mark, too"
     )
+    parser.add_argument("--json", dest="what", action="store_const", const="json", help="as --print json")
 
 
 def run(args: argparse.Namespace) -> int:

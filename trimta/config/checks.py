@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config.model import InetAddress, ListenAuth, ListenTls, Protocol, Stage, UnixAddress
+from trimta.config.model import InetAddress, ListenAuth, Protocol, Stage, UnixAddress
 from trimta.config.tables import local_domains
 from trimta.config.values import show
 from trimta.mail.aliases import AliasCycle, AliasError, AliasTable
@@ -47,8 +47,6 @@ def check_listeners(reader: Reader, config: Config) -> None:
             reader.mistake(path, ("auth",), 'found "required" where nobody could log in', expected)
         if listener.auth is ListenAuth.REQUIRED and "AUTH" in listener.hide:
             reader.mistake(path, ("hide",), 'found "AUTH" with auth = "required"', "expected the one or the other")
-        if listener.tls is ListenTls.STARTTLS and "STARTTLS" in listener.hide:
-            reader.mistake(path, ("hide",), 'found "STARTTLS" with tls = "starttls"', "expected the one or the other")
         if listener.protocol is Protocol.LMTP and getattr(listener.address, "port", None) == 25:
             reader.mistake(path, ("address",), "found port 25 for LMTP", "expected another port (RFC 2033 section 5)")
 
@@ -150,7 +148,8 @@ def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Map
     """One of [[faults]]: `table` as it is written, `found` what is right in it."""
     if "stage" not in table:
         reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(Stage)}")
-    if not (table.keys() & {"reply", "delay"} or table.get("drop", False)):
+    happens = table.keys() & {"reply", "delay"} or table.get("drop", False) or table.get("stage") == Stage.COMMITTED
+    if not happens:
         reader.mistake(path, (), "found nothing that happens", "expected reply, delay or drop = true")
     reply = found.get("reply")
     if reply is not None and reply.code < 400 and found.get("stage") in (Stage.DATA, Stage.BODY):

@@ -15,7 +15,7 @@ from trimta.config import checks, entries, values
 from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
 from trimta.config.find import state_folder
 from trimta.config.locate import locate
-from trimta.config.model import Config, Fault, Listen, Local
+from trimta.config.model import Config, Fault, Listen, Local, Stage
 from trimta.config.reader import Reader
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
 from trimta.mail.routing import parse_route
@@ -160,5 +160,7 @@ def _faults(reader: Reader, value: object, schema: Schema) -> tuple[Fault, ...]:
             continue
         checks.check_fault(reader, path, table, found)
         if "stage" in found:
-            faults.append(Fault(**found))
+            fault = Fault(**found)
+            lost = fault.stage is Stage.COMMITTED and fault.reply is None and not fault.delay
+            faults.append(replace(fault, drop=True) if lost else fault)  # the reply is lost: what the stage is for
     return tuple(faults)

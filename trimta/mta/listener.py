@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import resource
 import socket
 import stat
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 BACKLOG: Final = 512
 ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors: a session has to end first."""
+
+RESERVED: Final = 32
+"""Descriptors that connections leave to the queue, Maildirs, bodies on disk and deliveries: a crowd that only sits there
+must not keep those from working.
+"""
 
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_SUCH_FAMILY: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
@@ -160,6 +167,20 @@ class Crowd:
     def is_crowded_by(self, peer: Peer, limits: Limits) -> bool:
         """Whether this client has more connections than `limits.connections_per_client`."""
         return self._by_client[peer.client] > limits.connections_per_client
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Let this process have so many descriptors, as far as its hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def room_for_connections() -> int:
+    """How many connections this process has descriptors for; one at least."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED)
 
 
 async def accept_connections(

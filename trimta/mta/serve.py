@@ -27,7 +27,14 @@ from trimta.mta.connection import TlsContexts
 from trimta.mta.console import CLOCK_OFFSET, TIME_SCALE, Console
 from trimta.mta.disk import ThreadDisk
 from trimta.mta.events import LogWriter, as_json, as_text
-from trimta.mta.listener import BindError, accept_connections, bind
+from trimta.mta.listener import (
+    RESERVED,
+    BindError,
+    accept_connections,
+    bind,
+    raise_descriptor_limit,
+    room_for_connections,
+)
 from trimta.mta.session import Session
 from trimta.mta.site import Site
 from trimta.mta.tls import ServerTls, TlsError, TlsSettings
@@ -69,6 +76,8 @@ class Options:
 
 def run(config: Config, options: Options, stderr: TextIO) -> None:
     """Serve until SIGTERM or SIGINT.  StartError if that can't begin."""
+    # A session may have a body on disk open besides its socket, and so may a delivery.
+    raise_descriptor_limit(2 * (config.limits.connections + CROWD_MARGIN + config.queue.concurrency) + RESERVED)
     trio.run(_main, config, options, stderr)
 
 
@@ -210,7 +219,7 @@ class Server:
         site = self.site
 
         def ceiling() -> int:
-            return site.policy.config.limits.connections + CROWD_MARGIN
+            return min(site.policy.config.limits.connections + CROWD_MARGIN, room_for_connections())
 
         async with trio.open_nursery() as sessions:
             with self._acceptors:
