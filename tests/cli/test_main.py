@@ -39,6 +39,11 @@ def test_the_command_is_the_first_word_that_is_no_option(arguments: list[str], n
         (["frobnicate"], "trimta: no such command: frobnicate; see trimta --help"),
         (["check", "--bogus"], "trimta: unrecognized arguments: --bogus; see trimta --help"),
         (["check", "-c"], "trimta check: argument -c/--config: expected one argument; see trimta check --help"),
+        (
+            ["serve", "--time-scale", "0"],
+            "trimta serve: argument --time-scale: "
+            'found "0", expected a number from 0.001 to 1e9; see trimta serve --help',
+        ),
         (["check", "--conf", "x"], "trimta: unrecognized arguments: --conf x; see trimta --help"),
     ],
 )

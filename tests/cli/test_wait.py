@@ -148,6 +148,7 @@ def test_what_is_printed(folder: Folder) -> None:
     assert headers.startswith("Return-Path: <bob@x.test>\nDelivered-To: alice@dev.test\nFrom: Bob <bob@x.test>\n")
     assert headers.endswith("boundary=b")
     document: dict[str, Any] = json.loads(folder.wait("--print", "json"))
+    assert json.loads(folder.wait("--json")) == document
     assert document.pop("headers")["subject"] == ["Grüße"]
     assert document == {
         "path": str(path),

@@ -8,14 +8,17 @@ import re
 import signal
 import smtplib
 import socket
+import subprocess
+import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
-from tests.support.process import TrimtaProcess, run_trimta
+from tests.support.process import TrimtaProcess, command_environment, run_trimta
 from tests.support.software import require_root
 
 if TYPE_CHECKING:
@@ -31,6 +34,23 @@ def test_a_second_server_on_the_same_data_dir_says_so_and_exits_75(tmp_path: Pat
             assert str(tmp_path / "var") in second.stderr
             assert str(server.pid) in second.stderr
         assert "127.0.0.1" in server.command("status")
+
+
+def test_without_a_configuration_a_reload_reads_the_defaults_again(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trimta", "serve", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=command_environment(tmp_path), stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stderr is not None
+        try:
+            for line in server.stderr:
+                if " started " in line:
+                    server.send_signal(signal.SIGHUP)
+                elif "reload" in line:
+                    assert 'reloaded file="built-in defaults"' in line
+                    break
+        finally:
+            server.kill()
 
 
 def test_a_port_in_use_is_named_and_exits_69(tmp_path: Path) -> None:
@@ -161,6 +181,23 @@ def test_sighup_reports_what_it_cannot_do_and_serves_on(tmp_path: Path, configur
             client.sendmail("bob@dev.test", ["alice@dev.test"], "Subject: hi\n\nthere\n")
         assert len(server.messages("alice")) == 1
         assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_crowd_that_only_sits_there_leaves_descriptors_for_mail(tmp_path: Path) -> None:
+    few = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh")
+    body = "Subject: on disk\r\n\r\n" + "x" * 300_000
+    with TrimtaProcess(tmp_path, wrapper=few) as server:
+        with ExitStack() as crowd:
+            address = ("127.0.0.1", server.port)
+            first = crowd.enter_context(smtplib.SMTP(*address, timeout=10))
+            for _ in range(80):
+                crowd.enter_context(socket.create_connection(address, timeout=10))
+            server.wait_for(r" connect ", count=20)
+            assert first.sendmail("bob@dev.test", ["alice@dev.test", "x@example.com"], body) == {}
+            assert [len(server.messages(name)) for name in ("alice", "remote")] == [1, 1]
+        with smtplib.SMTP(*address, timeout=10) as later:
+            assert later.sendmail("bob@dev.test", ["alice@dev.test"], body) == {}
+        assert len(server.messages("alice")) == 2
 
 
 @pytest.fixture

@@ -231,6 +231,20 @@ async def test_a_captured_message_is_one_file_a_domain_that_names_all_its_recipi
     assert found == [["Delivered-To: a@one.test", "Delivered-To: b@one.test"], ["Delivered-To: c@two.test"]]
 
 
+async def test_captured_members_of_a_list_share_one_field_that_says_what_it_was(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    aliases = '[aliases]\nteam = ["a@one.test", "b@one.test"]\nsolo = "c@one.test"'
+    async with open_site(tmp_path, aliases) as site, talk(site) as client:
+        await send_message(client, "team@dev.test", "solo@dev.test", "d@one.test")
+    (captured,) = mailbox(tmp_path, "remote")
+    assert captured.decode().split("\n")[1:7] == [
+        "X-Original-To: team@dev.test",
+        "X-Original-To: solo@dev.test",
+        *(f"Delivered-To: {name}@one.test" for name in "abcd"),
+    ]
+
+
 async def test_addresses_with_a_route_of_their_own_share_an_envelope_if_it_is_the_same_route(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

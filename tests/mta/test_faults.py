@@ -147,7 +147,9 @@ async def test_what_was_said_before_a_delay_is_not_kept_waiting() -> None:
                 assert (await client.say(STEPS["mail"], STEPS["rcpt"])).startswith("250 2.1.0")
 
 
-@pytest.mark.parametrize("drop", [{"drop": True}, {"reply": LATER}, {"delay": "1h"}], ids=lambda what: next(iter(what)))
+@pytest.mark.parametrize(
+    "drop", [{}, {"drop": True}, {"reply": LATER}, {"delay": "1h"}], ids=lambda what: next(iter(what), "as it is")
+)
 async def test_a_client_that_lost_the_250_finds_its_message_stored(drop: dict[str, Any]) -> None:
     """Also while the delay lasts, which does not keep the server from stopping."""
     with trio.fail_after(DEADLINE):
@@ -159,6 +161,8 @@ async def test_a_client_that_lost_the_250_finds_its_message_stored(drop: dict[st
                     await client.say(STEPS[step])
                 await client.stream.send_all(f"{STEPS['body']}\r\n".encode())
                 assert (await server.wait_for(to="alice"))["Subject"] == "hello"
+                if not drop:
+                    assert await client.hear() == ""
 
 
 # Which ones strike.

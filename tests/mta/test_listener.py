@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,15 @@ import trio
 
 from tests.support.receiving import Client, configuration, mailbox
 from trimta.config.model import InetAddress, Limits, Listen, UnixAddress
-from trimta.mta.listener import BindError, Crowd, accept_connections, bind
+from trimta.mta.listener import (
+    RESERVED,
+    BindError,
+    Crowd,
+    accept_connections,
+    bind,
+    raise_descriptor_limit,
+    room_for_connections,
+)
 from trimta.mta.peer import Peer
 from trimta.mta.serve import Server
 
@@ -129,6 +139,36 @@ def test_a_crowd_counts_in_all_and_for_each_client() -> None:
         crowd.leave(peer)
     assert crowd.total == 0
     assert not crowd.is_crowded_by(one, limits)
+
+
+@pytest.mark.parametrize(
+    ("soft", "room"), [(1024, 1024 - RESERVED), (64, 64 - RESERVED), (16, 1), (resource.RLIM_INFINITY, sys.maxsize)]
+)
+def test_connections_leave_descriptors_to_everything_else(
+    soft: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, soft))
+    assert room_for_connections() == room
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((1024, 4096), (2000, 4096)),
+        ((64, 64), (64, 64)),
+        ((1024, resource.RLIM_INFINITY), (2000, resource.RLIM_INFINITY)),
+        ((3000, 4096), (3000, 4096)),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)),
+    ],
+)
+def test_the_descriptors_that_are_wanted_are_had_as_far_as_the_hard_limit_allows(
+    before: tuple[int, int], after: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = [before]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
+    raise_descriptor_limit(2000)
+    assert limits[-1] == after
 
 
 async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock: MockClock) -> None:

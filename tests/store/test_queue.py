@@ -484,6 +484,16 @@ def test_a_retry_does_not_postpone_what_is_due(queue: Queue) -> None:
     assert loaded(queue, "m1").next_try == NOW - 60
 
 
+def test_an_attempt_under_way_does_not_postpone_what_the_operator_sends_another_way(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope(next_try=NOW)])
+    queue.hold("m1")
+    queue.release("m1", NOW + 1, via="discard", next_hop="discard")
+    queue.settle("m1", now=NOW + 2, next_try=NOW + 60, claimed=NOW, deferred={0: deferred()})
+    assert loaded(queue, "m1").next_try == NOW + 1
+    queue.settle("m1", now=NOW + 3, next_try=NOW + 90, claimed=NOW + 1, deferred={0: deferred()})
+    assert loaded(queue, "m1").next_try == NOW + 90
+
+
 def test_retry_of_a_domain_and_of_everything(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trimta.store.queue._RETRY_CHUNK", 2)
     for number in range(5):

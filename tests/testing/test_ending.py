@@ -29,7 +29,7 @@ class Bug(Exception):  # noqa: N818
     """What no programmer has thought of."""
 
 
-def broken(*_: object) -> None:
+def broken(*_: object, **__: object) -> None:
     raise Bug("here")
 
 

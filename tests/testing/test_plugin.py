@@ -68,7 +68,7 @@ from trimta.mta import inquiries
 class Bug(Exception):
     pass
 
-def the_culprit(*_):
+def the_culprit(*_, **__):
     raise Bug("here")
 
 def test_a_bug(trimta, monkeypatch):

@@ -52,7 +52,8 @@ def _lines(status: Json) -> list[str]:
         lines.append(f"the queue's clock is {duration(status['clock_offset_s'])} ahead")
     lines.append(f"sessions: {status['sessions']}")
     lines.append(f"deliveries in flight: {status['deliveries']}")
-    lines.append(f"queue: {status['queued']} envelopes, {status['held']} of them held")
+    envelopes = "1 envelope" if status["queued"] == 1 else f"{status['queued']} envelopes"
+    lines.append(f"queue: {envelopes}, {status['held']} of them held")
     domains = [*status["queue"].items()]
     lines += [f"  {count:>7} {escape(domain)}" for domain, count in domains[:DOMAINS]]
     if len(domains) > DOMAINS:

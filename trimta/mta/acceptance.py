@@ -11,8 +11,10 @@ A crash before the end leaves the client without a 250: it sends again, and what
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.mail.envelope import BodyKind
 from trimta.mail.outcome import Deferred, Delivered, Handover
@@ -73,7 +75,7 @@ async def accept(
         else:
             envelopes.append(part.queued(next_try=now, warn_at=warn_at))
 
-    results = await site.disk.run(_write, [_delivery(copy, message) for copy in copies], at_once=not envelopes)
+    results = await _write(site, [_delivery(copy, message) for copy in copies], at_once=not envelopes)
     failed = {
         copy: str(result) for copy, result in zip(copies, results, strict=True) if isinstance(result, MaildirError)
     }
@@ -131,15 +133,42 @@ def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
     return Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
 
 
-def _write(
-    deliveries: Sequence[Delivery], *, at_once: bool
-) -> list[Pending | MaildirError] | list[Path | MaildirError]:
+async def _write(site: Site, deliveries: Sequence[Delivery], *, at_once: bool) -> Written:
     """Write the copies in tmp/; `at_once`, if that went well, make them visible too: one hop to a thread for both."""
-    prepared = maildir.prepare_all(deliveries)
-    pending = [one for one in prepared if isinstance(one, Pending)]
-    if at_once and len(pending) == len(prepared):
-        return maildir.commit_all(pending)
-    return prepared
+    writing = Writing(deliveries, at_once=at_once)
+    if not deliveries:
+        return []
+    if deliveries[0].body.in_memory:
+        return await site.writing.run(writing)
+    (written,) = await site.disk.run(write_all, [writing])  # it takes its time: nobody else is to wait for it
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The copies of one message."""
+
+    deliveries: Sequence[Delivery]
+    at_once: bool
+
+
+Written: TypeAlias = "Sequence[Pending | Path | MaildirError]"
+
+
+def write_all(writings: Sequence[Writing]) -> Sequence[Written]:
+    """Write the copies of several messages, each as `_write` says.  Folders that they share are synced once."""
+    written: list[Written] = []
+    done: list[tuple[int, list[Pending]]] = []
+    for number, writing in enumerate(writings):
+        prepared = maildir.prepare_all(writing.deliveries)
+        pending = [one for one in prepared if isinstance(one, Pending)]
+        written.append(prepared)
+        if writing.at_once and len(pending) == len(prepared):
+            done.append((number, pending))
+    committed = iter(maildir.commit_all([one for _, pending in done for one in pending]))
+    for number, pending in done:
+        written[number] = list(islice(committed, len(pending)))
+    return written
 
 
 async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:

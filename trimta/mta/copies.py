@@ -46,9 +46,11 @@ def copies_of(part: Part, message: StoredMessage, capture: Path | None = None) -
 
 
 def _head(message: StoredMessage, named: Sequence[tuple[Recipient, Mailbox]]) -> bytes:
-    fields = [return_path_field(message.reverse_path)]
-    for recipient, mailbox in named:
-        if str(recipient.original) != str(mailbox):
-            fields.append(x_original_to_field(recipient.original))
-    fields.extend(delivered_to_field(mailbox) for _, mailbox in named)
-    return b"".join(fields) + message.trace
+    # Members of one list share the address that it was.
+    originals = dict.fromkeys(
+        x_original_to_field(recipient.original)
+        for recipient, mailbox in named
+        if str(recipient.original) != str(mailbox)
+    )
+    delivered = [delivered_to_field(mailbox) for _, mailbox in named]
+    return b"".join((return_path_field(message.reverse_path), *originals, *delivered, message.trace))

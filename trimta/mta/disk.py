@@ -9,15 +9,19 @@ import trio
 from trimta.store.queue_values import QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trimta.store.queue import Queue
 
 P = ParamSpec("P")
+S = TypeVar("S")
 T = TypeVar("T")
 
 THREADS: Final = 8
 """Enough for fsyncs to overlap; Trio's default limiter is shared with getaddrinfo, which may hang for seconds."""
+
+LANES: Final = 3
+"""Lists that are worked on at once: a Maildir that hangs has two others beside it."""
 
 BATCH: Final = 256
 """Queue operations in one transaction: more would make the first of them wait for the last."""
@@ -58,6 +62,63 @@ class InlineDisk:
 
 
 ENDED: Final = "the server has ended"
+
+
+class Gathering(Generic[S, T]):
+    """One hop to a thread for all that want the same done: threads are many, and share one interpreter.
+
+    `work` answers for each of a list of items.  What comes while `LANES` lists are being worked on waits, and is the
+    next list.
+    """
+
+    def __init__(self, disk: Disk, work: Callable[[Sequence[S]], Sequence[T]]) -> None:
+        self._disk = disk
+        self._work = work
+        self._waiting: list[_Item[S, T]] = []
+        self._free = LANES
+
+    async def run(self, item: S) -> T:
+        """Have it done.  It is not cancelled: others depend on it."""
+        one = _Item[S, T](item)
+        self._waiting.append(one)
+        with trio.CancelScope(shield=True):  # bounded by the disk: a thread can't be cancelled anyway
+            if self._free:
+                self._free -= 1
+            else:
+                await one.called.wait()
+            if not one.done:
+                await self._work_on_all()
+        if one.error is not None:
+            raise one.error
+        return one.answer
+
+    async def _work_on_all(self) -> None:
+        items, self._waiting = self._waiting, []
+        try:
+            answers = await self._disk.run(self._work, [one.item for one in items])
+        except Exception as error:  # noqa: BLE001 - each of them raises it
+            for one in items:
+                one.error = error
+        else:
+            for one, answer in zip(items, answers, strict=True):
+                one.answer = answer
+        for one in items:
+            one.done = True
+            one.called.set()
+        if self._waiting:
+            self._waiting[0].called.set()  # who has waited the longest takes over this lane
+        else:
+            self._free += 1
+
+
+class _Item(Generic[S, T]):
+    def __init__(self, item: S) -> None:
+        self.item = item
+        self.called = trio.Event()
+        """It is done, or it is to do what waits."""
+        self.done = False
+        self.answer: T
+        self.error: Exception | None = None
 
 
 class _Order(Generic[T]):

@@ -283,6 +283,7 @@ class Dispatcher:
                 envelope.id,
                 now=now,
                 next_try=next_try,
+                claimed=envelope.next_try,
                 done=done,
                 deferred=deferred,
                 attempted=bool(outcomes),
@@ -394,8 +395,11 @@ class Dispatcher:
         await self._settle(claimed, [], hold=reason)
 
     async def warn(self, claimed: Claimed) -> None:
-        """Tell the sender that the message is delayed, once, if that is wanted (RFC 3461 4.1)."""
+        """Tell the sender once that the message is delayed, if that is wanted (RFC 3461 4.1), or too late for him."""
         site, message, envelope = self._site, claimed.message, claimed.envelope
+        if self._is_late(claimed):
+            await self._settle(claimed, _too_late(claimed))
+            return
         if message.reverse_path is None:
             new = []
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -25,9 +26,11 @@ class Drain:
             scope.cancel()
 
     @contextmanager
-    def interruptible(self) -> Iterator[trio.CancelScope]:
-        """A scope for one idle wait; afterwards `scope.cancelled_caught` says whether the drain cut it short."""
-        with trio.CancelScope() as scope:
+    def interruptible(self, deadline: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A scope for one idle wait, until `deadline` at most; `scope.cancelled_caught` says whether it was cut short,
+        by the drain if that has started.
+        """
+        with trio.CancelScope(deadline=deadline) as scope:
             if self.started:
                 scope.cancel()
             self._waits.add(scope)

@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from trimta.policy import Policy
 
 
-def vrfy(policy: Policy, string: str) -> Reply:
-    """250 for a listed user or an alias, 252 where any name has a mailbox and for other domains, 550 for nobody."""
+def vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
+    """250 for a listed user or an alias, 252 where any name has a mailbox and for other domains, 550 for nobody and for
+    those to whom this client may not send.
+    """
     try:
         mailbox = _read(policy, string)
     except AddressError as error:
         return Reply.of(501, "5.1.3", str(error))
     if policy.aliases.matches(mailbox):
         return Reply.of(250, "2.1.5", f"<{mailbox}>")
-    refusal = policy.refusal(mailbox, may_relay=True)
+    refusal = policy.refusal(mailbox, may_relay=may_relay)
     if refusal is not None:
         return refusal
     match policy.destination(mailbox):

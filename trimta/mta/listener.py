@@ -28,8 +28,8 @@ ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors: a session has to end first."""
 
 RESERVED: Final = 32
-"""Descriptors that connections leave to the queue, Maildirs, bodies on disk and deliveries: a crowd that only sits there
-must not keep those from working.
+"""Descriptors that connections leave to the queue, Maildirs, bodies on disk and deliveries: these must go on working
+behind a crowd that only sits there.
 """
 
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -84,7 +84,7 @@ class Bound:
         for listener in self.sockets:
             listener.socket.close()
         if isinstance(self.listen.address, UnixAddress):
-            with contextlib.suppress(OSError):  # gone, or in a folder of root's, who we are no longer; a start removes it
+            with contextlib.suppress(OSError):  # in a folder of root's, who we are no longer: a start removes it
                 self.listen.address.path.unlink()
         await trio.lowlevel.checkpoint()
 

@@ -257,7 +257,7 @@ class Server:
             if getattr(config, name) != getattr(old, name):
                 site.events.emit("needs_restart", key=name)
         site.apply(replace(config, listen=old.listen, data_dir=old.data_dir), client_tls)
-        site.events.emit("reloaded", file=str(config.source))
+        site.events.emit("reloaded", file=str(config.source or "built-in defaults"))
         site.scheduler.wake()
 
     # What people are told.

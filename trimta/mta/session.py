@@ -224,7 +224,7 @@ class Session:
             case Quit():
                 await self._say(Stage.QUIT, Reply.of(221, "2.0.0", f"{self._config.hostname} closing connection"))
             case Vrfy(string):
-                self._reply(inquiries.vrfy(self._policy, string))
+                self._reply(inquiries.vrfy(self._policy, string, may_relay=self._may_relay))
             case Expn(string):
                 self._reply(inquiries.expn(self._policy, string))
             case Help(topic):
@@ -256,13 +256,13 @@ class Session:
             self._be_patient()  # each piece of content has its time; a command line has it as a whole
         data: bytes | None = None
         farewell = _IDLE
-        with trio.move_on_at(self._patience):
-            if connection.transaction is None:
-                with self._site.drain.interruptible() as wait:
-                    data = await self._wire.receive_some()
-                if wait.cancelled_caught:
-                    farewell = _STOPPING
-            else:
+        if connection.transaction is None:
+            with self._site.drain.interruptible(self._patience) as wait:
+                data = await self._wire.receive_some()
+            if wait.cancelled_caught and self._site.drain.started:
+                farewell = _STOPPING
+        else:
+            with trio.move_on_at(self._patience):
                 data = await self._wire.receive_some()
         if data is None:
             with trio.move_on_after(FAREWELL_LIMIT):

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.mail.envelope import ByMode
 from trimta.mail.passwords import Authenticator
+from trimta.mta.acceptance import write_all
 from trimta.mta.connection import Sending, TlsContexts
-from trimta.mta.disk import QueueDoor
+from trimta.mta.disk import Gathering, QueueDoor
 from trimta.mta.dispatcher import Dispatcher
 from trimta.mta.drain import Drain
 from trimta.mta.egress import EgressPolicy
@@ -65,6 +66,8 @@ class Site:
         self.disk = disk
         self.hashing = disk.apart(HASHERS)
         self.queue = QueueDoor(queue, disk)
+        self.writing = Gathering(disk, write_all)
+        """Into Maildirs, before the 250."""
         self.spool: Path = queue.spool
         self.events = Events()
         self.drain = Drain()
@@ -112,7 +115,7 @@ class Site:
 
     def warn_at(self, message: StoredMessage) -> float | None:
         """When the sender of a message is told that it is late, if it still waits then: after `delay_warning`, or at
-        the time of DELIVERBY in N mode (RFC 2852 4.1.2).
+        the time of DELIVERBY (RFC 2852 4.1), whatever its destination is spared for.
         """
         if message.reverse_path is None:
             return None
@@ -120,7 +123,7 @@ class Site:
             max(message.arrived, message.hold_until or 0.0), expiry=self.expiry(message)
         )
         by = message.deliver_by
-        if by is None or by.mode is not ByMode.NOTIFY:
+        if by is None:
             return usual
         return by.deadline if usual is None else min(usual, by.deadline)
 
@@ -130,7 +133,8 @@ class Site:
 
     def spared_until(self, now: float) -> float:
         """Until when a destination is left alone that could not be used now: not long enough to disturb a schedule."""
-        return now + min(SPARE, self.policy.retry.steps[0] / 2)
+        retry = self.policy.retry
+        return now + min(SPARE, retry.steps[0] / 2, retry.lifetime / 2)
 
     def bug(self, bug: Exception, **fields: str) -> None:
         """An exception that nobody but a programmer can answer: it is logged, and the server goes on without whatever

@@ -23,7 +23,9 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Add one line; control characters from the network become "?"."""
-        line = "".join(character if character.isprintable() else "?" for character in text[:WIDTH])
+        line = text[:WIDTH]
+        if not line.isprintable():
+            line = "".join(character if character.isprintable() else "?" for character in line)
         if len(text) > WIDTH:
             line += "…"
         if len(self._first) < self._limit:

@@ -115,7 +115,7 @@ class BodyEnd:
     last: bool
     """The message is complete; False only for a BDAT without LAST."""
     size: int
-    """Octets of the message so far, as on the wire: unstuffed, with CRLF."""
+    """Octets of the message, as on the wire: unstuffed, with CRLF; before its end what its chunks had."""
     fault: Reply | None = None
     """Why the message can't be taken: the reply to give.  Chunks were withheld, so it is not to be stored."""
     bare_lf: int | None = None
@@ -666,7 +666,7 @@ class _Body:
             return BodyEnd(last, self.size, _reply(552, "5.3.4", f"the message is larger than {self._limit} octets"))
         fault = self._content_fault() if last else None
         bare_lf = self.decoder.bare_lf if self.decoder is not None and last else None
-        return BodyEnd(last, self.size, fault, bare_lf)
+        return BodyEnd(last, self.size if last else self._raw, fault, bare_lf)
 
     def _content_fault(self) -> Reply | None:
         if self.decoder is None:

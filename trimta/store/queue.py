@@ -189,6 +189,7 @@ class Queue(Database):
         *,
         now: float,
         next_try: float | None = None,
+        claimed: float | None = None,
         done: Collection[int] = (),
         deferred: Mapping[int, Deferred] | None = None,
         attempted: bool = True,
@@ -198,9 +199,10 @@ class Queue(Database):
     ) -> bool:
         """Note how an attempt went, in one transaction.
 
-        `next_try`: None leaves it.  `done`: numbers of recipients that are finished (delivered or failed): they leave.
-        `deferred`: how it went for others.  `attempted`: it counts, and `now` is the last attempt.  `hold`: hold what
-        is left, with this reason.  `warned`: None leaves it.  `new`: messages to accept with it, DSNs.
+        `next_try`: None leaves it.  `claimed`: the one that the attempt was due at; where it has another by now, the
+        operator wants it to be tried then.  `done`: numbers of recipients that are finished (delivered or failed):
+        they leave.  `deferred`: how it went for others.  `attempted`: it counts, and `now` is the last attempt.
+        `hold`: hold what is left, with this reason.  `warned`: None leaves it.  `new`: messages to accept, DSNs.
 
         With no recipient left the envelope goes, with no envelope left the message.  One that the operator held
         meanwhile stays held, one that he bounced stays due now.  Returns False, and nothing happens, `new` included,
@@ -226,10 +228,11 @@ class Queue(Database):
                 [(dump_deferred(outcome), seq, number) for number, outcome in (deferred or {}).items()],
             )
             self._connection.execute(
-                "UPDATE envelopes SET next_try = CASE WHEN bounce THEN next_try ELSE coalesce(?, next_try) END,"
+                "UPDATE envelopes SET next_try ="
+                " CASE WHEN bounce OR next_try != coalesce(?, next_try) THEN next_try ELSE coalesce(?, next_try) END,"
                 " attempts = attempts + ?, warned = coalesce(?, warned),"
                 " last_attempt = CASE WHEN ? THEN ? ELSE last_attempt END WHERE seq = ?",
-                (next_try, attempted, warned, attempted, now, seq),
+                (claimed, next_try, attempted, warned, attempted, now, seq),
             )
             if hold is not None:
                 self._connection.execute(

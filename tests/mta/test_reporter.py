@@ -1,0 +1,175 @@
+"""DSNs as they arrive: who gets them, what they say, and what of the message they return."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from tests.support.fake_mx import MODERN, PLAIN, FakeMx
+from tests.support.lab import CONTENT, DAY, MINUTE, open_lab
+from tests.support.sending import recipient
+from trimta.mail.envelope import ByMode, DeliverBy, Notify, OriginalRecipient, Ret
+from trimta.store.spool import SpoolWriter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from tests.support.lab import Lab
+
+ONE = "192.0.2.1"
+TWO = "192.0.2.2"
+NO = {"rcpt": "550 5.1.1 who?"}
+
+
+def returned(lab: Lab, user: str = "me") -> tuple[str, str]:
+    """The type and the text of what the one DSN returns."""
+    (dsn,) = lab.dsns(user)
+    part = list(dsn.message.iter_parts())[2]
+    if part.get_content_type() == "message/rfc822":
+        (message,) = part.iter_parts()
+        return "message/rfc822", message.as_string()
+    return part.get_content_type(), part.get_content()
+
+
+async def test_a_failure_tells_machines_and_people(tmp_path: Path, autojump_clock: MockClock) -> None:
+    to = recipient("a@x.test", orcpt=OriginalRecipient("rfc822", "First@x.test"))
+    async with open_lab(tmp_path, {ONE: FakeMx(NO)}) as lab:
+        message_id = await lab.submit(to, envid="env 1")
+        await lab.idle()
+        (dsn,) = lab.dsns()
+        status = list(dsn.message.iter_parts())[1]
+        first, told = status.iter_parts()
+        assert first["Reporting-MTA"] == "dns; here.test"
+        assert first["Original-Envelope-Id"] == "env 1"
+        assert first["Arrival-Date"] == "Tue, 14 Nov 2023 22:13:20 +0000"
+        assert first["X-Trimta-Id"] == message_id
+        assert told["Original-Recipient"] == "rfc822; First@x.test"
+        assert told["Final-Recipient"] == "rfc822; a@x.test"
+        assert told["Action"] == "failed"
+        assert told["Status"] == "5.1.1"
+        assert told["Remote-MTA"] == "dns; mx.x.test"
+        assert told["Diagnostic-Code"] == "smtp; 550 5.1.1 who?"
+        assert told["Last-Attempt-Date"]
+        assert "a@x.test" in dsn.text
+        assert dsn.message["To"].addresses[0].addr_spec == "me@here.test"
+        assert dsn.message["In-Reply-To"] == "<1@here.test>"
+
+
+async def test_a_delay_says_until_when(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_lab(tmp_path, {ONE: FakeMx({"rcpt": "450 4.2.1 later"})}) as lab:
+        await lab.submit()
+        await lab.advance(DAY)
+        (dsn,) = lab.dsns()
+        _, told = list(dsn.message.iter_parts())[1].iter_parts()
+        assert told["Action"] == "delayed"
+        assert told["Will-Retry-Until"] == "Sun, 19 Nov 2023 22:13:20 +0000"
+
+
+@pytest.mark.parametrize(
+    ("ret", "kind"), [(None, "message/rfc822"), (Ret.FULL, "message/rfc822"), (Ret.HEADERS, "text/rfc822-headers")]
+)
+async def test_ret_decides_what_is_returned(
+    ret: Ret | None, kind: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_lab(tmp_path, {ONE: FakeMx(NO)}) as lab:
+        await lab.submit(ret=ret)
+        await lab.idle()
+        found, text = returned(lab)
+        assert found == kind
+        assert "Subject: hi" in text
+        assert ("hello" in text) == (kind == "message/rfc822")
+
+
+async def test_of_a_large_message_only_the_header_is_returned(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_lab(tmp_path, {ONE: FakeMx(NO)}) as lab:
+        writer = SpoolWriter(lab.site.spool, threshold=10)
+        writer.append(CONTENT + b"0123456789\n" * 500_000)
+        await lab.submit(content=writer.finish())
+        await lab.idle()
+        kind, text = returned(lab)
+        assert kind == "text/rfc822-headers"
+        assert "0123456789" not in text
+
+
+async def test_output_of_a_command_is_in_the_report(tmp_path: Path, autojump_clock: MockClock) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\nprintf 'one\\ntwo\\033[31m\\n\\nReporting-MTA: forged\\n'\nexit 67\n")
+    script.chmod(0o700)
+    autojump_clock.autojump_threshold = float("inf")  # a real command takes real time
+    autojump_clock.rate = 1
+    async with open_lab(tmp_path, config=f'[routes]\n"*" = "pipe:{script}"') as lab:
+        with trio.fail_after(20):
+            await lab.submit()
+            await lab.idle()
+        (dsn,) = lab.dsns()
+        assert dsn.verdicts == {"a@x.test": "failed 5.1.1"}
+        diagnostic = dsn.told[0].diagnostic
+        assert "one" in diagnostic
+        assert "two" in diagnostic
+        assert "\x1b" not in dsn.message.as_string()
+
+
+@pytest.mark.parametrize(
+    ("extensions", "notify", "traced", "told"),
+    [
+        (PLAIN, frozenset({Notify.SUCCESS}), False, ["relayed"]),
+        (MODERN, frozenset({Notify.SUCCESS}), False, []),
+        ((*MODERN, "DELIVERBY"), None, True, ["relayed"]),
+        ((*MODERN, "DELIVERBY"), frozenset({Notify.NEVER}), True, []),
+        (PLAIN, None, False, []),
+    ],
+)
+async def test_success_is_told_by_who_knows_last(
+    extensions: tuple[str, ...],
+    notify: frozenset[Notify] | None,
+    traced: bool,
+    told: list[str],
+    tmp_path: Path,
+    autojump_clock: MockClock,
+) -> None:
+    async with open_lab(tmp_path, {ONE: FakeMx(extensions=extensions)}) as lab:
+        by = DeliverBy(lab.now + DAY, ByMode.NOTIFY, trace=True) if traced else None
+        await lab.submit(recipient("a@x.test", notify=notify), deliver_by=by)
+        await lab.idle()
+        assert [dsn.told[0].action for dsn in lab.dsns()] == told
+
+
+async def test_local_delivery_is_told_once_whether_at_once_or_later(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_lab(tmp_path) as lab:
+        to = [recipient(f"{user}@here.test", notify=frozenset({Notify.SUCCESS})) for user in ("bob", "carol")]
+        await lab.submit(*to)
+        await lab.idle()
+        (dsn,) = lab.dsns()
+        assert dsn.verdicts == {"bob@here.test": "delivered 2.0.0", "carol@here.test": "delivered 2.0.0"}
+        await lab.submit(to[0], hold_until=lab.now + MINUTE)
+        await lab.advance(2 * MINUTE)
+        assert [dsn.verdicts for dsn in lab.dsns()[1:]] == [{"bob@here.test": "delivered 2.0.0"}]
+
+
+async def test_a_report_is_sent_to_a_remote_sender_without_asking_for_reports(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    two = FakeMx()
+    zones: dict[str, Any] = {"x.test": ONE, "two.test": TWO}
+    async with open_lab(tmp_path, {ONE: FakeMx(NO), TWO: two}, zones=zones) as lab:
+        await lab.submit(sender="who@two.test")
+        await lab.idle()
+        (received,) = two.accepted
+        assert received.mail.startswith("<>")
+        assert received.rcpts == ["<who@two.test> NOTIFY=NEVER"]
+        assert b"Content-Type: multipart/report" in received.body
+
+
+async def test_a_loop_of_reports_is_impossible(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Sender, postmaster and recipient are all refused everywhere."""
+    config = f'[aliases]\npostmaster = "p@two.test"\n[routes]\n"*" = "smtp:{ONE}"'
+    async with open_lab(tmp_path, {ONE: FakeMx(NO)}, config=config) as lab:
+        await lab.submit(sender="who@two.test")
+        await lab.advance(20 * DAY)
+        assert lab.site.events.counters["report"] == 2
+        assert lab.site.events.counters["dropped"] == 1
+        assert await lab.queue() == []
