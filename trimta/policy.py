@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 from trimta.mail.address import Mailbox
 from trimta.mail.aliases import AliasTable
 from trimta.mail.envelope import Notify
-from trimta.mail.mailboxes import LocalDomains, LocalMailbox, maildir_path
+from trimta.mail.mailboxes import LocalDomains, LocalMailbox
 from trimta.mail.retry import RetrySchedule
 from trimta.mail.routing import Hold, Reject, RouteTable, next_hop
 from trimta.mail.status import EnhancedStatus
@@ -165,8 +166,7 @@ class Policy:
 
     def maildir(self, mailbox: LocalMailbox) -> Path:
         """The Maildir of a local mailbox."""
-        template = self.config.local.maildir
-        return Path(maildir_path(template, mailbox.user, mailbox.domain, mailbox.detail))
+        return _maildir(self.config.local.maildir, mailbox)
 
     def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
         """Why RCPT is refused for this address; None if it is accepted."""
@@ -223,3 +223,8 @@ def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | No
     if notify is None:
         return None
     return (notify - {Notify.SUCCESS}) or frozenset({Notify.NEVER})
+
+
+@lru_cache(maxsize=1024)  # asked at RCPT and at the end of data, for the same few names
+def _maildir(template: str, mailbox: LocalMailbox) -> Path:
+    return Path(mailbox.maildir(template))

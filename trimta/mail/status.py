@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 _SYNTAX: Final = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
@@ -25,6 +26,7 @@ class EnhancedStatus:
         return f"{self.klass}.{self.subject}.{self.detail}"
 
     @classmethod
+    @lru_cache(maxsize=1024)  # every reply has one, and there are few
     def parse(cls, text: str) -> Self:
         """Read "5.1.1"; ValueError for anything else."""
         found = _SYNTAX.fullmatch(text)

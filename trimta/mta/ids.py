@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import random
 import time
 from typing import Final
 
@@ -11,7 +11,7 @@ _DIGITS: Final = "0123456789bcdfghjkmnpqrstvwxyz"  # no vowels: no words; no l: 
 
 def new_id() -> str:
     """A short id that sorts by time: microseconds since the epoch, then 20 random bits, in base 30."""
-    return _base30(time.time_ns() // 1000).rjust(11, "0") + _base30(secrets.randbits(20)).rjust(5, "0")
+    return _base30(time.time_ns() // 1000).rjust(11, "0") + _base30(random.getrandbits(20)).rjust(5, "0")
 
 
 def _base30(number: int) -> str:

@@ -7,7 +7,6 @@ taking responsibility for a message and saying so is not.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +14,12 @@ import trio
 
 from trimta.config.model import ListenAuth, ListenTls, Stage
 from trimta.mail.address import AddressError, parse_domain
-from trimta.mail.envelope import DeliverBy, Envelope, Recipient
-from trimta.mail.header import missing_fields
-from trimta.mail.trace import received_field, summarize, with_protocol
+from trimta.mail.trace import summarize
 from trimta.mta import inquiries
 from trimta.mta.acceptance import accept
 from trimta.mta.faults import NULL_PATH, is_meant
 from trimta.mta.ids import new_id
+from trimta.mta.incoming import Incoming, envelope_of, stored_message
 from trimta.mta.transcript import Transcript
 from trimta.mta.wire import WireError
 from trimta.policy import Local
@@ -58,7 +56,7 @@ from trimta.smtp.server import (
     Signal,
     State,
 )
-from trimta.store.queue_values import QueueError, StoredMessage
+from trimta.store.queue_values import QueueError
 from trimta.store.spool import BodyDamagedError, SpoolWriter
 
 if TYPE_CHECKING:
@@ -69,7 +67,6 @@ if TYPE_CHECKING:
     from trimta.mta.site import Site
     from trimta.mta.wire import Wire
     from trimta.smtp.server import Event, Transaction
-    from trimta.store.spool import Body
 
 ACKNOWLEDGE_LIMIT: Final = 60.0
 """Seconds for taking a message over, shielded from shutdown: past it the disk hangs, and the client is better told."""
@@ -104,16 +101,6 @@ class _Cut(Exception):  # noqa: N818 - no error: somebody has hung up
     """The conversation ends here, without a word."""
 
 
-@dataclass(slots=True)
-class _Incoming:
-    """A message on its way in."""
-
-    id: str
-    spool: SpoolWriter
-    trouble: Reply | None = None
-    """Why it can't be kept; the rest of it is still read."""
-
-
 class Session:
     """A connection that was accepted, until it ends.  The configuration of its beginning holds to its end."""
 
@@ -127,7 +114,7 @@ class Session:
         self._idle = self._config.timeouts.idle
         self._connection = ServerConnection(_settings(site, listen, peer), tls=listen.tls is ListenTls.IMPLICIT)
         self._transcript = Transcript()
-        self._incoming: _Incoming | None = None
+        self._incoming: Incoming | None = None
         self._exchange: ServerExchange | None = None
         self._errors = 0
         self._wrong_passwords = 0
@@ -421,7 +408,7 @@ class Session:
     async def _store(self, data: bytes) -> None:
         """Take a piece of the message: into memory, and beyond a limit onto the disk."""
         if self._incoming is None:
-            self._incoming = _Incoming(new_id(), SpoolWriter(self._site.spool))
+            self._incoming = Incoming(new_id(), SpoolWriter(self._site.spool))
         incoming = self._incoming
         if incoming.trouble is not None:
             return
@@ -465,7 +452,7 @@ class Session:
 
     async def _take_over(self, end: BodyEnd) -> None:
         """The message is complete: make it ours, and say so."""
-        incoming = self._incoming or _Incoming(new_id(), SpoolWriter(self._site.spool))
+        incoming = self._incoming or Incoming(new_id(), SpoolWriter(self._site.spool))
         self._incoming = incoming
         if end.bare_lf is not None:
             self._site.events.emit("client_fault", id=incoming.id, problem="bare LF", line=end.bare_lf)
@@ -518,7 +505,7 @@ class Session:
         self._site.history.note(message_id, self._transcript.lines)
         self._transcript = Transcript()
 
-    async def _accept(self, incoming: _Incoming) -> list[Reply]:
+    async def _accept(self, incoming: Incoming) -> list[Reply]:
         """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""
         site, spool = self._site, incoming.spool
         lmtp = self._listen.protocol.value == Protocol.LMTP
@@ -534,8 +521,17 @@ class Session:
             refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
             self._rejected(refusal)
             return [refusal] * due
-        envelope = self._envelope(self._transaction)
-        message = self._message(incoming.id, envelope, body, head)
+        envelope = envelope_of(self._transaction, now=site.clock.now())
+        message = stored_message(
+            incoming.id,
+            envelope,
+            body,
+            head,
+            connection=self._connection,
+            peer=self._peer,
+            hostname=self._config.hostname,
+            arrived=site.clock.now(),
+        )
         self._remember(incoming.id)
         try:
             refused = await accept(site, message, envelope, summary, policy=self._policy, queue_failed_copies=not lmtp)
@@ -559,68 +555,6 @@ class Session:
         found = self._connection.transaction
         assert found is not None
         return found
-
-    def _envelope(self, transaction: Transaction) -> Envelope:
-        mail = transaction.mail
-        given = mail.parameters
-        now = self._site.clock.now()
-        hold_until = None
-        if given.hold_for is not None:
-            hold_until = now + given.hold_for
-        elif given.hold_until is not None:
-            hold_until = given.hold_until.timestamp()
-        by = given.by
-        return Envelope(
-            reverse_path=mail.reverse_path,
-            recipients=tuple(
-                Recipient(address=rcpt.forward_path, original=rcpt.forward_path, notify=rcpt.notify, orcpt=rcpt.orcpt)
-                for rcpt in transaction.recipients
-            ),
-            body=transaction.body,
-            smtputf8=transaction.smtputf8,
-            envid=given.envid,
-            ret=given.ret,
-            deliver_by=None if by is None else DeliverBy(now + by.seconds, by.mode, by.trace),
-            hold_until=hold_until if hold_until is not None and hold_until > now else None,
-        )
-
-    def _message(self, message_id: str, envelope: Envelope, body: Body, head: bytes) -> StoredMessage:
-        connection, config = self._connection, self._config
-        now = datetime.now(UTC).astimezone()
-        trace = received_field(
-            helo=connection.helo,
-            client=self._peer.trace,
-            by=config.hostname,
-            protocol=with_protocol(
-                esmtp=connection.esmtp,
-                lmtp=self._listen.protocol.value == Protocol.LMTP,
-                tls=self._wire.tls,
-                auth=connection.identity is not None,
-                utf8=envelope.smtputf8,
-            ),
-            id=message_id,
-            for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
-            date=now,
-        )
-        if self._listen.protocol.value == Protocol.SUBMISSION:
-            trace += missing_fields(
-                head, author=envelope.reverse_path, message_id=f"{message_id}@{config.hostname}", date=now
-            )
-        by = "" if connection.identity is None else f" as {connection.identity}"
-        return StoredMessage(
-            id=message_id,
-            arrived=self._site.clock.now(),
-            reverse_path=envelope.reverse_path,
-            content=body,
-            trace=trace,
-            body=envelope.body,
-            smtputf8=envelope.smtputf8,
-            envid=envelope.envid,
-            ret=envelope.ret,
-            deliver_by=envelope.deliver_by,
-            hold_until=envelope.hold_until,
-            origin=f"{self._peer}{by} ({connection.helo})",
-        )
 
     # Other commands.
 
@@ -676,8 +610,6 @@ class Session:
 
 def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
     config = site.policy.config
-    lifetime = config.queue.lifetime
-    moment = datetime.fromtimestamp(site.clock.now(), UTC) + timedelta(seconds=lifetime)
     return ServerSettings(
         hostname=config.hostname,
         protocol=Protocol(listen.protocol.value),
@@ -689,10 +621,17 @@ def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
         if config.auth.any or config.auth.users or listen.auth is ListenAuth.REQUIRED
         else AuthPolicy.NONE,
         auth_in_clear=config.auth.insecure or peer.is_loopback,
-        future_release=FutureRelease(int(lifetime), moment.replace(microsecond=0)),
+        future_release=_future_release(site) if listen.protocol.value == Protocol.SUBMISSION else None,
         hide=listen.hide,
         bare_newline=BareNewline(config.limits.bare_newline.value),
     )
+
+
+def _future_release(site: Site) -> FutureRelease:
+    """A message may be held for as long as one may wait in the queue."""
+    lifetime = site.policy.config.queue.lifetime
+    moment = datetime.fromtimestamp(site.clock.now(), UTC) + timedelta(seconds=lifetime)
+    return FutureRelease(int(lifetime), moment.replace(microsecond=0))
 
 
 def _name(listen: Listen) -> str:

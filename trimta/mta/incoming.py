@@ -1,0 +1,104 @@
+"""A message on its way in: what the client agreed on and sends, until it is an envelope and a message of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from trimta.mail.envelope import DeliverBy, Envelope, Recipient
+from trimta.mail.header import missing_fields
+from trimta.mail.trace import received_field, with_protocol
+from trimta.smtp.extensions import Protocol
+from trimta.store.queue_values import StoredMessage
+
+if TYPE_CHECKING:
+    from trimta.mta.peer import Peer
+    from trimta.smtp.reply import Reply
+    from trimta.smtp.server import ServerConnection, Transaction
+    from trimta.store.spool import Body, SpoolWriter
+
+
+@dataclass(slots=True)
+class Incoming:
+    """Content while it comes in."""
+
+    id: str
+    spool: SpoolWriter
+    trouble: Reply | None = None
+    """Why it can't be kept; the rest of it is still read."""
+
+
+def envelope_of(transaction: Transaction, *, now: float) -> Envelope:
+    """What a client agreed on; `now`, in seconds since the epoch, is what its intervals are counted from."""
+    mail = transaction.mail
+    given = mail.parameters
+    hold_until = None
+    if given.hold_for is not None:
+        hold_until = now + given.hold_for
+    elif given.hold_until is not None:
+        hold_until = given.hold_until.timestamp()
+    by = given.by
+    return Envelope(
+        reverse_path=mail.reverse_path,
+        recipients=tuple(
+            Recipient(address=rcpt.forward_path, original=rcpt.forward_path, notify=rcpt.notify, orcpt=rcpt.orcpt)
+            for rcpt in transaction.recipients
+        ),
+        body=transaction.body,
+        smtputf8=transaction.smtputf8,
+        envid=given.envid,
+        ret=given.ret,
+        deliver_by=None if by is None else DeliverBy(now + by.seconds, by.mode, by.trace),
+        hold_until=hold_until if hold_until is not None and hold_until > now else None,
+    )
+
+
+def stored_message(
+    message_id: str,
+    envelope: Envelope,
+    body: Body,
+    head: bytes,
+    *,
+    connection: ServerConnection,
+    peer: Peer,
+    hostname: str,
+    arrived: float,
+) -> StoredMessage:
+    """The message with its trace: Received, and on a submission listener the fields that are missing in `head`, the
+    beginning of the content.  `arrived` is on the queue's clock; the Received field shows the wall's.
+    """
+    protocol = connection.settings.protocol
+    date = datetime.now(UTC).astimezone()
+    trace = received_field(
+        helo=connection.helo,
+        client=peer.trace,
+        by=hostname,
+        protocol=with_protocol(
+            esmtp=connection.esmtp,
+            lmtp=protocol is Protocol.LMTP,
+            tls=connection.tls,
+            auth=connection.identity is not None,
+            utf8=envelope.smtputf8,
+        ),
+        id=message_id,
+        for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
+        date=date,
+    )
+    if protocol is Protocol.SUBMISSION:
+        trace += missing_fields(head, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
+    by = "" if connection.identity is None else f" as {connection.identity}"
+    return StoredMessage(
+        id=message_id,
+        arrived=arrived,
+        reverse_path=envelope.reverse_path,
+        content=body,
+        trace=trace,
+        body=envelope.body,
+        smtputf8=envelope.smtputf8,
+        envid=envelope.envid,
+        ret=envelope.ret,
+        deliver_by=envelope.deliver_by,
+        hold_until=envelope.hold_until,
+        origin=f"{peer}{by} ({connection.helo})",
+    )
