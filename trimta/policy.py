@@ -8,10 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
 
+from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
-from trimta.mail.aliases import AliasTable
 from trimta.mail.envelope import Notify
-from trimta.mail.mailboxes import LocalDomains, LocalMailbox
 from trimta.mail.retry import RetrySchedule
 from trimta.mail.routing import Hold, Reject, RouteTable, next_hop
 from trimta.mail.status import EnhancedStatus
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trimta.config.model import Config
+    from trimta.mail.aliases import AliasTable
     from trimta.mail.envelope import Envelope, Recipient
+    from trimta.mail.mailboxes import LocalDomains, LocalMailbox
     from trimta.mail.routing import Route
 
 LOCAL_HOP = "local"
@@ -107,17 +108,11 @@ class Policy:
     @classmethod
     def of(cls, config: Config, *, time_scale: float = 1.0) -> Self:
         """`time_scale`: how many times faster than configured the queue's waits pass."""
-        local = LocalDomains(
-            domains=config.local.domains,
-            hostname=config.hostname,
-            users=config.local.users,
-            subaddress=config.local.subaddress,
-        )
         return cls(
             config=config,
-            routes=RouteTable(config.routes),
-            aliases=AliasTable(config.aliases, local),
-            local=local,
+            routes=route_table(config),
+            aliases=alias_table(config),
+            local=local_domains(config),
             retry=RetrySchedule(
                 steps=tuple(step / time_scale for step in config.queue.retry),
                 lifetime=config.queue.lifetime / time_scale,

@@ -308,7 +308,7 @@ def test_tail_follows_and_ends_at_ctrl_c(server: TrimtaProcess) -> None:
         next(events)
         message = send(server, "leo@dev.test")
         delivered = next(event for event in events if event["event"] == "delivered" and event["id"] == message)
-        assert delivered["to"] == ["leo@dev.test"]
+        assert delivered["to"] == "leo@dev.test"
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
         assert process.stderr is not None

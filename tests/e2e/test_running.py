@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
+from tests.store.support import envelope, message
 from tests.support.process import TrimtaProcess, command_environment, run_trimta
 from tests.support.software import require_root
+from trimta.store.queue import Queue
+from trimta.store.queue_schema import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +85,22 @@ def test_a_start_that_fails_says_why_on_one_line(
     assert done.stderr.count("\n") == 1
     assert says in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("table", ["meta", "messages", "envelopes", "destinations"])
+def test_a_database_that_cannot_be_read_is_named_and_exits_75(tmp_path: Path, table: str) -> None:
+    with Queue(tmp_path / "var") as queue:
+        queue.accept(message("m1"), [envelope()])
+        (page,) = queue._connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    database = tmp_path / "var" / FILE
+    with database.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    (tmp_path / "conf.toml").write_text('[[listen]]\naddress = "127.0.0.1:0"\n')
+    done = run_trimta(tmp_path, "serve", "-c", "conf.toml")
+    assert done.returncode == os.EX_TEMPFAIL
+    assert done.stderr.count("\n") == 1
+    assert str(database) in done.stderr
 
 
 def test_the_banner_says_where_mail_goes(tmp_path: Path) -> None:

@@ -388,6 +388,13 @@ def test_the_words_say_what_happened_to_whom_and_what_to_do() -> None:
     assert "not possible in the time allowed" in said
 
 
+def test_the_last_words_of_a_command_are_told() -> None:
+    said = "/usr/bin/command exited with 1: " + "line\n" * 815 + "the reason"
+    dsn = make(failed(smtp=False, diagnostic=said))
+    assert groups(dsn)[1]["Diagnostic-Code"].endswith("line the reason")
+    assert "line the reason" in " ".join(parse(dsn)[1].get_content().split())
+
+
 def test_the_words_of_a_delay_say_until_when() -> None:
     _, words, _, _ = parse(make(kind=DsnKind.DELAYED))
     said = " ".join(words.get_content().split())

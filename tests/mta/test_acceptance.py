@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.clock import mock_wall
 from tests.support.receiving import (
     LOOPBACK,
     STRANGER,
@@ -22,7 +23,6 @@ from tests.support.receiving import (
     talk,
 )
 from trimta.mail.address import Mailbox, parse_mailbox
-from trimta.mta.clock import mock_wall
 from trimta.mta.peer import UNIX, Peer
 from trimta.store.queue_values import Listed, QueueFull
 
@@ -273,7 +273,7 @@ async def test_a_maildir_that_cannot_be_written_is_deferred_and_the_others_get_t
         assert waiting.envelope.attempts == 1
         assert waiting.envelope.recipients[0].status == "4.2.0"
         assert "maildir-example/bob" in waiting.envelope.recipients[0].reply
-        assert [str(event.fields["to"]) for event in events if event.name == "deferred"] == ["['bob@dev.test']"]
+        assert [event.fields["to"] for event in events if event.name == "deferred"] == ["bob@dev.test"]
         (tmp_path / "maildir-example/bob").unlink()
         site.clock.advance_to(waiting.envelope.due)
         async with deliveries(site):

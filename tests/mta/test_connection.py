@@ -184,6 +184,44 @@ async def test_implicit_tls_comes_before_the_greeting(
     assert mx.logins == [("u", "p")]
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"auth": "535 5.7.8 no: pass word"},
+        {"auth": "535-5.7.8 no: AHUAcGFzcyB3b3Jk\n535 5.7.8 or cGFzcyB3b3Jk"},
+        {"auth": Raw(b"what is pass word?\r\n")},
+        {"rcpt": "550 5.7.1 you are u with pass word"},
+        {"auth": "235 2.7.0 welcome, pass word", "body": "554 5.7.1 no pass word"},
+    ],
+)
+async def test_a_peer_that_repeats_the_password_does_not_tell_it(
+    script: dict[str, Any], autojump_clock: MockClock
+) -> None:
+    mx = FakeMx(script, extensions=(*PLAIN, "AUTH PLAIN"), passwords={"u": "pass word"})
+    transcript, said = Transcript(), ""
+    async with trio.open_nursery() as nursery:
+        shared = sending(FakeNet(nursery, {"127.0.0.1": mx}))
+        try:
+            connection = await SmtpConnection.open(
+                Endpoint(host="mx.x.test", address="127.0.0.1", port=25),
+                Manner(tls=TlsPolicy.NONE, credentials=Credentials("u", "pass word")),
+                shared,
+                transcript,
+            )
+            content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
+            transaction = Transaction(envelope(), facts, connection.offered)
+            await connection.perform(transaction, content)
+            (outcome,) = transaction.outcomes
+            said = outcome.diagnostic
+            await connection.quit()
+        except TroubleError as trouble:
+            said = str(trouble)
+        nursery.cancel_scope.cancel()
+    assert "***" in said
+    for secret in ("pass word", "cGFzcyB3b3Jk", "AHUAcGFzcyB3b3Jk"):
+        assert secret not in "\n".join([said, *transcript.lines])
+
+
 async def test_the_first_octet_is_told(autojump_clock: MockClock) -> None:
     heard: list[float] = []
     async with trio.open_nursery() as nursery:

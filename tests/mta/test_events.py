@@ -117,6 +117,7 @@ async def test_a_reader_that_stops_reading_blocks_nobody_and_is_told_what_it_mis
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LogWriter, "BACKLOG", 10)
+    monkeypatch.setattr("trimta.mta.events.MOMENT", 0)
     read, write = os.pipe()
     with os.fdopen(write, "w") as stream, os.fdopen(read, "rb") as reader, trio.fail_after(10):
         log = LogWriter(stream, name_of)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trimta.mta.clock import QueueClock, mock_wall
+from tests.support.clock import mock_wall
+from trimta.mta.clock import QueueClock
 from trimta.mta.disk import InlineDisk, QueueDoor
 from trimta.mta.events import Event
 from trimta.mta.history import BACKLOG, MOMENT, TOGETHER, History

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeMx
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
-from trimta.mta.clock import QueueClock, mock_wall
+from trimta.mta.clock import QueueClock
 from trimta.mta.console import CLOCK_OFFSET
 from trimta.store.queue import Queue
 

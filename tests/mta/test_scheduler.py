@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import pytest
 import trio
 
+from tests.support.clock import mock_wall
 from tests.support.fake_mx import DROP, PLAIN, STALL, FakeMx, Late
 from tests.support.lab import CONTENT, DAY, HOUR, MINUTE, ZONES, open_lab
 from tests.support.sending import envelope
 from trimta.mta import scheduler
-from trimta.mta.clock import mock_wall
 from trimta.mta.disk import InlineDisk, ThreadDisk
 from trimta.mta.reporter import Reporter
 from trimta.store.queue import Queue

@@ -80,11 +80,11 @@ def test_a_client_understands_what_a_server_offers() -> None:
     assert offered.dsn
     assert offered.smtputf8
     assert offered.starttls
-    assert offered.enhanced_status_codes
+    assert offered.offers("ENHANCEDSTATUSCODES")
 
 
 def test_before_ehlo_nothing_is_offered() -> None:
-    offered = Offered.none()
+    offered = Offered()
     assert offered.size is None
     assert offered.deliver_by is None
     assert offered.limits == {}

@@ -393,6 +393,22 @@ def test_the_last_line_is_known_without_credentials() -> None:
     assert peer.connection.line == "***"
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("AUTH AGEAYg==", "AUTH ***"),
+        ("AUTH=AGEAYg==", "***"),
+        ("AUTHPLAIN AGEAYg==", "***"),
+        ("auth login YQ==", "auth login ***"),
+        ("AUTH CRAM-MD5 YQ==", "AUTH CRAM-MD5 ***"),
+    ],
+)
+def test_credentials_where_they_do_not_belong_are_not_shown_either(line: str, shown: str) -> None:
+    peer = started(auth=AuthPolicy.OPTIONAL, auth_in_clear=True)
+    peer.say(f"{line}\r\n")
+    assert peer.connection.line == shown
+
+
 # Parameters and addresses
 
 

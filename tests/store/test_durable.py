@@ -68,8 +68,8 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "file").read_bytes() == b"0123456789"
 
 
-def test_replaced_text_is_the_old_or_the_new(tmp_path: Path) -> None:
-    durable.replace_text(tmp_path / "file", "old")
-    durable.replace_text(tmp_path / "file", "new")
-    assert (tmp_path / "file").read_text() == "new"
+def test_a_replaced_file_is_the_old_or_the_new(tmp_path: Path) -> None:
+    durable.replace_file(tmp_path / "file", b"old")
+    durable.replace_file(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -495,7 +495,7 @@ def test_an_attempt_under_way_does_not_postpone_what_the_operator_sends_another_
 
 
 def test_retry_of_a_domain_and_of_everything(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimta.store.queue._RETRY_CHUNK", 2)
+    monkeypatch.setattr("trimta.store.queue_steering._RETRY_CHUNK", 2)
     for number in range(5):
         queue.accept(message(f"m{number}"), [envelope(domain=f"{number % 2}.test", next_try=NOW + 60)])
     queue.defer_destination("1.test", NOW + 60, NOW + 90)
@@ -571,6 +571,13 @@ def test_a_redirected_envelope_has_no_id_that_was_there_before(queue: Queue) -> 
     assert queue.redirect("m1.2", [envelope("carol")]) == ("m1.4",)
 
 
+def test_a_split_envelope_has_no_id_that_was_there_before(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope("alice", "bob", "carol")])
+    assert queue.split("m1", [1], "y") == "m1.2"
+    queue.remove("m1.2")
+    assert queue.split("m1", [2], "z") == "m1.3"
+
+
 def test_remove_takes_the_message_with_the_last_envelope(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope(domain="a.test"), envelope(domain="b.test")])
     assert queue.remove("m1.1") == ("m1.1",)
@@ -614,7 +621,7 @@ def test_a_list_has_what_the_operator_wants_to_know(queue: Queue) -> None:
 
 
 def test_a_list_goes_on_while_the_queue_changes(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimta.store.queue._WINDOW", 2)
+    monkeypatch.setattr("trimta.store.queue_steering._WINDOW", 2)
     for number in range(6):
         queue.accept(message(f"m{number}"), [envelope()])
     seen = []

@@ -179,6 +179,27 @@ def test_recovering_sets_aside_what_would_stay_for_ever(data_dir: Path) -> None:
         assert queue.recover(NOW).set_aside == ()
 
 
+@pytest.mark.parametrize(
+    ("statement", "damaged"),
+    [
+        ("UPDATE messages SET fields = '{' WHERE id = 'm2'", "m2"),
+        ("UPDATE messages SET fields = x'00' WHERE id = 'm2'", "m2"),
+        ("UPDATE recipients SET fields = '{\"to' WHERE envelope = 1", "m1.1"),
+        ("UPDATE recipients SET fields = x'00' WHERE envelope = 1", "m1.1"),
+        ("UPDATE recipients SET last = 'x' WHERE envelope = 1", "m1.1"),
+        ("UPDATE contents SET data = x'00' WHERE message = 2", "m2"),
+        ("UPDATE contents SET data = 'text' WHERE message = 2", "m2"),
+        ("DELETE FROM contents WHERE message = 2", "m2"),
+    ],
+)
+def test_recovering_does_not_wait_for_the_next_try_to_see_damage(data_dir: Path, statement: str, damaged: str) -> None:
+    spoil(data_dir, statement)
+    with Queue(data_dir) as queue:
+        (report,) = queue.recover(NOW).set_aside
+        assert report.id == damaged
+        assert queue.recover(NOW).set_aside == ()
+
+
 def test_recovering_removes_files_of_no_message_and_no_others(data_dir: Path) -> None:
     for name in ("m9", f"incoming-{os.getpid()}-x", "incoming-1-x"):
         (data_dir / "spool" / name).write_bytes(b"")
@@ -200,6 +221,28 @@ def test_recovering_mends_destinations(data_dir: Path) -> None:
     with Queue(data_dir) as queue:
         assert queue.recover(NOW).set_aside == ()
         assert queue.due_destinations(9e11, 10) == [("a.test", NOW), ("far.test", NOW), ("b.test", NOW + 60)]
+
+
+def test_recovering_bears_with_damage_to_all_of_a_destination_that_is_spared(data_dir: Path) -> None:
+    with Queue(data_dir) as queue:
+        queue.defer_destination("far.test", NOW, NOW + 60)
+        queue.accept(message("m4"), [envelope()])
+        queue.accept(message("m5"), [envelope()])
+    (data_dir / "spool" / "m3").unlink()
+    spoil(data_dir, "UPDATE envelopes SET next_try = 'soon' WHERE id IN ('m2', 'm4')")
+    with Queue(data_dir) as queue:
+        assert sorted(report.id for report in queue.recover(NOW).set_aside) == ["m2", "m3", "m4"]
+        assert ids(queue) == ["m1.1", "m1.2", "m5"]
+        assert ("far.test", NOW + 60) in queue.due_destinations(9e11, 10)
+
+
+@pytest.mark.parametrize("column", ["due", "failed", "not_before"])
+def test_recovering_makes_a_damaged_destination_anew(data_dir: Path, column: str) -> None:
+    spoil(data_dir, f"UPDATE destinations SET {column} = 'x'")
+    with Queue(data_dir) as queue:
+        assert queue.recover(NOW).set_aside == ()
+        assert [next_hop for next_hop, _ in queue.due_destinations(NOW, 10)] == ["a.test", "b.test", "far.test"]
+        assert queue.load("m2") is not None
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])

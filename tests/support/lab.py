@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeNet
 from tests.support.sending import contexts, recipient
 from trimta.config.load import parse
@@ -34,7 +35,7 @@ from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Envelope
 from trimta.mail.trace import summarize
 from trimta.mta.acceptance import accept
-from trimta.mta.clock import QueueClock, mock_wall
+from trimta.mta.clock import QueueClock
 from trimta.mta.console import Console
 from trimta.mta.disk import InlineDisk
 from trimta.mta.ids import new_id
@@ -156,19 +157,8 @@ class Lab:
         options.setdefault("smtputf8", not all(address.is_ascii for address in addresses))
         envelope = Envelope(reverse_path=reverse_path, recipients=recipients, **options)
         body = content if isinstance(content, Body) else Body.of(content)
-        message = StoredMessage(
-            id=message_id,
-            arrived=self.site.clock.now(),
-            reverse_path=envelope.reverse_path,
-            content=body,
-            trace=b"Received: from client by here.test; now\n",
-            body=envelope.body,
-            smtputf8=envelope.smtputf8,
-            envid=envelope.envid,
-            ret=envelope.ret,
-            deliver_by=envelope.deliver_by,
-            hold_until=envelope.hold_until,
-        )
+        trace = b"Received: from client by here.test; now\n"
+        message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.site.clock.now(), trace=trace)
         await accept(self.site, message, envelope, summarize(body.head(65536)), policy=self.site.policy)
         return message_id
 

@@ -233,16 +233,12 @@ class Submission:
             envid=flags.envid,
             ret=flags.ret,
         )
-        message = StoredMessage(
-            id=message_id,
+        message = StoredMessage.of(
+            envelope,
+            body,
+            message_id=message_id,
             arrived=now,
-            reverse_path=envelope.reverse_path,
-            content=body,
             trace=trace,
-            body=envelope.body,
-            smtputf8=envelope.smtputf8,
-            envid=envelope.envid,
-            ret=envelope.ret,
             origin=f"trimta sendmail, userid {self.user_id}",
         )
         # The server may run with another time scale than the configuration's; it has said so.

@@ -10,7 +10,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import Final, Self, TypeAlias
+from typing import Final, TypeAlias
 
 import idna
 
@@ -77,11 +77,6 @@ class Mailbox:
         return self.domain.startswith("[")
 
     @property
-    def literal_address(self) -> IPAddress | None:
-        """The address of an address literal; None for a domain."""
-        return _literal_address(self.domain) if self.is_literal else None
-
-    @property
     def is_ascii(self) -> bool:
         """Whether it can go to a host without SMTPUTF8: a domain always can, as A-labels; a local part has no other
         form (RFC 6531 3.2).
@@ -97,10 +92,6 @@ class Mailbox:
         if not self.is_ascii:
             raise ValueError(f"{self} needs SMTPUTF8")
         return f"{quote(self.local_part)}@{self.domain_key}"
-
-    def with_local_part(self, local_part: str) -> Self:
-        """The same domain, another local part (content, not quoted)."""
-        return type(self)(local_part, self.domain)
 
     def __str__(self) -> str:
         """The addr-spec; the local part is quoted only if it must be (RFC 5321 4.1.2)."""

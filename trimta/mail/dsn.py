@@ -36,7 +36,7 @@ RETURN_LIMIT: Final = 64 * 1024  # octets of the message that a DSN returns at m
 EXPIRED: Final = EnhancedStatus(4, 4, 7)  # delivery time expired: RFC 3463 3.5
 
 _MAX_LINE: Final = 998  # octets without the line end: RFC 5322 2.1.1
-_MAX_TEXT: Final = 4096  # characters of a diagnostic
+_MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command said, and which one it was
 _MAX_WORD: Final = 900  # octets: a longer one is broken, so that every line can be folded; no address is as long
 _WIDTH: Final = 76
 _REPLY: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|$)", re.ASCII)

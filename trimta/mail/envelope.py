@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 ReversePath: TypeAlias = "Mailbox | None"
 """The return address of MAIL; None is the null reverse-path `<>` (RFC 5321 4.5.5)."""
 
-ForwardPath: TypeAlias = "Mailbox"
-"""The address of one RCPT."""
-
 
 class BodyKind(enum.StrEnum):
     """What MAIL's BODY parameter declares (RFC 6152, RFC 3030)."""

@@ -16,9 +16,6 @@ from trimta.mail.address import POSTMASTER, Mailbox, fold_local_part, parse_doma
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TEMPLATE_FIELDS: Final = frozenset({"user", "domain", "detail"})
-"""What a Maildir template may name in braces."""
-
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._+=-")
 _MAILDIR_FOLDERS: Final = frozenset({"cur", "new", "tmp"})

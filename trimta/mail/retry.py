@@ -34,15 +34,12 @@ class RetrySchedule:
     def expiry(self, arrived: float, deadline: float | None = None) -> float:
         """When an envelope that arrived at `arrived` is given up: at the end of its lifetime, or at `deadline` where
         that is sooner (DELIVERBY in R mode, RFC 2852).
+
+        A deferral then or later is the last one.  To be compared after a try, not before it: the last try is due
+        exactly at expiry.
         """
         end = arrived + self.lifetime
         return end if deadline is None else min(end, deadline)
-
-    def is_expired(self, *, now: float, expiry: float) -> bool:
-        """Whether a deferral at `now` is the last one.  To be asked after a try, not before it: the last try is due
-        exactly at expiry.
-        """
-        return now >= expiry
 
     def next_try(self, *, attempts: int, now: float, expiry: float, random: float) -> float:
         """When to try again after `attempts` (at least 1) tries, the latest of which ended at `now`.

@@ -101,17 +101,18 @@ async def accept(
     if envelopes or discarded or len(failed) < len(copies):
         _announce(site, message, envelope)
     done = list(discarded)
-    if discarded:
-        site.events.emit("discarded", id=message.id, to=addresses(discarded))
+    for to in addresses(discarded):
+        site.events.emit("discarded", id=message.id, to=to)
     for copy in copies:
-        to = addresses(copy.recipients)
         if copy not in failed:
             done.extend(copy.recipients)
-            site.events.emit("delivered", id=message.id, to=to, maildir=str(copy.maildir))
-        elif queue_failed_copies:
-            site.events.emit("deferred", id=message.id, to=to, reply=failed[copy])
-        else:
-            site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
+        for to in addresses(copy.recipients):  # an outcome is of one recipient, here as in the queue
+            if copy not in failed:
+                site.events.emit("delivered", id=message.id, to=to, maildir=str(copy.maildir))
+            elif queue_failed_copies:
+                site.events.emit("deferred", id=message.id, to=to, reply=failed[copy])
+            else:
+                site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
     await _confirm(site, message, done, partition.expanded)
     return _unwritten(policy, envelope, failed) if failed else {}
 

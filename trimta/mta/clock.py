@@ -33,8 +33,3 @@ class QueueClock:
     def until(self, moment: float) -> float:
         """The Trio deadline at which this clock will show `moment`, if nobody moves it."""
         return trio.current_time() + max(0.0, moment - self.now())
-
-
-def mock_wall(epoch: float = 1_700_000_000.0) -> Callable[[], float]:
-    """A wall clock that follows Trio's own, for tests under MockClock."""
-    return lambda: epoch + trio.current_time()

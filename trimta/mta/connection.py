@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from contextlib import AsyncExitStack, ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import trio
@@ -16,7 +16,7 @@ from trimta.mta.tls import opportunistic_context, verified_context
 from trimta.mta.wire import HandshakeError, Wire, WireError
 from trimta.smtp.client import CLOSING, ClientConnection, PeerClosedError
 from trimta.smtp.commands import Auth, Ehlo, Helo, Quit, Rset, StartTls
-from trimta.smtp.errors import ProtocolError
+from trimta.smtp.errors import ProtocolError, ReplyError
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 from trimta.smtp.transaction import Listen, Say, SendChunk, SendData
 from trimta.smtp.verdict import Stage, status_of
@@ -155,6 +155,8 @@ class SmtpConnection:
         self._out = bytearray()
         self._on_first_octet: Callable[[], None] = lambda: None
         self._must_reset = False
+        self._secrets: tuple[str, ...] = ()
+        """What nobody may read, should the peer repeat it."""
         self._broken = False
         self._send_failure: TroubleError | None = None
         self.endpoint = endpoint
@@ -300,6 +302,7 @@ class SmtpConnection:
         exchange = client_exchange(self.offered.auth, credentials.name, credentials.password)
         if exchange is None:
             raise TroubleError(NO_AUTH, f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", final=True)
+        self._secrets = credentials.secrets
         reply = await self._ask(Auth(exchange.mechanism, exchange.initial()), Stage.AUTH)
         while reply.klass == 3:
             try:
@@ -434,13 +437,23 @@ class SmtpConnection:
         return reply
 
     async def _next_reply(self) -> Reply:
-        while (reply := self._core.next_reply()) is None:
-            data = await self._wire.receive_some()
-            if data:
-                self._on_first_octet()
-            self._core.receive_data(data)
+        try:
+            while (reply := self._core.next_reply()) is None:
+                data = await self._wire.receive_some()
+                if data:
+                    self._on_first_octet()
+                self._core.receive_data(data)
+        except ReplyError as error:
+            raise ReplyError(self._discreet(str(error))) from None
+        if reply.klass != 3:  # a challenge is for the exchange, which has it as it came
+            reply = replace(reply, lines=tuple(map(self._discreet, reply.lines)))
         self.transcript.server(str(reply))
         return reply
+
+    def _discreet(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
     async def _last_words(self, failure: TroubleError) -> Reply:
         """Why the peer stopped reading, if it said so."""

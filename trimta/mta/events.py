@@ -104,7 +104,7 @@ def as_json(event: Event) -> str:
 
 
 MOMENT: Final = 0.02
-"""Seconds that lines wait for others: nobody sees the difference, and a thread is woken for many instead of for each."""
+"""Seconds that lines wait for others: nobody sees the difference, and a thread is woken for many, not for each."""
 
 
 class LogWriter:

@@ -88,17 +88,11 @@ def stored_message(
     if protocol is Protocol.SUBMISSION:
         trace += missing_fields(head, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
     by = "" if connection.identity is None else f" as {connection.identity}"
-    return StoredMessage(
-        id=message_id,
+    return StoredMessage.of(
+        envelope,
+        body,
+        message_id=message_id,
         arrived=arrived,
-        reverse_path=envelope.reverse_path,
-        content=body,
         trace=trace,
-        body=envelope.body,
-        smtputf8=envelope.smtputf8,
-        envid=envelope.envid,
-        ret=envelope.ret,
-        deliver_by=envelope.deliver_by,
-        hold_until=envelope.hold_until,
         origin=f"{peer}{by} ({connection.helo})",
     )

@@ -100,7 +100,7 @@ async def deliver(
             start_new_session=True,
         )
     except (OSError, ValueError) as cause:
-        text = f"{command} can't be run: {cause}"
+        text = f"{command} can't be run: {getattr(cause, 'strerror', None) or cause}"
         return [Deferred(recipient=recipient, status=_CANNOT_RUN, diagnostic=text) for recipient in recipients]
     run = _Run(process, message, disk)
     try:

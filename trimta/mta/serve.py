@@ -160,12 +160,11 @@ class Server:
             server_tls = own_tls or await trio.to_thread.run_sync(_server_tls, config)
             if client_tls is None:
                 client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
-        clock = QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
         site = Site(
             config,
             queue,
             ThreadDisk(),
-            clock=clock,
+            clock=_clock(queue),
             server_tls=server_tls,
             client_tls=client_tls,
             time_scale=time_scale,
@@ -346,6 +345,13 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
     cleanup.callback(queue.close)
     return queue
+
+
+def _clock(queue: Queue) -> QueueClock:
+    try:
+        return QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
+    except QueueError as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 
 
 def _recover(queue: Queue, time_scale: float) -> Recovered:

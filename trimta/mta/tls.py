@@ -222,8 +222,8 @@ def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:
         ca = trustme.CA(
             path_length=0, organization_name="trimta", organization_unit_name=f"development CA {secrets.token_hex(4)}"
         )
-        _replace(files.ca_key, ca.private_key_pem.bytes(), durable.PRIVATE_FILE)
-        _replace(files.ca, ca.cert_pem.bytes(), PUBLIC_FILE)
+        durable.replace_file(files.ca_key, ca.private_key_pem.bytes())
+        durable.replace_file(files.ca, ca.cert_pem.bytes(), PUBLIC_FILE)
     leaf = ca.issue_cert(
         *names,
         organization_name="trimta",
@@ -231,8 +231,8 @@ def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:
         not_before=now - timedelta(days=1),  # clocks of clients differ
         not_after=now + LIFETIME,
     )
-    _replace(files.key, leaf.private_key_pem.bytes(), durable.PRIVATE_FILE)
-    _replace(files.certificate, b"".join(blob.bytes() for blob in leaf.cert_chain_pems), PUBLIC_FILE)
+    durable.replace_file(files.key, leaf.private_key_pem.bytes())
+    durable.replace_file(files.certificate, b"".join(blob.bytes() for blob in leaf.cert_chain_pems), PUBLIC_FILE)
 
 
 def _is_good(files: _Development, names: tuple[str, ...], now: datetime) -> bool:
@@ -275,11 +275,3 @@ def _kept_ca(files: _Development) -> CA | None:
         return trustme.CA.from_pem(certificate, key) if fit else None
     except (FileNotFoundError, ValueError, TypeError):
         return None
-
-
-def _replace(path: Path, data: bytes, mode: int) -> None:
-    """Put a whole new file in the place of the old one: a client that reads ca.pem just then reads one or the other."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    durable.write_file(new, [data], mode)
-    durable.rename_into(new, path)

@@ -112,17 +112,14 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What a peer's reply to EHLO or LHLO offers us."""
+    """What a peer's reply to EHLO or LHLO offers us; with nothing given, what is offered before EHLO, after HELO, and
+    after STARTTLS until the next EHLO.
+    """
 
     host: str = ""
     """What the peer calls itself."""
     keywords: Mapping[str, str] = field(default_factory=dict)
     """Keyword in upper case to its parameters, as one text."""
-
-    @classmethod
-    def none(cls) -> Self:
-        """What is offered before EHLO, after HELO, and after STARTTLS until the next EHLO."""
-        return cls()
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
@@ -186,11 +183,6 @@ class Offered:
     def starttls(self) -> bool:
         """RFC 3207."""
         return self.offers("STARTTLS")
-
-    @property
-    def enhanced_status_codes(self) -> bool:
-        """RFC 2034."""
-        return self.offers("ENHANCEDSTATUSCODES")
 
     @property
     def auth(self) -> frozenset[str]:

@@ -34,6 +34,14 @@ class Credentials:
     name: str
     password: str = field(repr=False)
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The password in every form that it has on the wire, and in clear; the longest first."""
+        if not self.password:
+            return ()
+        plain = f"\0{self.name}\0{self.password}".encode()
+        return (_base64(plain), _base64(self.password.encode()), self.password)
+
 
 Step: TypeAlias = Challenge | Credentials
 
@@ -157,8 +165,8 @@ def render_response(response: bytes) -> bytes:
     return base64.b64encode(response) + b"\r\n"
 
 
-CANCEL: Final = b"*\r\n"
-"""The line that ends an exchange instead of answering (RFC 4954 4)."""
+def _base64(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
 
 
 def _text(octets: bytes) -> str:

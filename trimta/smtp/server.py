@@ -20,9 +20,10 @@ from __future__ import annotations
 import base64
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from trimta.mail.envelope import BodyKind
+from trimta.smtp.body import Body, Chunk
 from trimta.smtp.commands import (
     KNOWN_VERBS,
     Auth,
@@ -47,13 +48,44 @@ from trimta.smtp.commands import (
     verb_of,
 )
 from trimta.smtp.errors import CommandError, LocalProtocolError
+from trimta.smtp.events import (
+    CLOSED,
+    NEED_DATA,
+    AuthResponse,
+    BadInput,
+    BodyChunk,
+    BodyEnd,
+    Event,
+    Signal,
+)
 from trimta.smtp.extensions import FutureRelease, Offer, Protocol
 from trimta.smtp.lines import Line, LineBuffer, Unfit
+from trimta.smtp.order import NEXT, State
 from trimta.smtp.reply import Reply
+from trimta.smtp.sasl import MECHANISMS
 from trimta.smtp.transparency import DataDecoder, TextDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+__all__ = [
+    "CLOSED",
+    "NEED_DATA",
+    "NEXT",
+    "AuthPolicy",
+    "AuthResponse",
+    "BadInput",
+    "BareNewline",
+    "BodyChunk",
+    "BodyEnd",
+    "Event",
+    "ServerConnection",
+    "ServerSettings",
+    "Signal",
+    "State",
+    "Transaction",
+]
 
 
 class AuthPolicy(enum.StrEnum):
@@ -86,102 +118,13 @@ class ServerSettings:
     auth: AuthPolicy = AuthPolicy.NONE
     auth_in_clear: bool = False
     """This client may use AUTH without TLS."""
-    mechanisms: tuple[str, ...] = ("PLAIN", "LOGIN")
+    mechanisms: tuple[str, ...] = MECHANISMS
     future_release: FutureRelease | None = None
     """None: not offered; used for submission only.  The core reads no clock: a HOLDUNTIL may be past."""
     hide: frozenset[str] = frozenset()
     """EHLO keywords that are neither offered nor accepted."""
     bare_newline: BareNewline = BareNewline.ACCEPT
 
-
-@dataclass(frozen=True, slots=True)
-class AuthResponse:
-    """The client's answer to a 334, decoded from Base64."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BodyChunk:
-    """A piece of the message in content form: LF line ends, or raw with BODY=BINARYMIME.  Needs no reply."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class BodyEnd:
-    """The data, or one chunk of BDAT, is complete."""
-
-    last: bool
-    """The message is complete; False only for a BDAT without LAST."""
-    size: int
-    """Octets of the message, as on the wire: unstuffed, with CRLF; before its end what its chunks had."""
-    fault: Reply | None = None
-    """Why the message can't be taken: the reply to give.  Chunks were withheld, so it is not to be stored."""
-    bare_lf: int | None = None
-    """Number of the first line that ended in LF alone, where that was accepted; only with `last`."""
-
-
-@dataclass(frozen=True, slots=True)
-class BadInput:
-    """What the client sent is refused; the session answers with `reply`, or with a 421.  If `close`, the conversation
-    is over once it is answered: what follows can't be told from commands.
-    """
-
-    reply: Reply
-    close: bool = False
-
-
-class Signal(enum.Enum):
-    """No event."""
-
-    NEED_DATA = "need data"
-    """Send `data_to_send()`, then receive."""
-    CLOSED = "closed"
-    """Send `data_to_send()`, then close."""
-
-
-NEED_DATA: Final = Signal.NEED_DATA
-CLOSED: Final = Signal.CLOSED
-
-Event: TypeAlias = Command | AuthResponse | BodyChunk | BodyEnd | BadInput | Signal
-"""What `next_event` returns; of the commands all but Bdat, whose octets come as BodyChunk and BodyEnd."""
-
-
-class State(enum.Enum):
-    """Where the conversation is."""
-
-    GREETING = "greeting"  # our 220 is due
-    CONNECTED = "connected"  # no EHLO or HELO yet, or none since STARTTLS
-    READY = "ready"  # no transaction
-    MAIL_GIVEN = "mail given"  # MAIL, and no accepted RCPT
-    RCPT_GIVEN = "rcpt given"
-    DATA = "data"  # after the 354
-    CHUNKS = "chunks"  # BDAT has begun, LAST has not come
-    AUTH = "auth"  # after a 334
-    TLS = "tls"  # after the 220 to STARTTLS
-    CLOSED = "closed"
-
-
-_ALWAYS: Final[tuple[type[Command], ...]] = (Noop, Help, Vrfy, Expn)  # RFC 5321 4.1.4: at any time
-_COMMAND_STATES: Final = (State.CONNECTED, State.READY, State.MAIL_GIVEN, State.RCPT_GIVEN, State.CHUNKS)
-
-NEXT: Final[dict[tuple[State, type[Command]], State]] = {
-    **{(state, command): state for state in _COMMAND_STATES for command in _ALWAYS},
-    **{(state, command): State.READY for state in _COMMAND_STATES for command in (Ehlo, Helo, Rset)},
-    **{(state, Quit): State.CLOSED for state in _COMMAND_STATES},
-    (State.CONNECTED, Rset): State.CONNECTED,
-    (State.READY, Mail): State.MAIL_GIVEN,
-    (State.READY, Etrn): State.READY,
-    (State.READY, Auth): State.READY,
-    (State.READY, StartTls): State.TLS,
-    (State.MAIL_GIVEN, Rcpt): State.RCPT_GIVEN,
-    (State.RCPT_GIVEN, Rcpt): State.RCPT_GIVEN,
-    (State.RCPT_GIVEN, Data): State.DATA,
-    (State.RCPT_GIVEN, Bdat): State.CHUNKS,
-    (State.CHUNKS, Bdat): State.CHUNKS,
-}
-"""(state, command) to the state after a positive reply; any other reply leaves the state.  What is not here is 503."""
 
 _UNAUTHENTICATED: Final = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "NOOP", "RSET", "HELP", "QUIT"})
 """What a client may say where authentication is required and has not been done."""
@@ -236,8 +179,8 @@ class ServerConnection:
         self._eof = False
         self._unanswered: Event | None = None
         self._utf8 = False
-        self._body: _Body | None = None
-        self._chunk: _Chunk | None = None
+        self._body: Body | None = None
+        self._chunk: Chunk | None = None
         self._offer = self._make_offer()
 
     # What the session reads
@@ -429,17 +372,17 @@ class ServerConnection:
             self._body = self._new_body(TextDecoder() if self.transaction.body is not BodyKind.BINARY else None)
         self.state = State.CHUNKS
         self._body.announce(command.size)
-        self._chunk = _Chunk(command.size, command.last)
+        self._chunk = Chunk(command.size, command.last)
 
     def _swallow(self, line: bytes, refusal: Reply) -> Event | None:
         """A BDAT is refused: its octets are no commands, and must not be read as such."""
         size = chunk_size(line)
         if size is not None:
-            self._chunk = _Chunk(size, last=True, refusal=refusal)
+            self._chunk = Chunk(size, last=True, refusal=refusal)
             return None
         return BadInput(refusal, close=line[4:].strip(b" \t") != b"")
 
-    def _next_chunk(self, chunk: _Chunk) -> Event | None:
+    def _next_chunk(self, chunk: Chunk) -> Event | None:
         if chunk.left:
             if not len(self._input):
                 return None
@@ -464,8 +407,8 @@ class ServerConnection:
         self._chunk = None
         return self._body.end(last=chunk.last)
 
-    def _new_body(self, decoder: TextDecoder | None) -> _Body:
-        return _Body(decoder, self.settings.size_limit, self.settings.bare_newline is BareNewline.REJECT)
+    def _new_body(self, decoder: TextDecoder | None) -> Body:
+        return Body(decoder, self.settings.size_limit, self.settings.bare_newline is BareNewline.REJECT)
 
     # Replies
 
@@ -611,77 +554,6 @@ class ServerConnection:
         )
 
 
-@dataclass(slots=True)
-class _Chunk:
-    """A chunk of BDAT that is coming in."""
-
-    left: int
-    last: bool
-    refusal: Reply | None = None
-    finished: bool = False
-
-
-class _Body:
-    """A message that is coming in, and what is wrong with it."""
-
-    def __init__(self, decoder: TextDecoder | None, limit: int, reject_bare_lf: bool) -> None:
-        """Without a decoder its octets are taken as they are."""
-        self.decoder = decoder
-        self._limit = limit
-        self._reject_bare_lf = reject_bare_lf
-        self._raw = 0
-        self._announced = 0
-
-    def announce(self, octets: int) -> None:
-        """So many octets will come by BDAT."""
-        self._announced += octets
-
-    def feed(self, data: bytes) -> bytes:
-        """Octets of a chunk to content; none if the message can't be taken."""
-        self._raw += len(data)
-        content = data if self.decoder is None else self.decoder.feed(data)
-        return b"" if self.unfit else content
-
-    def finish(self) -> bytes:
-        """What is left of the content after the last chunk."""
-        content = b"" if self.decoder is None else self.decoder.finish()
-        return b"" if self.unfit else content
-
-    @property
-    def size(self) -> int:
-        return self._raw if self.decoder is None else self.decoder.size
-
-    @property
-    def _too_large(self) -> bool:
-        return bool(self._limit) and max(self.size, self._announced) > self._limit
-
-    @property
-    def unfit(self) -> bool:
-        """There is no use in giving content out: the fault will be reported at the end."""
-        return self._too_large or self._content_fault() is not None
-
-    def end(self, *, last: bool) -> BodyEnd:
-        # Size first, wherever in the octets the other fault is: the answer must not depend on how they were split.
-        if self._too_large:
-            return BodyEnd(last, self.size, _reply(552, "5.3.4", f"the message is larger than {self._limit} octets"))
-        fault = self._content_fault() if last else None
-        bare_lf = self.decoder.bare_lf if self.decoder is not None and last else None
-        return BodyEnd(last, self.size if last else self._raw, fault, bare_lf)
-
-    def _content_fault(self) -> Reply | None:
-        if self.decoder is None:
-            return None
-        if self.decoder.bare_cr is not None:
-            return _reply(550, "5.6.0", f"line {self.decoder.bare_cr} has a CR without LF")
-        if self._reject_bare_lf and self.decoder.bare_lf is not None:
-            return _reply(550, "5.6.0", f"line {self.decoder.bare_lf} ends in LF without CR")
-        return None
-
-
-def _reply(code: int, status: str, text: str) -> Reply:
-    return Reply.of(code, status, text)
-
-
 def _error(code: int, status: str, text: str) -> CommandError:
     return CommandError(Reply.of(code, status, text))
 
@@ -698,6 +570,8 @@ def _printable(line: bytes, *, secret: bool) -> str:
     text = line.decode(errors="backslashreplace")
     if secret:
         words = text.split()
-        known = 2 if text[:4].upper() == "AUTH" else 0
+        known = 0
+        if words[:1] and words[0].upper() == "AUTH":  # nor is it shown in place of the mechanism, or joined to the verb
+            known = 2 if len(words) > 1 and words[1].upper() in (words[1], *MECHANISMS) else 1
         text = " ".join([*words[:known], *(["***"] if len(words) > known else [])])
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -131,8 +131,6 @@ class Transaction:
         """In the order in which they were decided."""
         self.further: list[Recipient] = []
         """To be tried at once in another transaction on this connection; never all of the recipients."""
-        self.answered = False
-        """There was at least one reply."""
         self.ended: Reply | None = None
         """The 421 that ended the conversation."""
         self.must_reset = False
@@ -174,7 +172,6 @@ class Transaction:
         if not self._listening:
             raise LocalProtocolError("no reply is due")
         self._listening = False
-        self.answered = True
         if reply.code == CLOSING:
             self.ended = reply
             self._in_doubt = False

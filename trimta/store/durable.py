@@ -104,9 +104,11 @@ def settle_ancestors(path: Path, settled: dict[Path, None]) -> None:
         settled[folder] = None
 
 
-def replace_text(path: Path, text: str, mode: int = PRIVATE_FILE) -> None:
-    """Write a small text file so that a reader sees the old or the new content, whole."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.unlink(missing_ok=True)
-    write_file(beside, [text.encode("utf-8", "replace")], mode)
-    rename_into(beside, path)
+def replace_file(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Put a whole new file in the place of `path`, if there is one: a reader sees the old or the new content.  What a
+    crash leaves beside it, the next call removes; two at a time are for the caller to rule out.
+    """
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    write_file(new, [data], mode)
+    rename_into(new, path)

@@ -85,6 +85,19 @@ class Database:
                 with contextlib.suppress(OSError):  # recover() removes it at the next start
                     path.unlink(missing_ok=True)
 
+    def get_meta(self, key: str) -> str | None:
+        """A value that outlives the process, such as how far the queue's clock is ahead."""
+        with self._translated():
+            row = self._connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Set such a value."""
+        with self.transaction():
+            self._connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
+
     def _run_one(self, operation: Callable[[Self], T]) -> T | Exception:
         moved, doomed = len(self._moved), len(self._doomed)
         self._connection.execute("SAVEPOINT operation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from trimta.mail.envelope import BodyKind
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trimta.mail.envelope import DeliverBy, Recipient, Ret, ReversePath
+    from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Ret, ReversePath
     from trimta.mail.outcome import Deferred
     from trimta.store.spool import Body
 
@@ -51,6 +51,26 @@ class StoredMessage:
     hold_until: float | None = None
     origin: str = ""
     """Where it came from, in one line for people: client address, HELO name, who authenticated."""
+
+    @classmethod
+    def of(
+        cls, envelope: Envelope, content: Body, *, message_id: str, arrived: float, trace: bytes = b"", origin: str = ""
+    ) -> Self:
+        """A message that comes with this envelope; whom it is for is no part of it."""
+        return cls(
+            id=message_id,
+            arrived=arrived,
+            reverse_path=envelope.reverse_path,
+            content=content,
+            trace=trace,
+            body=envelope.body,
+            smtputf8=envelope.smtputf8,
+            envid=envelope.envid,
+            ret=envelope.ret,
+            deliver_by=envelope.deliver_by,
+            hold_until=envelope.hold_until,
+            origin=origin,
+        )
 
     @property
     def size(self) -> int:

@@ -1,0 +1,66 @@
+"""What the receiving side of a conversation reports, beside the commands."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.smtp.commands import Command
+
+if TYPE_CHECKING:
+    from trimta.smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResponse:
+    """The client's answer to a 334, decoded from Base64."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyChunk:
+    """A piece of the message in content form: LF line ends, or raw with BODY=BINARYMIME.  Needs no reply."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnd:
+    """The data, or one chunk of BDAT, is complete."""
+
+    last: bool
+    """The message is complete; False only for a BDAT without LAST."""
+    size: int
+    """Octets of the message, as on the wire: unstuffed, with CRLF; before its end what its chunks had."""
+    fault: Reply | None = None
+    """Why the message can't be taken: the reply to give.  Chunks were withheld, so it is not to be stored."""
+    bare_lf: int | None = None
+    """Number of the first line that ended in LF alone, where that was accepted; only with `last`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """What the client sent is refused; the session answers with `reply`, or with a 421.  If `close`, the conversation
+    is over once it is answered: what follows can't be told from commands.
+    """
+
+    reply: Reply
+    close: bool = False
+
+
+class Signal(enum.Enum):
+    """No event."""
+
+    NEED_DATA = "need data"
+    """Send `data_to_send()`, then receive."""
+    CLOSED = "closed"
+    """Send `data_to_send()`, then close."""
+
+
+NEED_DATA: Final = Signal.NEED_DATA
+CLOSED: Final = Signal.CLOSED
+
+Event: TypeAlias = Command | AuthResponse | BodyChunk | BodyEnd | BadInput | Signal
+"""What `next_event` returns; of the commands all but Bdat, whose octets come as BodyChunk and BodyEnd."""
