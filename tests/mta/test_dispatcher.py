@@ -411,6 +411,20 @@ async def test_what_was_taken_before_the_connection_broke_is_not_sent_again(
         assert [received.rcpts for received in mx.accepted] == [["<a@x.test>"], ["<b@x.test>"]]
 
 
+async def test_an_envelope_is_given_up_at_the_end_of_its_lifetime_not_before(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx({"rcpt": "450 4.2.1 not now"})
+    async with open_lab(tmp_path, {ONE: mx}, config='[queue]\nlifetime = "1h"\nretry = ["10m", "3h"]') as lab:
+        await lab.submit()
+        await lab.advance(HOUR - 1)
+        assert lab.outcomes == {"a@x.test": "deferred 4.2.1"}
+        await lab.advance(1)
+        assert lab.outcomes["a@x.test"] == "bounced 4.4.7"
+        assert [dsn.verdicts for dsn in lab.dsns()] == [{"a@x.test": "failed 4.4.7"}]
+        assert await lab.queue() == []
+
+
 async def test_five_days_of_450(tmp_path: Path, autojump_clock: MockClock) -> None:
     mx = FakeMx({"rcpt": "450 4.2.1 not now"})
     async with open_lab(tmp_path, {ONE: mx}) as lab:

@@ -353,9 +353,7 @@ class Dispatcher:
                 host=outcome.host,
                 smtp=outcome.smtp,
             )
-        if isinstance(outcome, Failed) and not expired and self._is_last_resort(outcome, message):
-            return _deferred(outcome.recipient, EnhancedStatus(4, *_detail(outcome.status)), outcome.diagnostic)
-        return outcome
+        return outcome if expired or not self._is_last_resort(outcome, message) else _kept(outcome)
 
     def _is_last_resort(self, outcome: Outcome, message: StoredMessage) -> bool:
         """A message from `<>` to postmaster: if it fails there is nobody left to tell."""
@@ -458,17 +456,14 @@ def _too_late(claimed: Claimed) -> list[Outcome]:
 
 
 def _kept(outcome: Outcome) -> Outcome:
-    """A failure of which the sender could not be told is none yet."""
+    """A failure of which nobody could be told is none yet."""
     if not isinstance(outcome, Failed):
         return outcome
-    return _deferred(outcome.recipient, EnhancedStatus(4, *_detail(outcome.status)), outcome.diagnostic)
+    status = EnhancedStatus(4, outcome.status.subject, outcome.status.detail)
+    return _deferred(outcome.recipient, status, outcome.diagnostic)
 
 
 def _rejected(recipient: Recipient, reject: Reject) -> Outcome:
     if reject.code < 500:
         return _deferred(recipient, reject.status or EnhancedStatus(4, 7, 1), reject.reply)
     return Failed(recipient=recipient, status=reject.status or REFUSED, diagnostic=reject.reply)
-
-
-def _detail(status: EnhancedStatus) -> tuple[int, int]:
-    return status.subject, status.detail

@@ -155,7 +155,7 @@ class Session:
 
     async def _greet(self) -> None:
         config, crowd = self._config, self._site.crowd
-        greeting = Reply.of(220, "", f"{config.hostname} {_name(self._listen)} trimta")
+        greeting = Reply.of(220, "", f"{config.hostname} {_name(self._connection.settings.protocol)} trimta")
         if crowd.is_crowded_by(self._peer, config.limits):
             greeting = Reply.of(421, "4.7.0", "too many connections from your address")
         elif crowd.is_full(config.limits):
@@ -364,7 +364,11 @@ class Session:
     def _sender_refusal(self, mail: Mail) -> Reply | None:
         """On a submission listener nobody writes under the name of another who has a password here (RFC 6409 6.1)."""
         identity = self._connection.identity
-        if self._listen.protocol.value != Protocol.SUBMISSION or identity is None or mail.reverse_path is None:
+        if (
+            self._connection.settings.protocol is not Protocol.SUBMISSION
+            or identity is None
+            or mail.reverse_path is None
+        ):
             return None
         destination = self._policy.destination(mail.reverse_path)
         if not isinstance(destination, Local):
@@ -508,7 +512,7 @@ class Session:
     async def _accept(self, incoming: Incoming) -> list[Reply]:
         """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""
         site, spool = self._site, incoming.spool
-        lmtp = self._listen.protocol.value == Protocol.LMTP
+        lmtp = self._connection.settings.protocol is Protocol.LMTP
         due = len(self._transaction.recipients) if lmtp else 1
         try:
             body = spool.finish() if spool.in_memory else await site.disk.run(spool.finish)
@@ -610,9 +614,10 @@ class Session:
 
 def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
     config = site.policy.config
+    protocol = Protocol(listen.protocol.value)
     return ServerSettings(
         hostname=config.hostname,
-        protocol=Protocol(listen.protocol.value),
+        protocol=protocol,
         size_limit=config.limits.message_size,
         max_recipients=config.limits.recipients,
         starttls=listen.tls is ListenTls.STARTTLS,
@@ -621,7 +626,7 @@ def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
         if config.auth.any or config.auth.users or listen.auth is ListenAuth.REQUIRED
         else AuthPolicy.NONE,
         auth_in_clear=config.auth.insecure or peer.is_loopback,
-        future_release=_future_release(site) if listen.protocol.value == Protocol.SUBMISSION else None,
+        future_release=_future_release(site) if protocol is Protocol.SUBMISSION else None,
         hide=listen.hide,
         bare_newline=BareNewline(config.limits.bare_newline.value),
     )
@@ -634,8 +639,8 @@ def _future_release(site: Site) -> FutureRelease:
     return FutureRelease(int(lifetime), moment.replace(microsecond=0))
 
 
-def _name(listen: Listen) -> str:
-    return "LMTP" if listen.protocol.value == Protocol.LMTP else "ESMTP"
+def _name(protocol: Protocol) -> str:
+    return "LMTP" if protocol is Protocol.LMTP else "ESMTP"
 
 
 def _path(mail: Mail) -> str:
