@@ -25,7 +25,7 @@ from trimta.mail.dsn import (
     may_be_reported,
     reports_due,
 )
-from trimta.mail.envelope import Envelope, Notify, OriginalRecipient, Recipient, Ret
+from trimta.mail.envelope import ByMode, DeliverBy, Envelope, Notify, OriginalRecipient, Recipient, Ret
 from trimta.mail.mime import downgrade
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, Outcome
 from trimta.mail.status import EnhancedStatus
@@ -101,6 +101,8 @@ def make(
     ret: Ret | None = None,
     smtputf8: bool = False,
     envid: str | None = None,
+    deliver_by: DeliverBy | None = None,
+    hold_request: str = "",
     **rest: Any,
 ) -> ComposedDsn:
     outcomes = outcomes or (OUTCOMES[kind],)
@@ -114,6 +116,8 @@ def make(
                 ret=ret,
                 smtputf8=smtputf8,
                 envid=envid,
+                deliver_by=deliver_by,
+                hold_request=hold_request,
             ),
             "returned": Returned(head=content, whole=whole),
             "arrived": ARRIVED,
@@ -212,6 +216,17 @@ def asks(*notify: Notify) -> Recipient:
         (delivered(asks(N.FAILURE), Handover.RELAYED), {"traced": True}, DsnKind.RELAYED),
         (delivered(asks(N.NEVER), Handover.PASSED_ON), {"traced": True}, None),
         (delivered(None, Handover.FINAL), {"traced": True}, None),
+        *(
+            (delivered(None if notify is None else asks(notify), handover, deadline_dropped=True), {}, kind)
+            for handover in (Handover.PASSED_ON, Handover.RELAYED)
+            for notify, kind in [
+                (None, DsnKind.RELAYED),
+                (N.SUCCESS, DsnKind.RELAYED),
+                (N.FAILURE, DsnKind.RELAYED),
+                (N.DELAY, DsnKind.RELAYED),
+                (N.NEVER, None),
+            ]
+        ),
     ],
 )
 def test_an_outcome_is_reported_when_the_sender_asked(
@@ -350,8 +365,27 @@ def test_the_machines_part_is_read_by_pythons_email() -> None:
             failed(recipient(original=parse_mailbox("team@dev.test"))),
             "failed",
             "Original-Recipient",
-            "rfc822; team@dev.test",
+            None,
         ),
+        (
+            failed(recipient(original=parse_mailbox("Team@dev.test"))),
+            "failed",
+            "Final-Recipient",
+            "rfc822; Team@dev.test",
+        ),
+        (
+            failed(recipient(original=parse_mailbox("team@dev.test"))),
+            "failed",
+            "X-Trimta-Actual-Recipient",
+            "rfc822; bob@x.test",
+        ),
+        (failed(), "failed", "X-Trimta-Actual-Recipient", None),
+        (failed(host="127.0.0.1"), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
+        (failed(host="[127.0.0.1]"), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
+        (failed(host="2001:db8::6"), "failed", "Remote-MTA", "dns; [IPv6:2001:db8::6]"),
+        (failed(host="mailhog"), "failed", "Remote-MTA", "x-local-hostname; mailhog"),
+        (failed(host="bücher.test"), "failed", "Remote-MTA", "dns; xn--bcher-kva.test"),
+        (failed(diagnostic="550-a 550 b"), "failed", "Diagnostic-Code", "smtp; 550-a 550 b"),
         (failed(recipient("<postmaster>")), "failed", "Final-Recipient", "rfc822; postmaster@mail.dev.test"),
         (failed(recipient('"a  b"@x.test')), "failed", "Final-Recipient", 'rfc822; "a  b"@x.test'),
         (failed(recipient("bob@[127.0.0.1]")), "failed", "Final-Recipient", "rfc822; bob@[127.0.0.1]"),
@@ -367,6 +401,15 @@ def test_the_machines_part_is_read_by_pythons_email() -> None:
             "failed",
             "Original-Recipient",
             r"utf-8; \x{E9}@x.test",
+        ),
+        *(
+            (failed(recipient(orcpt=OriginalRecipient("utf-8", given))), "failed", "Original-Recipient", told)
+            for given, told in [
+                ("a+b@x.test", r"utf-8; a\x{2B}b@x.test"),
+                ("a b=c@x.test", r"utf-8; a\x{20}b\x{3D}c@x.test"),
+                ("a\\b@x", r"utf-8; a\x{5C}b@x"),
+                ("a@x.test", "utf-8; a@x.test"),
+            ]
         ),
         (failed(diagnostic="550 café"), "failed", "Diagnostic-Code", r"smtp; 550 caf\xe9"),
     ],
@@ -384,7 +427,7 @@ def test_the_words_say_what_happened_to_whom_and_what_to_do() -> None:
     said = " ".join(words.get_content().split())
     assert "could not be delivered to the 2 recipients below" in said
     assert "<bob@x.test> mx.x.test said: 550 5.1.1 no such user What to do: There is no such mailbox" in said
-    assert "<carol@x.test>, which <team@dev.test> stands for mx.x.test said: 450 4.2.0 not now" in said
+    assert "<team@dev.test>, which stands for <carol@x.test> mx.x.test said: 450 4.2.0 not now" in said
     assert "not possible in the time allowed" in said
 
 
@@ -420,6 +463,80 @@ def test_a_utf8_address_alone_needs_no_smtputf8() -> None:
     assert not dsn.smtputf8
     assert dsn.eight_bit
     assert status.get_content_type() == "message/global-delivery-status"
+
+
+@pytest.mark.parametrize(
+    ("hostname", "told"),
+    [
+        ("mail.dev.test", "dns; mail.dev.test"),
+        ("laptop", "x-local-hostname; laptop"),
+        ("bücher.test", "dns; xn--bcher-kva.test"),
+        ("[192.0.2.1]", "dns; [192.0.2.1]"),
+    ],
+)
+def test_a_name_is_of_type_dns_if_it_is_fully_qualified(hostname: str, told: str) -> None:
+    dsn = make(hostname=hostname, received_from=hostname)
+    assert groups(dsn)[0]["Reporting-MTA"] == told
+    assert groups(dsn)[0]["Received-From-MTA"] == told
+    assert "bücher" not in dsn.content.decode()
+
+
+ASKED: Final = DeliverBy((ARRIVED + timedelta(hours=1)).timestamp(), ByMode.NOTIFY)
+
+
+def test_what_delivery_by_a_time_and_a_hold_asked_for_is_told() -> None:
+    """RFC 2852 5, RFC 4865 5.1.2; per-message fields behind Arrival-Date."""
+    about = groups(make(deliver_by=ASKED, hold_request="for;3600"))[0]
+    assert [*about] == ["Reporting-MTA", "Arrival-Date", "Deliver-By-Date", "Future-Release-Request", "X-Trimta-Id"]
+    assert about["Deliver-By-Date"] == "Thu, 29 Feb 2024 13:00:00 +0000"
+    assert about["Future-Release-Request"] == "for;3600"
+
+
+def test_a_moment_of_the_last_attempt_that_is_not_known_is_not_told() -> None:
+    (_, each) = groups(make(reports=[Report(outcome=failed(), last_attempt=None)]))
+    assert "Last-Attempt-Date" not in each
+
+
+def relayed(handover: Handover, **rest: Any) -> Delivered:
+    return delivered(handover=handover, diagnostic="250 2.0.0 ok", host="mx.x.test", **rest)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "traced", "more", "late"),
+    [
+        (relayed(Handover.RELAYED), False, False, False),
+        (relayed(Handover.RELAYED), True, True, False),
+        (relayed(Handover.PASSED_ON), True, True, False),
+        (relayed(Handover.PASSED_ON, deadline_dropped=True), False, True, True),
+        (relayed(Handover.RELAYED, deadline_dropped=True), False, False, True),
+    ],
+)
+def test_the_words_of_a_relay_say_what_is_still_to_come(
+    outcome: Outcome, *, traced: bool, more: bool, late: bool
+) -> None:
+    by = DeliverBy(ASKED.deadline, ByMode.NOTIFY, traced)
+    said = " ".join(parse(make(outcome, kind=DsnKind.RELAYED, deliver_by=by))[1].get_content().split())
+    assert ("no further report" not in said) is more
+    assert ("the time that you set" in said) is late
+
+
+MIXED: Final = HEADER + b"Content-Type: multipart/mixed; boundary=b\n\n--b\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "smtputf8", "kind"),
+    [
+        (MIXED + b"Content-Type: a/b; name=%s\n\nx\n--b--\n", True, 1),
+        (MIXED + b"Content-Type: a/b; name=%s\n\nx\n--b--\n", False, 0),
+        (MIXED + b"Content-Type: a/b;\n name=%s\n\nx\n--b--\n", True, 1),
+        (MIXED + b"Content-Type: a/b\n\n%s\n--b--\n", True, 0),
+        (HEADER + b"\nhello\n-- \n%s\n", True, 0),
+    ],
+)
+def test_utf8_in_the_header_of_a_part_makes_it_message_global(content: bytes, kind: int, *, smtputf8: bool) -> None:
+    dsn = make(content=content.replace(b"%s", "ä".encode()), smtputf8=smtputf8)
+    assert parse(dsn)[3].get_content_type() == ("message/rfc822", "message/global")[kind]
+    assert dsn.smtputf8 is bool(kind)
 
 
 def test_an_ascii_dsn_is_plain_though_the_message_was_smtputf8() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +17,7 @@ from trimta.mail.envelope import ByMode, DeliverBy, Notify, OriginalRecipient, R
 from trimta.store.spool import SpoolWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -162,6 +166,137 @@ async def test_a_report_is_sent_to_a_remote_sender_without_asking_for_reports(
         assert received.mail.startswith("<>")
         assert received.rcpts == ["<who@two.test> NOTIFY=NEVER"]
         assert b"Content-Type: multipart/report" in received.body
+
+
+# A report that can always be sent.
+
+EIGHT_BIT_HEADER = CONTENT.replace(b"hi", "Grüße".encode())
+SIGNED = CONTENT.replace(
+    b"\n\nhello", b"\nContent-Type: multipart/signed; boundary=b\n\n--b\n\nh\xc3\xa4llo\n--b\n\nx\n--b--"
+)
+LONG = CONTENT + b"0123456789\n" * 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusing:
+    """A return path's host, and the size of what it takes in the end."""
+
+    id: str
+    script: Mapping[str, Any] = field(default_factory=dict)
+    extensions: Sequence[str] = PLAIN
+    content: bytes = CONTENT
+    options: Mapping[str, Any] = field(default_factory=dict)
+    lmtp: bool = False
+    parts: int = 3
+    """Of the report that arrives; 2: not even a header."""
+
+
+TAKEN = "250 2.0.0 taken"
+SMALL = ("PIPELINING", "SIZE 20000", "8BITMIME", "ENHANCEDSTATUSCODES")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Refusing(id="no 8BITMIME, 8-bit header", extensions=("PIPELINING", "SIZE"), content=EIGHT_BIT_HEADER),
+        Refusing(id="no 8BITMIME, signed 8-bit body", extensions=("PIPELINING", "SIZE"), content=SIGNED),
+        Refusing(id="HELO only", script={"ehlo": "500 what"}, content=EIGHT_BIT_HEADER),
+        Refusing(id="SIZE of 20 kB", extensions=SMALL, content=LONG),
+        Refusing(id="SIZE of 20 kB, RET=FULL", extensions=SMALL, content=LONG, options={"ret": Ret.FULL}),
+        Refusing(id="SIZE of 3 kB", extensions=("SIZE 3000",), content=CONTENT + b"x\n" * 2000),
+        Refusing(id="552 at MAIL", script={"mail": ["552 5.3.4 too big", "250 ok"]}),
+        Refusing(id="552 at RCPT", script={"rcpt": ["552 5.2.3 too big", "250 ok"]}),
+        Refusing(id="a parameter refused", script={"mail": ["555 5.5.4 BODY?", "250 ok"]}, content=EIGHT_BIT_HEADER),
+        Refusing(id="552 at the end of the data", script={"body": ["552 5.3.4 too big", TAKEN]}),
+        Refusing(id="554 at the end of the data", script={"body": ["554 5.7.1 spam", TAKEN]}),
+        Refusing(id="554 without an enhanced code", script={"body": ["554 no", TAKEN]}),
+        Refusing(id="554 to DATA", script={"data": ["554 5.7.1 no", "354 go"]}),
+        Refusing(id="552 to a chunk", script={"body": ["552 no", TAKEN]}, extensions=MODERN),
+        Refusing(id="twice", script={"body": ["554 5.7.1 spam", "554 5.7.1 spam", TAKEN]}, parts=2),
+        Refusing(id="LMTP", script={"body": ["552 5.2.2 full", TAKEN]}, lmtp=True),
+    ],
+    ids=lambda case: case.id,
+)
+async def test_a_report_that_is_too_much_for_the_senders_host_is_sent_in_a_shorter_form(
+    case: Refusing, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    protocol = "lmtp" if case.lmtp else "smtp"
+    two = FakeMx(case.script, extensions=case.extensions, lmtp=case.lmtp)
+    config = f'[routes]\n"two.test" = "{protocol}:{TWO}:24"\n"*" = "smtp:{ONE}"'
+    hosts = {ONE: FakeMx(NO), TWO: two}
+    async with open_lab(tmp_path, hosts, config=config) as lab:
+        message_id = await lab.submit(sender="who@two.test", content=case.content, **case.options)
+        await lab.idle()
+        (received,) = two.accepted
+        message = email.message_from_bytes(received.body, policy=email.policy.default)
+        assert received.body.isascii()
+        assert message.get_content_type() == "multipart/report"
+        parts = list(message.iter_parts())
+        assert len(parts) == case.parts
+        _, group = parts[1].iter_parts()
+        assert (group["Final-Recipient"], group["Status"]) == ("rfc822; a@x.test", "5.1.1")
+        assert b"hello" not in received.body
+        assert b"0123456789" not in received.body
+        assert (b"Message-ID: <1@here.test>" in received.body) is (case.parts == 3)
+        assert message["In-Reply-To"] == "<1@here.test>"
+        assert message_id.encode() in received.body
+        assert lab.dsns("postmaster") == []
+        assert await lab.queue() == []
+        assert lab.site.events.counters["report"] == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "tries"),
+    [({"body": "554 5.7.1 never"}, 3), ({"rcpt": NO["rcpt"]}, 1), ({"mail": "550 5.7.1 no bounces"}, 1)],
+)
+async def test_postmaster_is_told_of_a_report_only_when_its_shortest_form_is_refused(
+    script: Mapping[str, str], tries: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    two = FakeMx(script)
+    async with open_lab(tmp_path, {ONE: FakeMx(NO), TWO: two}, zones={"x.test": ONE, "two.test": TWO}) as lab:
+        await lab.submit(sender="who@two.test")
+        await lab.idle()
+        assert sum(line.startswith("MAIL") for line in two.commands) == tries
+        (dsn,) = lab.dsns("postmaster")
+        assert [told.address for told in dsn.told] == ["who@two.test"]
+        assert await lab.queue() == []
+
+
+async def test_postmasters_report_is_shortened_before_it_is_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Two hosts: the sender's refuses all reports, postmaster's the long ones."""
+    one, two = FakeMx(NO), FakeMx({"body": ["552 5.3.4 too big", TAKEN]})
+    config = f'[aliases]\npostmaster = "p@two.test"\n[routes]\n"two.test" = "smtp:{TWO}"\n"*" = "smtp:{ONE}"'
+    async with open_lab(tmp_path, {ONE: one, TWO: two}, config=config) as lab:
+        await lab.submit("a@x.test", sender="who@x.test")
+        await lab.idle()
+        (received,) = two.accepted
+        assert b"Final-Recipient: rfc822; who@x.test" in received.body
+        assert await lab.queue() == []
+
+
+async def test_a_report_of_another_server_is_not_touched(tmp_path: Path, autojump_clock: MockClock) -> None:
+    one, two = FakeMx(NO), FakeMx({"body": "554 5.7.1 spam"})
+    zones: dict[str, Any] = {"x.test": ONE, "two.test": TWO}
+    async with open_lab(tmp_path, {ONE: one, TWO: two}, zones=zones) as lab:
+        await lab.submit("b@two.test", sender=None)
+        await lab.idle()
+        assert sum(line.startswith("MAIL") for line in two.commands) == 1
+        assert [told.address for dsn in lab.dsns("postmaster") for told in dsn.told] == ["b@two.test"]
+
+
+async def test_a_shortened_report_survives_a_restart_as_what_it_is(tmp_path: Path, autojump_clock: MockClock) -> None:
+    zones: dict[str, Any] = {"x.test": ONE, "two.test": TWO}
+    slow = FakeMx({"rcpt": "451 4.3.0 later"}, extensions=SMALL)
+    async with open_lab(tmp_path, {ONE: FakeMx(NO), TWO: slow}, zones=zones) as lab:
+        await lab.submit(sender="who@two.test", content=LONG)
+        await lab.idle()
+        assert await lab.waiting() == {"who@two.test": "4.3.0"}
+    two = FakeMx({"body": ["554 5.7.1 spam", TAKEN]}, extensions=SMALL)
+    async with open_lab(tmp_path, {TWO: two}, zones=zones) as lab:
+        await lab.advance(2 * MINUTE)
+        (received,) = two.accepted
+        assert b"Content-Description: Header" not in received.body
+        assert lab.dsns("postmaster") == []
 
 
 async def test_a_loop_of_reports_is_impossible(tmp_path: Path, autojump_clock: MockClock) -> None:

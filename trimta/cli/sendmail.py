@@ -252,9 +252,17 @@ class Submission:
         with queue.transaction():
             if about and self.reverse_path is not None:  # the server reports the rest
                 returned = message.trace + body.head(RETURN_LIMIT + 1)
-                queue.accept(
-                    *report(policy, message, DsnKind.EXPANDED, about, self.reverse_path, head=returned, now=now)
+                expansion = report(
+                    policy,
+                    message,
+                    DsnKind.EXPANDED,
+                    about,
+                    self.reverse_path,
+                    head=returned,
+                    now=now,
+                    last_attempt=now,
                 )
+                queue.accept(*expansion)
             queue.accept(message, envelopes)
             sender = "" if self.reverse_path is None else self.reverse_path
             lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]

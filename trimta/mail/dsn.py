@@ -11,63 +11,48 @@ message/global or message/global-headers.  Else the machine's part is ASCII, wit
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import itertools
 import re
-import textwrap
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
+from trimta.mail.dsn_report import EXPIRED, DsnKind, Report, is_reply, status_of
+from trimta.mail.dsn_text import (
+    MAX_LINE,
+    addr_spec,
+    ascii_only,
+    clean,
+    escape,
+    field,
+    host_name,
+    mta_name,
+    typed_address,
+    typed_orcpt,
+)
+from trimta.mail.dsn_words import words
 from trimta.mail.envelope import Notify, Ret
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
-from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
-    from trimta.mail.address import Mailbox
-    from trimta.mail.envelope import Envelope, OriginalRecipient, Recipient, ReversePath
+    from trimta.mail.envelope import Envelope, Recipient, ReversePath
     from trimta.mail.outcome import Outcome
 
-RETURN_LIMIT: Final = 64 * 1024  # octets of the message that a DSN returns at most
-EXPIRED: Final = EnhancedStatus(4, 4, 7)  # delivery time expired: RFC 3463 3.5
+__all__ = ["EXPIRED", "RETURN_LIMIT", "ComposedDsn", "DsnKind", "Report", "Returned"]
+__all__ += ["compose", "is_due", "may_be_reported", "reports_due"]
 
-_MAX_LINE: Final = 998  # octets without the line end: RFC 5322 2.1.1
-_MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command said, and which one it was
-_MAX_WORD: Final = 900  # octets: a longer one is broken, so that every line can be folded; no address is as long
-_WIDTH: Final = 76
-_REPLY: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|$)", re.ASCII)
-_ADDR_TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}", re.ASCII)
-_NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 3
+RETURN_LIMIT: Final = 64 * 1024  # octets of the message that a DSN returns at most
+PREAMBLE: Final = "This is a delivery report in MIME format (RFC 3464)."
+MEMBER: Final = "X-Trimta-Actual-Recipient"  # where an alias sent what was accepted for Final-Recipient
+
 _FIELD: Final = re.compile(rb"[!-9;-~]+[ \t]*:")
 _MESSAGE_ID: Final = re.compile(
     rb"^message-id:(?:[ \t]|\n[ \t])*(<[!-;=?A-~]{1,400}@[!-;=?A-~]{1,400}>)[ \t]*$", re.IGNORECASE | re.MULTILINE
 )
-
-
-class DsnKind(enum.StrEnum):
-    """What a DSN tells; the value is the Action field (RFC 3464 2.3.3)."""
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    DELIVERED = "delivered"
-    RELAYED = "relayed"
-    EXPANDED = "expanded"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a DSN tells of one recipient.  Moments have a time zone."""
-
-    outcome: Outcome
-    """Failed, or Deferred and expired, for FAILED; Deferred for DELAYED; else Delivered."""
-
-    last_attempt: datetime
-    retry_until: datetime | None = None
-    """When a delayed message is given up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +77,9 @@ class ComposedDsn:
     """It wants BODY=8BITMIME."""
 
     smtputf8: bool
-    """Its header is UTF-8, because the sender's address is: it wants SMTPUTF8."""
+    """Its header is UTF-8, because the sender's address is, or a header that it returns: it wants SMTPUTF8 (RFC 6531
+    3.4).
+    """
 
 
 # -- what is due ----------------------------------------------------------------------------------------------------
@@ -122,18 +109,16 @@ def reports_due(
     """The outcomes that a DSN is due for, by kind; one DSN tells of all that are in one tuple.
 
     `expired`: a deferral is the last one, hence a failure.  `warn`: a deferral is late enough for the delay warning,
-    which was not sent before.  `traced`: DELIVERBY asked for a `relayed` DSN at every relay, which only NOTIFY=NEVER
-    forbids (RFC 2852).  An EXPANDED report is of who expands a recipient, so none comes from here.
+    which was not sent before.  `traced`: DELIVERBY asked for a `relayed` DSN at every relay.  That one, and the one
+    about a host that will not keep the deadline, only NOTIFY=NEVER forbids (RFC 2852 4.1.4).  An EXPANDED report is of
+    who expands a recipient, so none comes from here.
     """
     due: dict[DsnKind, list[Outcome]] = {}
     for outcome in outcomes:
         kind = _kind(outcome, expired=expired, warn=warn, traced=traced)
         if kind is None:
             continue
-        asked = outcome.recipient.notify
-        if is_due(kind, outcome.recipient) or (
-            traced and kind is DsnKind.RELAYED and (asked is None or Notify.NEVER not in asked)
-        ):
+        if is_due(kind, outcome.recipient) or _is_owed(kind, outcome, traced=traced):
             due.setdefault(kind, []).append(outcome)
     return {kind: tuple(found) for kind, found in due.items()}
 
@@ -148,12 +133,20 @@ def _kind(outcome: Outcome, *, expired: bool, warn: bool, traced: bool) -> DsnKi
             return DsnKind.DELAYED if warn else None
         case Delivered(handover=Handover.FINAL):
             return DsnKind.DELIVERED
-        case Delivered(handover=Handover.RELAYED):
+        case Delivered(handover=Handover.RELAYED) | Delivered(deadline_dropped=True):
             return DsnKind.RELAYED
         case Delivered():
             return DsnKind.RELAYED if traced else None
         case _:
             assert_never(outcome)
+
+
+def _is_owed(kind: DsnKind, outcome: Outcome, *, traced: bool) -> bool:
+    """Whether DELIVERBY wants a `relayed` DSN that NOTIFY did not ask for."""
+    if kind is not DsnKind.RELAYED or not isinstance(outcome, Delivered):
+        return False
+    asked = outcome.recipient.notify
+    return (traced or outcome.deadline_dropped) and (asked is None or Notify.NEVER not in asked)
 
 
 # -- the whole DSN --------------------------------------------------------------------------------------------------
@@ -198,11 +191,11 @@ def compose(
     for report in reports:
         _check(kind, report.outcome)
 
-    host = _ascii(_clean(hostname))
+    host = host_name(hostname)
     # A UTF-8 sender can only be reached with SMTPUTF8, and then reads UTF-8.
     utf8 = envelope.smtputf8 or not sender.is_ascii
     original = returned.head.replace(b"\r\n", b"\n")
-    header = _header_of(original[:limit], whole=returned.whole and len(original) <= limit)
+    header = header_of(original[:limit], whole=returned.whole and len(original) <= limit)
 
     full = kind is DsnKind.FAILED and envelope.ret is not Ret.HEADERS and returned.whole
     if full and len(original) <= limit and _is_text(original):
@@ -211,43 +204,66 @@ def compose(
         full = False
         body, described = header, "Header of the message"
 
-    status = "\n".join(_status_fields(kind, reports, envelope, arrived, host, queue_id, received_from, utf8=utf8))
-    status_type = "message/delivery-status" if status.isascii() else "message/global-delivery-status"
-    parts = [
-        _part(
-            "text/plain; charset=utf-8", "Notification", _words(kind, reports, arrived, host, queue_id, full).encode()
-        ),
-        _part(status_type, "Delivery report", status.encode()),
-        _part(_returned_type(header, full=full, utf8=utf8), described, body),
-    ]
-    boundary = _boundary(message_id, parts)
+    told = words(
+        kind,
+        reports,
+        arrived=arrived,
+        host=host,
+        queue_id=queue_id,
+        follows="the message" if full else "the header of the message",
+        traced=envelope.deliver_by is not None and envelope.deliver_by.trace,
+    )
 
+    def machines_part(*, utf8: bool) -> str:
+        return "\n".join(_status_fields(kind, reports, envelope, arrived, host, queue_id, received_from, utf8=utf8))
+
+    status, status_type = machines_part(utf8=utf8), "message/global-delivery-status"
+    if status.isascii():
+        # In this type an ASCII address of type utf-8 is written otherwise: RFC 6533 3.
+        status, status_type = machines_part(utf8=False), "message/delivery-status"
+    returned_type = _returned_type(body, full=full) if utf8 else _returned_type(b"", full=full)
+    parts = [
+        part("text/plain; charset=utf-8", "Notification", told.encode()),
+        part(status_type, "Delivery report", status.encode()),
+        part(returned_type, described, body),
+    ]
     fields = [
-        _field("From", f"Mail Delivery System <MAILER-DAEMON@{host}>"),
-        _field("To", f"<{_addr_spec(sender, host, utf8=True)}>"),
-        _field("Subject", _SUBJECTS[kind]),
-        _field("Date", format_datetime(now)),
-        _field("Message-ID", f"<{_ascii(_clean(message_id)).strip('<>')}>"),
+        field("From", f"Mail Delivery System <MAILER-DAEMON@{host}>"),
+        field("To", f"<{addr_spec(sender, host, utf8=True)}>"),
+        field("Subject", _SUBJECTS[kind]),
+        field("Date", format_datetime(now)),
+        field("Message-ID", f"<{ascii_only(clean(message_id)).strip('<>')}>"),
     ]
     if (found := _MESSAGE_ID.search(header)) is not None:
-        fields += [_field("In-Reply-To", found[1].decode("ascii")), _field("References", found[1].decode("ascii"))]
-    fields += [
-        "Auto-Submitted: auto-replied",
+        fields += [field("In-Reply-To", found[1].decode("ascii")), field("References", found[1].decode("ascii"))]
+    fields.append("Auto-Submitted: auto-replied")
+    content = assemble(fields, parts, seed=message_id)
+    return ComposedDsn(
+        content=content,
+        eight_bit=not content.isascii(),
+        smtputf8=not sender.is_ascii or returned_type.startswith("message/global"),
+    )
+
+
+def assemble(fields: Sequence[str], parts: Sequence[bytes], *, seed: str) -> bytes:
+    """A multipart/report (RFC 6522): these fields, those of MIME, and the parts.  `seed` makes the boundary, so that
+    the same arguments give the same octets.
+    """
+    boundary = _boundary(seed, parts)
+    mime = [
         "MIME-Version: 1.0",
         f'Content-Type: multipart/report; report-type=delivery-status;\n boundary="{boundary}"',
     ]
     if not all(part.isascii() for part in parts):
-        fields.append("Content-Transfer-Encoding: 8bit")
-
+        mime.append("Content-Transfer-Encoding: 8bit")
     delimiter = f"--{boundary}".encode()
-    content = b"".join(
+    return b"".join(
         [
-            "\n".join([*fields, "", "This is a delivery report in MIME format (RFC 3464).", "", ""]).encode(),
+            "\n".join([*fields, *mime, "", PREAMBLE, "", ""]).encode(),
             *(delimiter + b"\n" + part + b"\n" for part in parts),
             delimiter + b"--\n",
         ]
     )
-    return ComposedDsn(content=content, eight_bit=not content.isascii(), smtputf8=not sender.is_ascii)
 
 
 def _check(kind: DsnKind, outcome: Outcome) -> None:
@@ -264,8 +280,9 @@ def _check(kind: DsnKind, outcome: Outcome) -> None:
         raise ValueError(f"{type(outcome).__name__} does not go with a DSN that says {kind.value}")
 
 
-def _part(content_type: str, description: str, body: bytes) -> bytes:
-    encoding = "7bit" if body.isascii() else "8bit"
+def part(content_type: str, description: str, body: bytes, *, encoding: str = "") -> bytes:
+    """One part; `encoding`: what `body` is encoded in already."""
+    encoding = encoding or ("7bit" if body.isascii() else "8bit")
     head = (
         f"Content-Type: {content_type}\nContent-Description: {description}\nContent-Transfer-Encoding: {encoding}\n\n"
     )
@@ -294,178 +311,70 @@ def _status_fields(
     utf8: bool,
 ) -> list[str]:
     """The fields of the message, then those of each recipient, each group behind an empty line."""
-    plain = (lambda text: text) if utf8 else _ascii
+    plain = (lambda text: text) if utf8 else ascii_only
 
-    def field(name: str, value: str) -> str:
-        return _field(name, plain(_escape(value)))
+    def line(name: str, value: str) -> str:
+        return field(name, plain(escape(value)))
 
     lines: list[str] = []
     if envelope.envid is not None:
-        lines.append(field("Original-Envelope-Id", _clean(envelope.envid)))
-    lines.append(field("Reporting-MTA", f"dns; {host}"))
+        lines.append(line("Original-Envelope-Id", clean(envelope.envid)))
+    lines.append(line("Reporting-MTA", mta_name(host)))
     if received_from:
-        lines.append(field("Received-From-MTA", f"dns; {_clean(received_from)}"))
-    lines.append(field("Arrival-Date", format_datetime(arrived)))
+        lines.append(line("Received-From-MTA", mta_name(received_from)))
+    lines.append(line("Arrival-Date", format_datetime(arrived)))
+    if envelope.deliver_by is not None:
+        deadline = datetime.fromtimestamp(envelope.deliver_by.deadline, UTC).astimezone(arrived.tzinfo)
+        lines.append(line("Deliver-By-Date", format_datetime(deadline)))  # RFC 2852 5
+    if envelope.hold_request:
+        lines.append(line("Future-Release-Request", clean(envelope.hold_request)))  # RFC 4865 5.1.2
     if queue_id:
-        lines.append(field("X-Trimta-Id", _clean(queue_id)))
+        lines.append(line("X-Trimta-Id", clean(queue_id)))
     for report in reports:
         outcome = report.outcome
         recipient = outcome.recipient
         lines.append("")
         if recipient.orcpt is not None:
-            lines.append(field("Original-Recipient", _typed_orcpt(recipient.orcpt, utf8=utf8)))
-        elif recipient.original != recipient.address:
-            lines.append(field("Original-Recipient", _typed(recipient.original, host, utf8=utf8)))
+            lines.append(line("Original-Recipient", typed_orcpt(recipient.orcpt, utf8=utf8)))
         lines += [
-            field("Final-Recipient", _typed(recipient.address, host, utf8=utf8)),
-            field("Action", kind.value),
-            field("Status", str(_status(kind, outcome))),
+            line("Final-Recipient", typed_address(recipient.original, host, utf8=utf8)),
+            line("Action", kind.value),
+            line("Status", str(status_of(kind, outcome))),
         ]
         if outcome.host:
-            lines.append(field("Remote-MTA", f"dns; {_clean(outcome.host)}"))
+            lines.append(line("Remote-MTA", mta_name(outcome.host)))
         if outcome.diagnostic:
-            said = "smtp" if _is_reply(outcome) else "x-trimta"
-            lines.append(field("Diagnostic-Code", f"{said}; {_clean(outcome.diagnostic)}"))
-        lines.append(field("Last-Attempt-Date", format_datetime(report.last_attempt)))
+            said = "smtp" if is_reply(outcome) else "x-trimta"
+            lines.append(line("Diagnostic-Code", f"{said}; {clean(outcome.diagnostic)}"))
+        if report.last_attempt is not None:
+            lines.append(line("Last-Attempt-Date", format_datetime(report.last_attempt)))
         if kind is DsnKind.DELAYED and report.retry_until is not None:
-            lines.append(field("Will-Retry-Until", format_datetime(report.retry_until)))
+            lines.append(line("Will-Retry-Until", format_datetime(report.retry_until)))
+        if recipient.original != recipient.address:  # not Final-Recipient, which is what we accepted: RFC 3464 2.3.2
+            lines.append(line(MEMBER, typed_address(recipient.address, host, utf8=utf8)))
     lines.append("")
     return lines
-
-
-def _status(kind: DsnKind, outcome: Outcome) -> EnhancedStatus:
-    """A deferral that fails did so because its time was over, whatever the last reply said."""
-    return EXPIRED if kind is DsnKind.FAILED and isinstance(outcome, Deferred) else outcome.status
-
-
-def _is_reply(outcome: Outcome) -> bool:
-    """Whether the diagnostic is a peer's SMTP reply."""
-    smtp = bool(outcome.host) if isinstance(outcome, Delivered) else outcome.smtp
-    return smtp and _REPLY.match(outcome.diagnostic) is not None
-
-
-def _addr_spec(mailbox: Mailbox, host: str, *, utf8: bool) -> str:
-    """The address; the bare postmaster is at this host (RFC 5321 4.5.1)."""
-    if not mailbox.domain:
-        return f"{mailbox.local_part}@{host}"
-    return mailbox.wire(smtputf8=utf8 and not mailbox.is_ascii)
-
-
-def _typed(mailbox: Mailbox, host: str, *, utf8: bool) -> str:
-    """Address with type: `rfc822`, or `utf-8` where its local part is (RFC 6533 3)."""
-    if mailbox.is_ascii:
-        return f"rfc822; {_addr_spec(mailbox, host, utf8=False)}"
-    address = _addr_spec(mailbox, host, utf8=True)
-    return f"utf-8; {address if utf8 else _xtext(address)}"
-
-
-def _typed_orcpt(orcpt: OriginalRecipient, *, utf8: bool) -> str:
-    addr_type = orcpt.addr_type if _ADDR_TYPE.fullmatch(orcpt.addr_type) else "unknown"
-    address = orcpt.address
-    if not address.isascii():
-        addr_type = "utf-8" if addr_type.lower() == "rfc822" else addr_type
-        address = address if utf8 else _xtext(address)
-    return f"{addr_type}; {address}"
-
-
-def _xtext(address: str) -> str:
-    """utf-8-addr-xtext of RFC 6533 3."""
-    return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):X}}}", address)
-
-
-# -- the part in plain words ----------------------------------------------------------------------------------------
-
-_OPENING: Final = {
-    DsnKind.FAILED: "Your message could not be delivered to {who}. It is not tried again.",
-    DsnKind.DELAYED: "Your message is not yet delivered to {who}. It is still being tried: you need not send it again.",
-    DsnKind.DELIVERED: "Your message has been delivered to {who}.",
-    DsnKind.RELAYED: "Your message has been handed on for {who}, to a server that does not confirm deliveries. "
-    "Expect no further report, unless the delivery fails.",
-    DsnKind.EXPANDED: "Your message to {who} has been sent on to all members. Expect no report of each of them.",
-}
-
-_ADVICE: Final = {
-    (1, 0): "Check the address.",
-    (1, 1): "There is no such mailbox: check the address for typing mistakes.",
-    (1, 2): "There is no such mail domain: check what stands behind the @ for typing mistakes.",
-    (1, 3): "The address is not well formed: check it for typing mistakes.",
-    (1, 6): "The mailbox has moved and left no address behind: ask its owner for the new one.",
-    (1, 10): "This domain takes no mail at all (null MX): use another address.",
-    (2, 1): "The mailbox is closed at the moment: reach its owner in another way.",
-    (2, 2): "The mailbox is full: tell its owner in another way, and send the message again later.",
-    (2, 3): "The message is too large for this mailbox: send a smaller one.",
-    (3, 4): "The message is too large for the receiving system: send a smaller one.",
-    (4, 4): "No mail server was found for this domain: check what stands behind the @.",
-    (4, 6): "The message goes round in circles: the postmaster of the recipient's domain has to mend the forwarding.",
-    (4, 7): "Delivery was not possible in the time allowed: send the message again later, or reach the recipient in "
-    "another way.",
-    (6, 3): "The receiving system cannot take 8-bit content, and this message may not be converted: send it in 7 bits.",
-    (6, 7): "The receiving system cannot take addresses that are not ASCII: use another address.",
-    (7, 1): "The receiving system does not let you send to this address: ask its postmaster.",
-}
-
-_ADVICE_BY_SUBJECT: Final = {
-    1: "Check the address.",
-    2: "Something is wrong with the mailbox: reach its owner in another way.",
-    5: "The two mail systems do not understand each other: show this report to your postmaster.",
-    6: "The receiving system does not like the form of the message: change it, or show this report to your postmaster.",
-    7: "The receiving system refuses the message by its rules: ask its postmaster, and show this report.",
-}
-
-
-def _words(kind: DsnKind, reports: Sequence[Report], arrived: datetime, host: str, queue_id: str, full: bool) -> str:
-    who = "the recipient below" if len(reports) == 1 else f"the {len(reports)} recipients below"
-    lines = [f"This is the mail server at {host}.", "", *_wrap(_OPENING[kind].format(who=who))]
-    for report in reports:
-        lines += ["", *_words_about(kind, report, host)]
-    known = f" Its id in the log of this server is {_clean(queue_id)}." if queue_id else ""
-    follows = "the message" if full else "the header of the message"
-    lines += ["", *_wrap(f"The message arrived here on {format_datetime(arrived)}.{known}")]
-    lines += ["", *_wrap(f"Below are a report for machines and {follows}."), ""]
-    return "\n".join(lines)
-
-
-def _words_about(kind: DsnKind, report: Report, host: str) -> list[str]:
-    outcome = report.outcome
-    recipient = outcome.recipient
-    address = _addr_spec(recipient.address, host, utf8=True)
-    origin = ""
-    if recipient.original != recipient.address:
-        origin = f", which <{_addr_spec(recipient.original, host, utf8=True)}> stands for"
-    lines = _wrap(_escape(f"<{address}>{origin}"))
-    if outcome.diagnostic:
-        source = f"{outcome.host or 'The server'} said" if _is_reply(outcome) else "What happened"
-        lines += _wrap(_clean(f"{source}: {outcome.diagnostic}"), indent="    ")
-    if kind is DsnKind.FAILED:
-        status = _status(kind, outcome)
-        advice = _ADVICE.get((status.subject, status.detail)) or _ADVICE_BY_SUBJECT.get(
-            status.subject, "Show this report to the postmaster of the recipient's domain."
-        )
-        lines += _wrap(f"What to do: {advice}", indent="    ")
-    elif kind is DsnKind.DELAYED and report.retry_until is not None:
-        until = format_datetime(report.retry_until)
-        lines += _wrap(f"It is tried until {until}; you are told if it fails.", indent="    ")
-    return lines
-
-
-def _wrap(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(
-        " ".join(_breakable(text)),
-        _WIDTH,
-        initial_indent=indent,
-        subsequent_indent=indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
 
 
 # -- the returned part (RFC 3461 6.2, RFC 6522 3) -------------------------------------------------------------------
 
 
-def _returned_type(header: bytes, *, full: bool, utf8: bool) -> str:
-    if utf8 and not header.isascii() and _is_utf8(header):
+def _returned_type(returned: bytes, *, full: bool) -> str:
+    """message/global where a header of it, or of a part of it, is UTF-8 (RFC 6532 3.7); else what it was before."""
+    headers = b"".join(_headers_in(returned)) if full else returned
+    if not headers.isascii() and _is_utf8(headers):
         return "message/global" if full else "message/global-headers"
     return "message/rfc822" if full else "text/rfc822-headers"
+
+
+def _headers_in(message: bytes) -> Iterable[bytes]:
+    """Its header, and what stands where a part has its header: behind a line that may be a delimiter."""
+    inside, behind_delimiter = True, False
+    for line in message.split(b"\n"):
+        inside = bool(line) and (inside or (behind_delimiter and _FIELD.match(line) is not None))
+        behind_delimiter = line.startswith(b"--")
+        if inside:
+            yield line + b"\n"
 
 
 def _is_utf8(octets: bytes) -> bool:
@@ -478,12 +387,10 @@ def _is_utf8(octets: bytes) -> bool:
 
 def _is_text(content: bytes) -> bool:
     """Whether it can be part of a text message as it is (RFC 2045 2.8)."""
-    return (
-        b"\0" not in content and b"\r" not in content and all(len(line) <= _MAX_LINE for line in content.split(b"\n"))
-    )
+    return b"\0" not in content and b"\r" not in content and all(len(line) <= MAX_LINE for line in content.split(b"\n"))
 
 
-def _header_of(message: bytes, *, whole: bool) -> bytes:
+def header_of(message: bytes, *, whole: bool) -> bytes:
     """The header, up to the blank line or the first line that is no field; nothing of the body, whatever is wrong.
 
     What cannot travel as text is mended: a CR or NUL becomes "?", a line over 998 octets is folded.
@@ -496,60 +403,11 @@ def _header_of(message: bytes, *, whole: bool) -> bytes:
         if not line or not (_FIELD.match(line) or (lines and line[:1] in b" \t")):
             break
         clean = line.replace(b"\r", b"?").replace(b"\0", b"?")
-        while len(clean) > _MAX_LINE:
-            cut = _MAX_LINE - 1
-            while cut > _MAX_LINE - 5 and clean[cut] & 0xC0 == 0x80:  # not within a character
+        while len(clean) > MAX_LINE:
+            cut = MAX_LINE - 1
+            while cut > MAX_LINE - 5 and clean[cut] & 0xC0 == 0x80:  # not within a character
                 cut -= 1
             lines.append(clean[:cut])
             clean = b" " + clean[cut:]
         lines.append(clean)
     return b"".join(line + b"\n" for line in lines)
-
-
-# -- text from the network ------------------------------------------------------------------------------------------
-
-
-def _clean(text: str) -> str:
-    """Free text as one line: white space becomes single spaces, then as `_escape`."""
-    return _escape(" ".join(text[: _MAX_TEXT + 1].split()))
-
-
-def _escape(text: str) -> str:
-    """One line of printable characters, not over _MAX_TEXT of the input; what is not printable (controls, direction
-    marks, lone surrogates) is escaped.
-    """
-    if len(text) > _MAX_TEXT:
-        text = text[:_MAX_TEXT] + " ..."
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return text
-
-
-def _breakable(text: str) -> list[str]:
-    """The words between single spaces, none over _MAX_WORD octets."""
-    words: list[str] = []
-    for word in text.split(" "):
-        if len(word.encode()) <= _MAX_WORD:
-            words.append(word)
-        else:
-            step = _MAX_WORD if word.isascii() else _MAX_WORD // 4
-            words += [word[start : start + step] for start in range(0, len(word), step)]
-    return words
-
-
-def _ascii(text: str) -> str:
-    return text.encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _field(name: str, value: str) -> str:
-    """A field of clean text, without its last line end; folded at spaces (RFC 5322 2.2.3), but not behind a type as in
-    `rfc822; address`.
-    """
-    line, lines = f"{name}:", []
-    for index, word in enumerate(_breakable(value)):
-        may_fold = index > 1 or (index == 1 and len(line) > _WIDTH // 2)
-        if may_fold and word and line.strip() and len(line) + 1 + len(word) > _WIDTH:
-            lines.append(line)
-            line = ""
-        line += f" {word}"
-    return "\n".join([*lines, line])

@@ -103,6 +103,10 @@ class Envelope:
     deliver_by: DeliverBy | None = None
     hold_until: float | None = None
     """FUTURERELEASE (RFC 4865): seconds since the epoch, wall clock."""
+    hold_request: str = ""
+    """What FUTURERELEASE was asked for, as RFC 4865 5.1.2 writes it: `for;3600`, `until;2026-01-31T12:00:00Z`; empty:
+    nothing.  A hold that was over when the message came is told, too.
+    """
 
     def to(self, recipients: Iterable[Recipient]) -> Self:
         """The same envelope for other recipients."""

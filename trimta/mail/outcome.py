@@ -36,6 +36,10 @@ class Delivered:
     handover: Handover
     host: str = ""
     """The peer's name, where there was one: Remote-MTA of RFC 3464."""
+    deadline_dropped: bool = False
+    """The message asked for BY=…;N and went, before that deadline, to a host without DELIVERBY, which will not keep it:
+    a `relayed` DSN is due unless NOTIFY=NEVER was said (RFC 2852 4.1.4.2), whatever `handover` says.
+    """
 
     def __post_init__(self) -> None:
         _check(self.status, 2)
@@ -68,6 +72,8 @@ class Failed:
     diagnostic: str
     host: str = ""
     smtp: bool = False
+    of_content: bool = False
+    """The content is why, its size or its form: the same recipient may take another one."""
 
     def __post_init__(self) -> None:
         if str(self.status) != "4.4.7":

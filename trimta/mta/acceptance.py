@@ -216,7 +216,7 @@ async def _confirm(
         Delivered(recipient=recipient, status=DELIVERED, diagnostic="delivered", handover=Handover.FINAL)
         for recipient in done
     ]
-    new = await site.reporter.on_outcomes(message, delivered)
+    new = await site.reporter.on_outcomes(message, delivered, last_attempt=site.clock.now())
     new += await site.reporter.on_expansion(message, expanded)
     if not new:
         return

@@ -327,7 +327,7 @@ class SmtpDelivery:
             else:
                 status = CONVERSION_FAILED
                 text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
-            run.fail(status, text, host=endpoint.host)
+            run.fail(status, text, host=endpoint.host, of_content=True)
             return True
         rounds = 0
         while run.undecided and connection.healthy:
@@ -428,10 +428,11 @@ class _Run:
         )
         self.undecided = []
 
-    def fail(self, status: EnhancedStatus, diagnostic: str, *, host: str = "") -> None:
+    def fail(self, status: EnhancedStatus, diagnostic: str, *, host: str = "", of_content: bool = False) -> None:
         """The same, for good."""
         self.attempt.outcomes.extend(
-            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=host) for recipient in self.undecided
+            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=host, of_content=of_content)
+            for recipient in self.undecided
         )
         self.undecided = []
 

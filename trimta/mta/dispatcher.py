@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -70,13 +71,14 @@ class Dispatcher:
         while (claimed := await self._site.scheduler.claim(work)) is not None:
             part, *others = self._parts(claimed) or (None,)
             if claimed.envelope.bounce:
-                await self._settle(claimed, _failed(claimed, RETURNED, "returned to the sender by the operator"))
+                outcomes = _failed(claimed, RETURNED, "returned to the sender by the operator")
+                await self._settle(claimed, outcomes, attempted=False)
             elif part is None:
                 await self._settle(claimed, self._unroutable(claimed))
             elif others or part.next_hop != claimed.envelope.next_hop:
                 await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
-                await self._settle(claimed, _too_late(claimed))
+                await self._settle(claimed, _too_late(claimed), attempted=False)
             elif isinstance(part.destination, Routed) and isinstance(part.destination.route, Mx | Relay):
                 await self._send(work, claimed, part, part.destination.route)
                 return
@@ -259,23 +261,31 @@ class Dispatcher:
         hold: str | None = None,
         where: str = "",
         spare: bool = False,
+        attempted: bool = True,
     ) -> None:
         """Note the outcomes in the queue, and send the DSNs that are due, in one transaction.  `spare`: the next hop
-        can't be used now, so that what else waits for it waits a little longer.
+        can't be used now, so that what else waits for it waits a little longer.  `attempted`: they come from an attempt
+        that was just made, not from what is known without one.
         """
         if not outcomes and hold is None:
             return
         site, message, envelope = self._site, claimed.message, claimed.envelope
         now = site.clock.now()
         expiry = site.expiry(message)
+        refused, short = await self._shortened(claimed, outcomes)
+        outcomes = [outcome for outcome in outcomes if outcome not in refused]
         if not envelope.bounce:  # which the operator means to be the end of it
             outcomes = [self._final(outcome, message, now=now, expiry=expiry) for outcome in outcomes]
-        new = await self._reports(message, [outcome for outcome in outcomes if not self._is_dropped(outcome, message)])
+        new = await self._reports(
+            message,
+            [outcome for outcome in outcomes if not self._is_dropped(outcome, message)],
+            last_attempt=now if attempted else envelope.last_attempt,
+        )
         if new is None:
             outcomes, new = [_kept(outcome) for outcome in outcomes], []
         numbers = {recipient.recipient.address: recipient.number for recipient in envelope.recipients}
         deferred = {numbers[o.recipient.address]: o for o in outcomes if isinstance(o, Deferred)}
-        done = [numbers[o.recipient.address] for o in outcomes if not isinstance(o, Deferred)]
+        done = [numbers[o.recipient.address] for o in (*outcomes, *refused) if not isinstance(o, Deferred)]
         next_try = self._next_try(claimed, now) if deferred else None
 
         def settle(queue: Queue) -> None:
@@ -288,13 +298,17 @@ class Dispatcher:
                 deferred=deferred,
                 attempted=bool(outcomes),
                 hold=hold,
-                new=new,
+                new=[*new, *short],
             )
             if spare:
                 queue.defer_destination(envelope.next_hop, now, site.spared_until(now))
 
         await self._keep(settle)
         self._log(claimed, outcomes, next_try=next_try, where=where)
+        for outcome, (dsn, _) in product(refused, short):
+            site.events.emit(
+                "shortened", id=dsn.id, about=message.id, to=str(outcome.recipient.address), reply=outcome.diagnostic
+            )
         if hold is not None:
             site.events.emit("held", id=message.id, to=addresses(_recipients(claimed)), reason=hold)
         site.scheduler.wake()
@@ -307,11 +321,31 @@ class Dispatcher:
             expiry=expiry if now < expiry else math.inf,  # kept beyond it for want of a report
         )
 
-    async def _reports(self, message: StoredMessage, outcomes: Sequence[Outcome]) -> list[NewMessage] | None:
+    async def _shortened(
+        self, claimed: Claimed, outcomes: Sequence[Outcome]
+    ) -> tuple[Sequence[Outcome], Sequence[NewMessage]]:
+        """Outcomes of a DSN of ours that say no to its content, and what goes to their recipients in its place: nobody
+        learns of a failure whose report is too much for the sender's host.  Both are empty where nothing is shorter.
+        """
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.of_content]
+        if claimed.message.report is None or claimed.envelope.bounce or not refused:
+            return (), ()
+        recipients = [outcome.recipient for outcome in refused]
+        try:
+            with trio.CancelScope(shield=True):  # else: what was done would be done again; it reads a file at most
+                found = await self._site.reporter.shortened(claimed.message, claimed.envelope, recipients)
+        except Exception as bug:  # noqa: BLE001 - then it is told to postmaster
+            self._site.bug(bug, id=claimed.message.id)
+            found = []
+        return (refused, found) if found else ((), ())
+
+    async def _reports(
+        self, message: StoredMessage, outcomes: Sequence[Outcome], *, last_attempt: float | None
+    ) -> list[NewMessage] | None:
         """The DSNs about these outcomes; None if a bug is in their way: then nobody may be said to have been told."""
         try:
             with trio.CancelScope(shield=True):  # else: what was done would be done again; it reads a file at most
-                found = await self._site.reporter.on_outcomes(message, outcomes)
+                found = await self._site.reporter.on_outcomes(message, outcomes, last_attempt=last_attempt)
         except Exception as bug:  # noqa: BLE001 - a report that can't be made must not lose what it is about
             self._site.bug(bug, id=message.id)
             return None
@@ -396,13 +430,15 @@ class Dispatcher:
         """Tell the sender once that the message is delayed, if that is wanted (RFC 3461 4.1), or too late for him."""
         site, message, envelope = self._site, claimed.message, claimed.envelope
         if self._is_late(claimed):
-            await self._settle(claimed, _too_late(claimed))
+            await self._settle(claimed, _too_late(claimed), attempted=False)
             return
         if message.reverse_path is None:
             new = []
         else:
             waiting = [self._delayed(recipient, message) for recipient in envelope.recipients]
-            new = await site.reporter.on_outcomes(message, waiting, warn=True, retry_until=site.expiry(message))
+            new = await site.reporter.on_outcomes(
+                message, waiting, warn=True, retry_until=site.expiry(message), last_attempt=envelope.last_attempt
+            )
         now = site.clock.now()
         await site.queue.run(lambda queue: queue.settle(envelope.id, now=now, attempted=False, warned=True, new=new))
         if new:

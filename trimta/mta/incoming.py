@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.header import missing_fields
 from trimta.mail.trace import received_field, with_protocol
-from trimta.smtp.extensions import Protocol
+from trimta.smtp.extensions import Protocol, zoned_datetime
 from trimta.store.queue_values import StoredMessage
 
 if TYPE_CHECKING:
@@ -29,15 +29,19 @@ class Incoming:
     """Why it can't be kept; the rest of it is still read."""
 
 
-def envelope_of(transaction: Transaction, *, now: float) -> Envelope:
-    """What a client agreed on; `now`, in seconds since the epoch, is what its intervals are counted from."""
+def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:
+    """What a client agreed on, in seconds since the epoch.
+
+    `begun`: the moment of MAIL, which BY counts from (RFC 2852 4).  So does HOLDFOR: RFC 4865 5.2.2 compares the two at
+    MAIL, so that they have one beginning.  A hold that is over `now` is none.
+    """
     mail = transaction.mail
     given = mail.parameters
-    hold_until = None
+    hold_until, hold_request = None, ""
     if given.hold_for is not None:
-        hold_until = now + given.hold_for
+        hold_until, hold_request = begun + given.hold_for, f"for;{given.hold_for}"
     elif given.hold_until is not None:
-        hold_until = given.hold_until.timestamp()
+        hold_until, hold_request = given.hold_until.timestamp(), f"until;{zoned_datetime(given.hold_until)}"
     by = given.by
     return Envelope(
         reverse_path=mail.reverse_path,
@@ -49,8 +53,9 @@ def envelope_of(transaction: Transaction, *, now: float) -> Envelope:
         smtputf8=transaction.smtputf8,
         envid=given.envid,
         ret=given.ret,
-        deliver_by=None if by is None else DeliverBy(now + by.seconds, by.mode, by.trace),
+        deliver_by=None if by is None else DeliverBy(begun + by.seconds, by.mode, by.trace),
         hold_until=hold_until if hold_until is not None and hold_until > now else None,
+        hold_request=hold_request,
     )
 
 
@@ -95,4 +100,5 @@ def stored_message(
         arrived=arrived,
         trace=trace,
         origin=f"{peer}{by} ({connection.helo})",
+        helo=connection.helo,
     )

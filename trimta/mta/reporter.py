@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.mail.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
+from trimta.mail.dsn_short import ReportForm, shorter
 from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
 from trimta.mail.outcome import Delivered, Failed, Handover
 from trimta.mail.status import EnhancedStatus
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from trimta.mail.outcome import Outcome
     from trimta.mta.site import Site
     from trimta.policy import Policy
+    from trimta.store.queue_values import QueuedEnvelope
 
 NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
 """A message for the queue, with its envelopes."""
@@ -41,10 +43,12 @@ class Reporter:
         message: StoredMessage,
         outcomes: Sequence[Outcome],
         *,
+        last_attempt: float | None = None,
         warn: bool = False,
         retry_until: float | None = None,
     ) -> list[NewMessage]:
-        """The DSNs that the sender asked for about these outcomes; `warn`: about deferred ones, too.
+        """The DSNs that the sender asked for about these outcomes; `warn`: about deferred ones, too.  `last_attempt`:
+        when the last attempt ended, None if there was none.
 
         What fails of a message from the null reverse-path is told to postmaster, never back (RFC 5321 4.5.5, 6.1).
         """
@@ -52,12 +56,15 @@ class Reporter:
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
             if not failed:
                 return []
-            return [await self._compose(message, DsnKind.FAILED, failed, self._site.policy.postmaster)]
+            postmaster = self._site.policy.postmaster
+            return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
         assert message.reverse_path is not None
         traced = message.deliver_by is not None and message.deliver_by.trace
         due = reports_due(outcomes, warn=warn, traced=traced)
         return [
-            await self._compose(message, kind, about, message.reverse_path, retry_until=retry_until)
+            await self._compose(
+                message, kind, about, message.reverse_path, last_attempt=last_attempt, retry_until=retry_until
+            )
             for kind, about in due.items()
         ]
 
@@ -66,7 +73,49 @@ class Reporter:
         about = expanded(recipients)
         if not about or message.reverse_path is None:
             return []
-        return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path)]
+        now = self._site.clock.now()
+        return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path, last_attempt=now)]
+
+    async def shortened(
+        self, message: StoredMessage, envelope: QueuedEnvelope, recipients: Sequence[Recipient]
+    ) -> list[NewMessage]:
+        """The next shorter form of a DSN of ours, for recipients of the envelope whose host refused its content; empty
+        if there is none.
+        """
+        if message.report is None:
+            return []
+        content = message.content
+        try:
+            octets = content.read() if content.in_memory else await self._site.disk.run(content.read)
+        except (OSError, BodyDamagedError) as cause:
+            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            return []
+        found = shorter(octets, message.report)
+        if found is None:
+            return []
+        form, contents = found
+        now = self._site.clock.now()
+        new: list[NewMessage] = []
+        for short in contents:
+            dsn = StoredMessage(
+                id=new_id(),
+                arrived=now,
+                reverse_path=None,
+                content=Body.of(short),
+                smtputf8=not short.isascii(),  # the return address is not; the rest of a short form always is
+                body=BodyKind.SEVEN_BIT if short.isascii() else BodyKind.EIGHT_BIT,
+                origin=message.origin,
+                report=form,
+            )
+            part = NewEnvelope(
+                domain=envelope.domain,
+                next_hop=envelope.next_hop,
+                recipients=tuple(recipients),
+                next_try=now,
+                via=envelope.via,
+            )
+            new.append((dsn, [part]))
+        return new
 
     async def _compose(
         self,
@@ -75,12 +124,21 @@ class Reporter:
         outcomes: Sequence[Outcome],
         addressee: Mailbox,
         *,
+        last_attempt: float | None,
         retry_until: float | None = None,
     ) -> NewMessage:
         site = self._site
         head = await self._head(message)
         dsn, envelopes = report(
-            site.policy, message, kind, outcomes, addressee, head=head, now=site.clock.now(), retry_until=retry_until
+            site.policy,
+            message,
+            kind,
+            outcomes,
+            addressee,
+            head=head,
+            now=site.clock.now(),
+            last_attempt=last_attempt,
+            retry_until=retry_until,
         )
         site.events.emit(
             "report", id=dsn.id, about=message.id, kind=str(kind), to=str(addressee),
@@ -109,9 +167,12 @@ def report(
     *,
     head: bytes,
     now: float,
+    last_attempt: float | None,
     retry_until: float | None = None,
 ) -> NewMessage:
-    """One DSN.  `head`: the message from its beginning, the trace included, as much of it as the DSN may return."""
+    """One DSN.  `head`: the message from its beginning, the trace included, as much of it as the DSN may return.
+    Moments are seconds since the epoch on the queue's clock.
+    """
     hostname = policy.config.hostname
     dsn_id = new_id()
     composed = compose(
@@ -119,7 +180,7 @@ def report(
         reports=[
             Report(
                 outcome=outcome,
-                last_attempt=_moment(now),
+                last_attempt=None if last_attempt is None else _moment(last_attempt),
                 retry_until=None if retry_until is None else _moment(retry_until),
             )
             for outcome in outcomes
@@ -133,6 +194,7 @@ def report(
         hostname=hostname,
         message_id=f"{dsn_id}@{hostname}",
         queue_id=message.id,
+        received_from=message.helo,
     )
     dsn = StoredMessage(
         id=dsn_id,
@@ -142,6 +204,7 @@ def report(
         body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
         smtputf8=composed.smtputf8,
         origin=f"{kind} report about {message.id}",
+        report=ReportForm.FULL,
     )
     envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
     return dsn, [part.queued(next_try=now) for part in policy.partition(envelope).parts]
@@ -167,6 +230,7 @@ def envelope_of(message: StoredMessage, recipients: tuple[Recipient, ...]) -> En
         ret=message.ret,
         deliver_by=message.deliver_by,
         hold_until=message.hold_until,
+        hold_request=message.hold_request,
     )
 
 

@@ -123,6 +123,8 @@ class Session:
         """When the client has been silent for too long, in Trio's time."""
         self._hanging_up = False
         """We end it while the client may still be talking."""
+        self._begun = 0.0
+        """When the transaction's MAIL came, on the queue's clock."""
         self._may_send = False
         """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
@@ -348,6 +350,7 @@ class Session:
         self._may_send = False
 
     async def _mail(self, mail: Mail) -> None:
+        self._begun = self._site.clock.now()
         refusal = self._sender_refusal(mail)
         if refusal is not None:
             self._refused(mail, refusal)
@@ -525,7 +528,8 @@ class Session:
             refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
             self._rejected(refusal)
             return [refusal] * due
-        envelope = envelope_of(self._transaction, now=site.clock.now())
+        now = site.clock.now()
+        envelope = envelope_of(self._transaction, begun=min(self._begun, now), now=now)  # the clock may be set back
         message = stored_message(
             incoming.id,
             envelope,
@@ -534,7 +538,7 @@ class Session:
             connection=self._connection,
             peer=self._peer,
             hostname=self._config.hostname,
-            arrived=site.clock.now(),
+            arrived=now,
         )
         self._remember(incoming.id)
         try:

@@ -219,8 +219,15 @@ def format_datetime(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
+def zoned_datetime(moment: datetime) -> str:
+    """A moment (aware) as RFC 3339 date-time in its own zone, with what it has of a fraction."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def parse_datetime(text: str) -> datetime:
-    """An RFC 3339 date-time as a moment (aware, UTC); else ValueError.  A leap second is the one before."""
+    """An RFC 3339 date-time as a moment (aware, in the zone that was given); else ValueError.  A leap second is the one
+    before.
+    """
     found = _DATETIME.fullmatch(text)
     if found is None:
         raise ValueError("not a date-time of RFC 3339: 2026-01-31T12:00:00Z")
@@ -229,6 +236,7 @@ def parse_datetime(text: str) -> datetime:
         moment = datetime.fromisoformat(
             f"{date}T{time}:{'59' if seconds == '60' else seconds}{fraction[:7]}{zone.upper()}"
         )
-        return moment.astimezone(UTC)
+        moment.astimezone(UTC)  # beyond the calendar there is no such moment
     except (ValueError, OverflowError) as error:
         raise ValueError(f"no such date or time: {error}") from error
+    return moment

@@ -213,9 +213,10 @@ class Transaction:
         for recipient in recipients:
             wants_utf8 = utf8_message or not recipient.address.is_ascii
             if verdict is not None:
-                self._fail(recipient, *verdict)
+                self._fail(recipient, *verdict, of_content=verdict[0] == _TOO_BIG)
             elif wants_utf8 and not self._offered.smtputf8:
-                self._fail(recipient, _NO_SMTPUTF8, f"{self._peer} does not offer SMTPUTF8, which this message needs")
+                text = f"{self._peer} does not offer SMTPUTF8, which this message needs"
+                self._fail(recipient, _NO_SMTPUTF8, text, of_content=recipient.address.is_ascii)
             else:
                 fit.append(recipient)
         self._smtputf8 = utf8_message or any(not recipient.address.is_ascii for recipient in fit)
@@ -238,8 +239,10 @@ class Transaction:
             )
         return None
 
-    def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str) -> None:
-        self.outcomes.append(Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=self._host))
+    def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str, *, of_content: bool = False) -> None:
+        self.outcomes.append(
+            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content)
+        )
 
     @property
     def _peer(self) -> str:

@@ -85,8 +85,28 @@ def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> D
     """The outcome of a 4yz or 5yz reply (ValueError for any other)."""
     if reply.klass not in (4, 5):
         raise ValueError(f"{reply.code} refuses nothing")
-    kind = Deferred if reply.klass == 4 else Failed
-    return kind(recipient=recipient, status=status_of(reply, stage), diagnostic=str(reply), host=host, smtp=True)
+    status = status_of(reply, stage)
+    if reply.klass == 4:
+        return Deferred(recipient=recipient, status=status, diagnostic=str(reply), host=host, smtp=True)
+    return Failed(
+        recipient=recipient,
+        status=status,
+        diagnostic=str(reply),
+        host=host,
+        smtp=True,
+        of_content=_is_of_content(reply, stage, status),
+    )
+
+
+def _is_of_content(reply: Reply, stage: Stage, status: EnhancedStatus) -> bool:
+    """Whether another content might have been taken: this one was seen, or its size or form is what is said to be wrong
+    (552: RFC 1870 6.1; X.2.3, X.3.4, X.6.Z: RFC 3463), or one of the parameters that it has at MAIL.
+    """
+    if stage in (Stage.DATA, Stage.CHUNK, Stage.BODY) or reply.code == 552:
+        return True
+    if stage is Stage.MAIL and reply.code in (501, 504, 555):
+        return True
+    return (status.subject, status.detail) in ((2, 3), (3, 4)) or status.subject == 6
 
 
 def says_too_many_recipients(reply: Reply) -> bool:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trimta.mail.address import Mailbox
+from trimta.mail.dsn_short import ReportForm
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
@@ -28,8 +29,14 @@ def dump_message(message: StoredMessage) -> str:
         fields["by"] = [message.deliver_by.deadline, message.deliver_by.mode.value, message.deliver_by.trace]
     if message.hold_until is not None:
         fields["hold_until"] = message.hold_until
+    if message.hold_request:
+        fields["hold_request"] = message.hold_request
     if message.origin:
         fields["origin"] = message.origin
+    if message.helo:
+        fields["helo"] = message.helo
+    if message.report is not None:
+        fields["report"] = message.report.value
     return _dump(fields)
 
 
@@ -38,7 +45,7 @@ def load_message(text: object) -> dict[str, Any]:
     fields = _load(text)
     try:
         by = fields.get("by")
-        ret = fields.get("ret")
+        ret, report = fields.get("ret"), fields.get("report")
         hold_until = fields.get("hold_until")
         return {
             "reverse_path": _read_mailbox(fields["from"]),
@@ -48,7 +55,10 @@ def load_message(text: object) -> dict[str, Any]:
             "ret": None if ret is None else Ret(ret),
             "deliver_by": None if by is None else DeliverBy(float(by[0]), ByMode(by[1]), bool(by[2])),
             "hold_until": None if hold_until is None else float(hold_until),
+            "hold_request": _text(fields.get("hold_request", "")),
             "origin": _text(fields.get("origin", "")),
+            "helo": _text(fields.get("helo", "")),
+            "report": None if report is None else ReportForm(report),
         }
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"message fields: {error!r}") from error

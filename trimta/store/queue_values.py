@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from trimta.mail.dsn_short import ReportForm
     from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Ret, ReversePath
     from trimta.mail.outcome import Deferred
     from trimta.store.spool import Body
@@ -49,12 +50,26 @@ class StoredMessage:
     ret: Ret | None = None
     deliver_by: DeliverBy | None = None
     hold_until: float | None = None
+    hold_request: str = ""
+    """As in mail.envelope.Envelope."""
     origin: str = ""
     """Where it came from, in one line for people: client address, HELO name, who authenticated."""
+    helo: str = ""
+    """What the client that brought it called itself; empty: it did not come by SMTP."""
+    report: ReportForm | None = None
+    """It is a DSN of ours, in this form."""
 
     @classmethod
     def of(
-        cls, envelope: Envelope, content: Body, *, message_id: str, arrived: float, trace: bytes = b"", origin: str = ""
+        cls,
+        envelope: Envelope,
+        content: Body,
+        *,
+        message_id: str,
+        arrived: float,
+        trace: bytes = b"",
+        origin: str = "",
+        helo: str = "",
     ) -> Self:
         """A message that comes with this envelope; whom it is for is no part of it."""
         return cls(
@@ -69,7 +84,9 @@ class StoredMessage:
             ret=envelope.ret,
             deliver_by=envelope.deliver_by,
             hold_until=envelope.hold_until,
+            hold_request=envelope.hold_request,
             origin=origin,
+            helo=helo,
         )
 
     @property
