@@ -78,6 +78,7 @@ async def converse(
 
 async def send_one(connection: SmtpConnection, shared: Sending) -> None:
     content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
+    await connection.reset()
     transaction = Transaction(envelope(), facts, connection.offered, lmtp=connection.lmtp)
     await connection.perform(transaction, content)
     (outcome,) = transaction.outcomes

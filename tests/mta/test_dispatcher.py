@@ -497,6 +497,33 @@ async def test_after_the_time_of_deliverby_r_it_is_returned_with_the_last_reply(
         assert await lab.queue() == []
 
 
+@pytest.mark.parametrize("mode", ByMode)
+async def test_by_says_how_much_time_is_left_when_mail_goes_out(
+    mode: ByMode, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    slow = {"connect": Late(3, "220 hi"), "ehlo": Late(2, "250-fake.test\n250 DELIVERBY"), "rset": Late(4, "250 ok")}
+    mx = FakeMx({**slow, "rcpt": "550 5.1.1 no"}, extensions=("DELIVERBY",))
+    config = '[queue]\nper_domain = 1\n[routes]\n"*" = "mx"'
+    async with open_lab(tmp_path, {ONE: mx}, config=config) as lab:
+        for _ in range(2):  # the second one over the same connection, after RSET
+            await lab.submit(deliver_by=DeliverBy(lab.now + 20.5, mode))
+        await lab.wait_for("bounced", count=2)
+        assert [line.partition(" BY=")[2] for line in mx.commands if "MAIL" in line] == [f"15;{mode}", f"11;{mode}"]
+
+
+@pytest.mark.parametrize("seconds", [3.0, 3.9])
+async def test_a_deadline_that_passes_while_a_host_is_slow_to_greet_is_seen(
+    seconds: float, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx({"connect": Late(3, "220 hi")}, extensions=("DELIVERBY",))
+    async with open_lab(tmp_path, {ONE: mx}) as lab:
+        await lab.submit(deliver_by=DeliverBy(lab.now + seconds, ByMode.RETURN))
+        await lab.wait_for("bounced")
+        assert not any("MAIL" in line for line in mx.commands)
+        await lab.idle()
+        assert [dsn.verdicts for dsn in lab.dsns()] == [{"a@x.test": "failed 5.4.7"}]
+
+
 async def test_the_time_of_deliverby_r_is_kept_while_its_destination_is_spared(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -109,6 +109,28 @@ def test_odd_ehlo_lines_are_put_up_with(lines: tuple[str, ...], auth: set[str], 
     assert offered.size == size
 
 
+@pytest.mark.parametrize(
+    ("line", "limits"),
+    [
+        ("LIMITS RCPTMAX=1 MAILMAX=999999", {"RCPTMAX": 1, "MAILMAX": 999999}),
+        ("LIMITS rcptmax=20 X-NEW=7 RCPTDOMAINMAX=1", {"RCPTMAX": 20, "X-NEW": 7, "RCPTDOMAINMAX": 1}),
+        ("LIMITS MAILMAX=0 RCPTMAX=3", {"RCPTMAX": 3}),
+        ("LIMITS MAILMAX=07 RCPTMAX=1000000", {}),
+        ("LIMITS MAILMAX=-1 RCPTMAX= RCPTDOMAINMAX", {}),
+        ("LIMITS", {}),
+    ],
+)
+def test_a_limit_with_a_wrong_value_counts_as_not_given(line: str, limits: dict[str, int]) -> None:
+    assert Offered.parse(Reply(250, ("h", line))).limits == limits
+
+
+@pytest.mark.parametrize(
+    ("line", "least"), [("DELIVERBY", 0), ("DELIVERBY 240", 240), ("DELIVERBY 240,X", 240), ("DELIVERBY ,X 7", 0)]
+)
+def test_deliverby_may_name_more_than_its_least_time(line: str, least: int) -> None:
+    assert Offered.parse(Reply(250, ("h", line))).deliver_by == least
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.text(max_size=20) | st.sampled_from(["SIZE ٣", "LIMITS A=²", "DELIVERBY ٣"]), max_size=6))
 def test_any_ehlo_reply_is_read(lines: list[str]) -> None:

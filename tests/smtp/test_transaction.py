@@ -439,23 +439,96 @@ NOTIFY_BY = envelope(deliver_by=DeliverBy(1000.0, ByMode.NOTIFY, trace=True))
 @pytest.mark.parametrize(
     ("mail", "seconds", "offered", "parameter"),
     [
-        (RETURN_BY, 60, offering("DELIVERBY"), " BY=60;R"),
+        (RETURN_BY, 60.9, offering("DELIVERBY"), " BY=60;R"),
+        (RETURN_BY, 1, offering("DELIVERBY"), " BY=1;R"),
+        (RETURN_BY, 240, offering("DELIVERBY 240,X-LATER 5"), " BY=240;R"),
+        (RETURN_BY, 5, offering("DELIVERBY ,X-LATER"), " BY=5;R"),
         (NOTIFY_BY, 60, offering("DELIVERBY"), " BY=60;NT"),
         (NOTIFY_BY, -5, offering("DELIVERBY 30"), " BY=-5;NT"),
+        (NOTIFY_BY, 0.4, offering("DELIVERBY 30"), " BY=0;NT"),
+        (NOTIFY_BY, -0.4, offering("DELIVERBY 30"), " BY=-1;NT"),
         (NOTIFY_BY, 60, PIPELINING, ""),
     ],
 )
 def test_by_is_passed_on_with_the_seconds_that_are_left(
-    mail: Envelope, seconds: int, offered: Offered, parameter: str
+    mail: Envelope, seconds: float, offered: Offered, parameter: str
 ) -> None:
     assert asked(mail, FACTS, offered, seconds_left=seconds)[0] == f"MAIL FROM:<me@here.test>{parameter}"
 
 
-@pytest.mark.parametrize(("offered", "status"), [(PIPELINING, "5.3.3"), (offering("DELIVERBY 61"), "5.4.7")])
-def test_by_with_return_is_not_given_to_who_does_not_keep_it(offered: Offered, status: str) -> None:
-    transaction = Transaction(RETURN_BY, FACTS, offered, seconds_left=60)
+@pytest.mark.parametrize(
+    ("offered", "seconds", "status"),
+    [
+        (PIPELINING, 60, "5.3.3"),
+        (offering("DELIVERBY 61"), 60, "5.4.7"),
+        (offering("DELIVERBY 61,X"), 60.9, "5.4.7"),
+        (offering("DELIVERBY"), 0.9, "5.4.7"),  # BY=0;R is a syntax error
+        (offering("DELIVERBY"), 0, "5.4.7"),
+        (offering("DELIVERBY"), -3, "5.4.7"),
+        (PIPELINING, 0.9, "5.4.7"),
+    ],
+)
+def test_by_with_return_is_not_given_to_who_does_not_keep_it(offered: Offered, seconds: float, status: str) -> None:
+    transaction = Transaction(RETURN_BY, FACTS, offered, seconds_left=seconds)
     assert play(transaction, []).commands == []
     assert verdicts(transaction.outcomes) == {"a@x.test": f"Failed {status}"}
+    assert transaction.outcomes[0].diagnostic.isascii()
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(60, False), (0.5, False), (-0.5, True)])
+def test_lmtp_delivers_by_the_time_itself_and_not_after_it(seconds: float, late: bool) -> None:
+    transaction = Transaction(RETURN_BY, FACTS, PIPELINING, lmtp=True, seconds_left=seconds)
+    play(transaction, [] if late else ["250 ok", "250 ok", "354 go", "250 2.1.5 done"])
+    assert verdicts(transaction.outcomes) == {"a@x.test": "Failed 5.4.7" if late else "Delivered 2.1.5"}
+
+
+FAILURE_DELAY = frozenset({Notify.FAILURE, Notify.DELAY})
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "said"),
+    [
+        (None, " NOTIFY=FAILURE,DELAY"),
+        (frozenset({Notify.FAILURE}), " NOTIFY=FAILURE,DELAY"),
+        (frozenset({Notify.SUCCESS}), " NOTIFY=SUCCESS,DELAY"),
+        (FAILURE_DELAY, " NOTIFY=FAILURE,DELAY"),
+        (frozenset({Notify.NEVER}), " NOTIFY=NEVER"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("offered", "seconds", "mode", "lmtp", "dropped"),
+    [
+        (offering("DSN"), 60, ByMode.NOTIFY, False, True),
+        (offering("DSN"), 0.5, ByMode.NOTIFY, False, True),
+        (offering("DSN"), -1, ByMode.NOTIFY, False, False),  # the delayed DSN is out, or the hop before owed it
+        (offering("DSN", "DELIVERBY"), 60, ByMode.NOTIFY, False, False),
+        (offering("DSN", "DELIVERBY"), 60, ByMode.RETURN, False, False),
+        (offering("DSN"), 60, ByMode.NOTIFY, True, False),  # the delivery itself
+        (PIPELINING, 60, ByMode.NOTIFY, False, True),
+    ],
+)
+def test_a_host_without_deliverby_is_asked_for_what_its_deadline_would_have_told(
+    asked_for: frozenset[Notify] | None,
+    said: str,
+    offered: Offered,
+    seconds: float,
+    mode: ByMode,
+    lmtp: bool,
+    dropped: bool,
+) -> None:
+    mail = Envelope(
+        reverse_path=parse_mailbox("me@here.test"),
+        recipients=recipients("a@x.test", notify=asked_for),
+        deliver_by=DeliverBy(1000.0, mode),
+    )
+    transaction = Transaction(mail, FACTS, offered, lmtp=lmtp, seconds_left=seconds)
+    commands = play(transaction, ["250 ok", "250 ok", "354 go", "250 done"]).commands
+    unchanged = "" if asked_for is None else " NOTIFY=" + ",".join(case for case in Notify if case in asked_for)
+    expected = "" if not offered.dsn else said if dropped else unchanged
+    assert commands[1] == f"RCPT TO:<a@x.test>{expected}"
+    (outcome,) = transaction.outcomes
+    assert isinstance(outcome, Delivered)
+    assert outcome.deadline_dropped == dropped
 
 
 # LMTP.

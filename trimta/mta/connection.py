@@ -318,18 +318,31 @@ class SmtpConnection:
 
     # Transactions.
 
+    async def reset(self) -> None:
+        """RSET, if the peer may hold an earlier transaction open.  To be called before each transaction, and before its
+        Transaction is made, which has to know how much time is left when MAIL goes out.  TroubleError as `perform`.
+        """
+        if not self._must_reset:
+            return
+        self._broken = True  # until it has come out well
+        try:
+            reply = await self._ask(Rset(), Stage.RSET)
+        except ProtocolError as error:
+            self.transcript.note(str(error))
+            raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}") from error
+        if reply.klass != 2:
+            raise _refused(reply, Stage.RSET)
+        self._must_reset = self._broken = False
+
     async def perform(self, transaction: Transaction, content: Content) -> None:
         """Carry out a transaction.  `content` is what its facts are about.
 
         TroubleError if it was cut short: what the transaction knows of its recipients is right then, too.
         """
+        assert not self._must_reset
         self.transactions += 1
         self._broken = True  # until it has come out well
         try:
-            if self._must_reset:
-                reply = await self._ask(Rset(), Stage.RSET)
-                if reply.klass != 2:
-                    raise _refused(reply, Stage.RSET)
             self._must_reset = True
             await self._carry_out(transaction, content)
             self._must_reset = transaction.must_reset

@@ -7,6 +7,7 @@ does a deferral where the peer may have taken the message over, since another ho
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from trimta.mta.connection import Sending
     from trimta.mta.content import Content
     from trimta.mta.resolver import Routing
+    from trimta.smtp.transaction import Facts
 
     class Hosts(Protocol):
         """What a delivery asks of `resolver.Resolver`."""
@@ -73,8 +75,6 @@ class Job:
     envelope: Envelope
     """With the recipients that are to be tried now; at least one."""
     content: Content
-    seconds_left: int | None = None
-    """Until `envelope.deliver_by`, where there is one."""
 
 
 @dataclass(slots=True)
@@ -115,13 +115,17 @@ class SmtpDelivery:
         hosts: Hosts,
         *,
         recipients_per_transaction: int = 100,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`domain`: the recipients' (its `domain_key`); with `Relay` it matters to nobody."""
+        """`domain`: the recipients' (its `domain_key`); with `Relay` it matters to nobody.  `now`: seconds since the
+        epoch, which the deadlines of DELIVERBY are compared with.
+        """
         self._route = route
         self._domain = domain
         self._sending = sending
         self._hosts = hosts
         self._max_recipients = recipients_per_transaction
+        self._now = now
         self._connection: SmtpConnection | None = None
         self._run: _Run | None = None
         """The attempt that is being made."""
@@ -336,25 +340,32 @@ class SmtpDelivery:
                 run.defer(TOO_FEW_AT_ONCE, text, host=endpoint.host)
                 break
             rounds += 1
-            transaction = Transaction(
-                run.job.envelope.to(run.undecided),
-                facts,
-                connection.offered,
-                lmtp=connection.lmtp,
-                host=endpoint.host,
-                seconds_left=run.job.seconds_left,
-                max_recipients=self._max_recipients,
-            )
             try:
-                await connection.perform(transaction, content)
+                await connection.reset()
+                await self._perform(connection, run, content, facts)
             except TroubleError as trouble:
                 run.attempt.trouble = trouble
                 return False
-            finally:
-                transaction.lost("the attempt was cut short")
-                run.take(transaction)
             run.heard.add(endpoint)
         return True
+
+    async def _perform(self, connection: SmtpConnection, run: _Run, content: Content, facts: Facts) -> None:
+        """One transaction for as many recipients as it takes."""
+        by = run.job.envelope.deliver_by
+        transaction = Transaction(
+            run.job.envelope.to(run.undecided),
+            facts,
+            connection.offered,
+            lmtp=connection.lmtp,
+            host=connection.endpoint.host,
+            seconds_left=None if by is None else by.deadline - self._now(),
+            max_recipients=self._max_recipients,
+        )
+        try:
+            await connection.perform(transaction, content)
+        finally:
+            transaction.lost("the attempt was cut short")
+            run.take(transaction)
 
     def _is_reusable(self) -> bool:
         connection = self._connection

@@ -151,6 +151,7 @@ class Dispatcher:
             site.sending,
             site.resolver,
             recipients_per_transaction=site.policy.config.queue.recipients_per_transaction,
+            now=site.clock.now,
         )
         work.peer = delivery
         taken = {claimed.envelope.id: claimed}
@@ -175,12 +176,10 @@ class Dispatcher:
 
     def _job(self, claimed: Claimed) -> Job:
         message = claimed.message
-        by = message.deliver_by
         return Job(
             id=claimed.envelope.id,
             envelope=envelope_of(message, tuple(_recipients(claimed))),
             content=Content(message.trace, message.content, binary=message.body is BodyKind.BINARY),
-            seconds_left=None if by is None else int(by.deadline - self._site.clock.now()),
         )
 
     async def _report(self, claimed: Claimed, attempt: Attempt) -> None:

@@ -191,21 +191,27 @@ class Offered:
 
     @property
     def deliver_by(self) -> int | None:
-        """DELIVERBY's least by-time in seconds, 0 if it names none; None: not offered (RFC 2852)."""
+        """DELIVERBY's least by-time in seconds, 0 if it names none; None: not offered (RFC 2852).
+
+        What follows a comma is for extensions to come.
+        """
         if not self.offers("DELIVERBY"):
             return None
-        value = self.keywords["DELIVERBY"]
+        value = self.keywords["DELIVERBY"].partition(",")[0].strip()
         return int(value) if _NUMBER.fullmatch(value) else 0
 
     @property
     def limits(self) -> dict[str, int]:
-        """LIMITS' names and numbers: `{"RCPTMAX": 100}` (RFC 9422)."""
+        """LIMITS' names and numbers: `{"RCPTMAX": 100}` (RFC 9422).  A limit whose value is no number of one to six
+        digits, the first of them no zero, counts as not given.
+        """
         pairs = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
-        return {name: int(value) for name, _, value in pairs if _NUMBER.fullmatch(value)}
+        return {name: int(value) for name, _, value in pairs if _LIMIT.fullmatch(value)}
 
 
 _KEYWORD: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t=](.*))?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+_LIMIT: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4
 _SIZE: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 
 _DATETIME: Final = re.compile(

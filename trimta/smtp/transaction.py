@@ -15,11 +15,12 @@ A caller whose connection breaks just stops asking.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.mail.envelope import BodyKind, ByMode
+from trimta.mail.envelope import BodyKind, ByMode, Notify
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.status import EnhancedStatus
 from trimta.smtp.client import CLOSING
@@ -114,10 +115,12 @@ class Transaction:
         *,
         lmtp: bool = False,
         host: str = "",
-        seconds_left: int | None = None,
+        seconds_left: float | None = None,
         max_recipients: int = WINDOW,
     ) -> None:
-        """`seconds_left`: until the deadline of `envelope.deliver_by`, where there is one.  `host` is for outcomes."""
+        """`seconds_left`: from now until the deadline of `envelope.deliver_by`, where there is one; MAIL is to be sent
+        next.  `host` is for outcomes.
+        """
         if facts.binary and not (offered.binarymime and offered.chunking):
             raise LocalProtocolError("binary content to a peer that cannot take it")
         self._envelope = envelope
@@ -126,6 +129,15 @@ class Transaction:
         self._lmtp = lmtp
         self._host = host
         self._seconds_left = seconds_left
+        by = envelope.deliver_by
+        self._deadline_dropped = (
+            by is not None
+            and by.mode is ByMode.NOTIFY
+            and not lmtp  # the delivery itself, by whose success the deadline is met
+            and offered.deliver_by is None
+            and seconds_left is not None
+            and seconds_left > 0
+        )
 
         self.outcomes: list[Outcome] = []
         """In the order in which they were decided."""
@@ -228,15 +240,19 @@ class Transaction:
         if limit and size > limit:
             return _TOO_BIG, f"the message has {size} octets, {self._peer} takes {limit}"
         by = self._envelope.deliver_by
-        if by is None or by.mode is not ByMode.RETURN or self._lmtp:
+        if by is None or by.mode is not ByMode.RETURN:
+            return None
+        left = math.inf if self._seconds_left is None else math.floor(self._seconds_left)
+        # BY=0;R is a syntax error (RFC 2852 4): in its last second a message can no longer be relayed, but delivered.
+        if left < 0 or (left == 0 and not self._lmtp):
+            return _TOO_LATE, "it could not be delivered by the time asked for"
+        if self._lmtp:
             return None  # LMTP is the delivery itself: what RFC 2852 says of relaying does not apply
-        if self._offered.deliver_by is None:
-            return _NOT_CAPABLE, f"{self._peer} does not offer DELIVERBY, without which BY=…;R forbids relaying"
-        if self._seconds_left is not None and self._seconds_left < self._offered.deliver_by:
-            return (
-                _TOO_LATE,
-                f"{self._seconds_left} s are left, {self._peer} takes BY from {self._offered.deliver_by} s",
-            )
+        least = self._offered.deliver_by
+        if least is None:
+            return _NOT_CAPABLE, f"{self._peer} does not offer DELIVERBY, without which mode R forbids relaying"
+        if left < least:
+            return _TOO_LATE, f"{left} s are left, {self._peer} takes BY from {least} s"
         return None
 
     def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str, *, of_content: bool = False) -> None:
@@ -259,7 +275,7 @@ class Transaction:
             body = BodyKind.EIGHT_BIT
         by = None
         if envelope.deliver_by is not None and offered.deliver_by is not None and self._seconds_left is not None:
-            by = By(self._seconds_left, envelope.deliver_by.mode, envelope.deliver_by.trace)
+            by = By(math.floor(self._seconds_left), envelope.deliver_by.mode, envelope.deliver_by.trace)
         return Mail(
             envelope.reverse_path,
             MailParameters(
@@ -276,9 +292,16 @@ class Transaction:
         dsn = self._offered.dsn
         return Rcpt(
             recipient.address,
-            notify=recipient.notify if dsn else None,
+            notify=self._notify(recipient) if dsn else None,
             orcpt=recipient.orcpt if dsn else None,
         )
+
+    def _notify(self, recipient: Recipient) -> frozenset[Notify] | None:
+        """What the client asked for, and, where the deadline is dropped, DELAY beside it (RFC 2852 4.1.4.2)."""
+        asked = recipient.notify
+        if not self._deadline_dropped or (asked is not None and Notify.NEVER in asked):
+            return asked
+        return frozenset({Notify.FAILURE} if asked is None else asked) | {Notify.DELAY}
 
     # The dialogue.
 
@@ -400,6 +423,7 @@ class Transaction:
                     diagnostic=str(reply),
                     handover=handover,
                     host=self._host,
+                    deadline_dropped=self._deadline_dropped,
                 )
             )
 
