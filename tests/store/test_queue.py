@@ -8,6 +8,7 @@ import pytest
 
 from tests.store.support import ALICE, NOW, deferred, envelope, message, recipient
 from trimta.mail.address import Mailbox
+from trimta.mail.dsn_short import ReportForm
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
 from trimta.store import durable, queue_log
 from trimta.store.queue import BOUNCE_HOP, NewEnvelope, NoSuchEntry, Queue, QueuedEnvelope, QueueFull, State
@@ -54,7 +55,10 @@ def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
         ret=Ret.HEADERS,
         deliver_by=DeliverBy(NOW + 60, ByMode.RETURN, trace=True),
         hold_until=NOW + 5,
+        hold_request="for;5",
         origin="127.0.0.1 (\udcff)",
+        helo="\udcff",
+        report=ReportForm.BRIEF,
     )
     to = (
         Recipient(
@@ -102,6 +106,7 @@ def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
         last_attempt=NOW - 1,
         warn_at=NOW + 9,
         warned=False,
+        deadline=NOW + 60,
         recipients=(),
     )
 
@@ -393,19 +398,74 @@ def test_another_next_hop_moves_it(queue: Queue) -> None:
     assert queue.due_destinations(NOW, 10) == [("b", NOW)]
 
 
+def by(mode: ByMode, deadline: float = NOW + 10) -> DeliverBy:
+    return DeliverBy(deadline, mode)
+
+
 def test_a_warning_falls_due_once_whenever_the_next_try_is(queue: Queue) -> None:
     for number, warn_at in enumerate([NOW + 20, None, NOW + 10, NOW + 30]):
         queue.accept(message(f"m{number}"), [replace(envelope(next_try=NOW + 99), warn_at=warn_at)])
-    assert queue.next_warning(NOW) == NOW + 10
-    assert queue.next_warning(NOW + 10) == NOW + 20
-    assert queue.due_warnings(NOW + 9, 10) == []
-    assert queue.due_warnings(NOW + 25, 10) == ["m2", "m0"]
-    assert queue.due_warnings(NOW + 25, 1, exclude={"m2"}) == ["m0"]
+    assert queue.next_notice(NOW) == NOW + 10
+    assert queue.next_notice(NOW + 10) == NOW + 20
+    assert queue.due_notices(NOW + 9, 10) == []
+    assert queue.due_notices(NOW + 25, 10) == [("m2", False), ("m0", False)]
+    assert queue.due_notices(NOW + 25, 1, exclude={"m2"}) == [("m0", False)]
     queue.settle("m2", now=NOW + 25, attempted=False, warned=True)
     assert (loaded(queue, "m2").next_try, loaded(queue, "m2").attempts) == (NOW + 99, 0)
     queue.hold("m0")
-    assert queue.due_warnings(NOW + 25, 10) == []
-    assert queue.next_warning(NOW + 30) is None
+    assert queue.due_notices(NOW + 25, 10) == []
+    assert queue.next_notice(NOW + 30) is None
+
+
+def test_a_deadline_falls_due_once_held_or_not_and_beside_the_warning(queue: Queue) -> None:
+    for mode in ByMode:
+        stored = replace(message(mode.name), deliver_by=by(mode))
+        queue.accept(stored, [replace(envelope(next_try=NOW + 99), warn_at=NOW + 5)])
+        queue.hold(mode.name)
+    assert queue.next_notice(NOW) == NOW + 10
+    assert queue.due_notices(NOW + 9, 10) == []
+    assert queue.due_notices(NOW + 10, 10) == [("NOTIFY", False), ("RETURN", False)]
+    queue.release("RETURN", NOW + 6)
+    queue.settle("RETURN", now=NOW + 7, next_try=NOW + 99, attempted=False, warned=True)
+    assert queue.due_notices(NOW + 10, 10) == [("NOTIFY", False), ("RETURN", False)]
+    queue.settle("NOTIFY", now=NOW + 10, attempted=False, answered=True)
+    queue.settle("RETURN", now=NOW + 10, attempted=False, answered=True)
+    assert queue.due_notices(NOW + 99, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "sender", "has_one"),
+    [(mode, sender, mode is ByMode.RETURN or sender is not None) for mode in ByMode for sender in (ALICE, None)],
+)
+def test_a_deadline_is_kept_where_it_has_a_consequence(
+    queue: Queue, mode: ByMode, sender: Mailbox | None, *, has_one: bool
+) -> None:
+    queue.accept(replace(message("m1", sender=sender), deliver_by=by(mode)), [envelope(), envelope(domain="b.test")])
+    assert loaded(queue, "m1.2").deadline == (NOW + 10 if has_one else None)
+    queue.split("m1.1", [0], "elsewhere")
+    (new,) = queue.redirect("m1.2", [envelope()])
+    assert loaded(queue, new).deadline == (NOW + 10 if has_one else None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "next_try", "spared", "first"),
+    [
+        (0, NOW + 5, False, True),
+        (0, NOW + 11, False, False),
+        (1, NOW + 5, False, True),
+        (1, NOW + 5, True, False),  # its destination is left alone: nobody tries it now
+        (0, NOW - 5, True, False),
+        (0, NOW + 5, True, True),  # it came later than the failure, hence it is tried at once
+    ],
+)
+def test_a_notice_says_whether_the_envelope_is_to_be_tried_as_well(
+    queue: Queue, attempts: int, next_try: float, *, spared: bool, first: bool
+) -> None:
+    new = replace(envelope(next_try=next_try, attempts=attempts), warn_at=NOW + 10)
+    queue.accept(message("m1"), [new])
+    if spared:
+        queue.defer_destination("far.test", NOW, NOW + 30)
+    assert queue.due_notices(NOW + 10, 10) == [("m1", first)]
 
 
 # Settling

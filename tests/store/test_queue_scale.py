@@ -33,7 +33,8 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
                 (
                     "envelopes",
                     f"i, 'm' || i, i, 1, 'd' || (i % {HOPS}) || '.test', 'd' || (i % {HOPS}) || '.test', state,"
-                    " hold_reason, via, released, bounce, attempts, next_try + i, last_attempt, warn_at, warned",
+                    " hold_reason, via, released, bounce, attempts, next_try + i, last_attempt, warn_at, warned,"
+                    " deadline",
                 ),
                 ("recipients", "i, number, address, fields, last"),
             ):
@@ -72,8 +73,8 @@ WORK: dict[str, Callable[[Queue], object]] = {
     "due envelopes": lambda queue: queue.due_envelopes("d7.test", NOW + 1e6, 5),
     "newest due envelopes": lambda queue: queue.due_envelopes("d7.test", NOW + 1e6, 5, newest_first=True),
     "next due": lambda queue: queue.next_due(NOW, exclude={"d1.test"}, busy={"d7.test"}),
-    "due warnings": lambda queue: queue.due_warnings(NOW + 1e6, 10),
-    "next warning": lambda queue: queue.next_warning(NOW),
+    "due notices": lambda queue: queue.due_notices(NOW + 1e6, 10),
+    "next notice": lambda queue: queue.next_notice(NOW),
     "claim": lambda queue: queue.claim("m77", NOW + 1e6),
     "accept": lambda queue: queue.accept(message("new"), [envelope(domain="d7.test")]),
     "settle": lambda queue: queue.settle("m78", now=NOW, next_try=NOW + 60, deferred={0: deferred()}),

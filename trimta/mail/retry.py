@@ -41,16 +41,25 @@ class RetrySchedule:
         end = arrived + self.lifetime
         return end if deadline is None else min(end, deadline)
 
+    def longest_wait(self, attempts: int) -> float:
+        """The longest wait that may follow so many tries (at least 1)."""
+        return self._step(attempts) * (1 + JITTER)
+
+    def wait(self, attempts: int, random: float) -> float:
+        """The wait after so many tries (at least 1); `random` is in [0, 1) and picks it within JITTER of the step."""
+        return self._step(attempts) * (1 - JITTER + 2 * JITTER * random)
+
+    def _step(self, attempts: int) -> float:
+        if attempts < 1:
+            raise ValueError(f"the first try is at once: no wait follows {attempts} tries")
+        return self.steps[min(attempts, len(self.steps)) - 1]
+
     def next_try(self, *, attempts: int, now: float, expiry: float, random: float) -> float:
         """When to try again after `attempts` (at least 1) tries, the latest of which ended at `now`.
 
         `random` is in [0, 1): it picks the moment within JITTER of the step.  Never later than `expiry`.
         """
-        if attempts < 1:
-            raise ValueError(f"the first try is at once: no wait follows {attempts} tries")
-        step = self.steps[min(attempts, len(self.steps)) - 1]
-        wait = step * (1 - JITTER + 2 * JITTER * random)
-        return min(now + wait, expiry)
+        return min(now + self.wait(attempts, random), expiry)
 
     def warning_at(self, arrived: float, *, expiry: float) -> float | None:
         """When the sender is told of the delay; None when the failure would come first, or with it."""

@@ -210,5 +210,5 @@ class _Tail:
 
 
 def _next_moment(queue: Queue, now: float) -> float | None:
-    moments = (queue.next_due(now), queue.next_warning(now))
+    moments = (queue.next_due(now), queue.next_notice(now))
     return min((moment for moment in moments if moment is not None), default=None)

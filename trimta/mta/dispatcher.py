@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
@@ -20,6 +19,7 @@ from trimta.mta import pipe
 from trimta.mta.content import Content
 from trimta.mta.copies import copies_of
 from trimta.mta.delivery import Attempt, Job, SmtpDelivery
+from trimta.mta.notices import is_late
 from trimta.mta.reporter import envelope_of
 from trimta.policy import Local, Part, Routed, UnknownUser, addresses
 from trimta.store import maildir
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trimta.mta.site import Site
     from trimta.policy import Destination
     from trimta.store.queue import Queue
-    from trimta.store.queue_values import QueuedRecipient, StoredMessage
+    from trimta.store.queue_values import StoredMessage
 
 DELIVERED: Final = EnhancedStatus(2, 0, 0)
 UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
@@ -78,7 +78,7 @@ class Dispatcher:
             elif others or part.next_hop != claimed.envelope.next_hop:
                 await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
-                await self._settle(claimed, _too_late(claimed), attempted=False)
+                await self.give_up_late(claimed)
             elif isinstance(part.destination, Routed) and isinstance(part.destination.route, Mx | Relay):
                 await self._send(work, claimed, part, part.destination.route)
                 return
@@ -137,9 +137,7 @@ class Dispatcher:
         self._site.scheduler.wake()
 
     def _is_late(self, claimed: Claimed) -> bool:
-        """DELIVERBY in R mode: after its time nothing may be delivered (RFC 2852 4.1)."""
-        by = claimed.message.deliver_by
-        return by is not None and by.mode is ByMode.RETURN and self._site.clock.now() >= by.deadline
+        return is_late(claimed.message, self._site.clock.now())
 
     # By SMTP and LMTP.
 
@@ -425,36 +423,9 @@ class Dispatcher:
     async def _hold(self, claimed: Claimed, reason: str) -> None:
         await self._settle(claimed, [], hold=reason)
 
-    async def warn(self, claimed: Claimed) -> None:
-        """Tell the sender once that the message is delayed, if that is wanted (RFC 3461 4.1), or too late for him."""
-        site, message, envelope = self._site, claimed.message, claimed.envelope
-        if self._is_late(claimed):
-            await self._settle(claimed, _too_late(claimed), attempted=False)
-            return
-        if message.reverse_path is None:
-            new = []
-        else:
-            waiting = [self._delayed(recipient, message) for recipient in envelope.recipients]
-            new = await site.reporter.on_outcomes(
-                message, waiting, warn=True, retry_until=site.expiry(message), last_attempt=envelope.last_attempt
-            )
-        now = site.clock.now()
-        await site.queue.run(lambda queue: queue.settle(envelope.id, now=now, attempted=False, warned=True, new=new))
-        if new:
-            site.events.emit("delay_warning", id=message.id, to=addresses(_recipients(claimed)))
-        site.scheduler.wake()
-
-    def _delayed(self, recipient: QueuedRecipient, message: StoredMessage) -> Deferred:
-        outcome = recipient.last or _deferred(recipient.recipient, UNREACHABLE, "it has not been tried yet")
-        by = message.deliver_by
-        if by is not None and by.mode is ByMode.NOTIFY and self._site.clock.now() >= by.deadline:
-            return replace(outcome, status=TIME_IS_UP)  # RFC 2852 4.1.2
-        return outcome
-
-    async def leave_unwarned(self, envelope_id: str) -> None:
-        """Never mind the warning: a bug keeps it from being written."""
-        now = self._site.clock.now()
-        await self._site.queue.run(lambda queue: queue.settle(envelope_id, now=now, attempted=False, warned=True))
+    async def give_up_late(self, claimed: Claimed) -> None:
+        """Fail what DELIVERBY does not let be delivered any more, queued or held."""
+        await self._settle(claimed, _too_late(claimed), attempted=False)
 
 
 def _recipients(claimed: Claimed) -> list[Recipient]:

@@ -43,8 +43,13 @@ SUSPECTS: Final = 10_000
 QUEUE_TROUBLE_PAUSE: Final = 5.0
 """Seconds until the queue is asked again after it failed: the disk may have room by then."""
 
-WARNINGS: Final = 50
-"""Delay warnings written at a time."""
+NOTICES: Final = 50
+"""Notices to senders of late mail looked at, and written, at a time."""
+
+TRY_FIRST: Final = 300.0
+"""Seconds for which a notice waits for a try that is due as well, and may make it needless: the server was off, or the
+message held.  Past it there is no place for the try, and the sender is told.
+"""
 
 LOOK_ANYWAY: Final = 60.0
 """Longest sleep, in seconds: a machine that was suspended, or whose clock was set, is not told so."""
@@ -85,7 +90,8 @@ class Work:
 class _Found:
     """What one look at the queue found."""
 
-    warnings: Sequence[str]
+    notices: Sequence[tuple[str, bool]]
+    """Ids of envelopes whose senders are to be told that they are late; whether they are to be tried now, too."""
     due: Sequence[tuple[str, int]]
     """Next hops where something is due, and how much: counted until it is too much for the workers there."""
     next_moment: float | None
@@ -105,6 +111,8 @@ class Scheduler:
         """
         self._warned: frozenset[str] = frozenset()
         """Ids of the envelopes whose senders are being warned."""
+        self._tried_first: dict[str, float] = {}
+        """Until when, in Trio's time, the notice about an envelope waits for its try; those of the last look."""
         self._suspects: OrderedDict[str, None] = OrderedDict()
         self._newest_first = False
         self._stopping = False
@@ -169,6 +177,7 @@ class Scheduler:
 
     async def _look(self, deliveries: trio.Nursery) -> float:
         """Start what can be started; return when to look again unless news come, in Trio's time."""
+        await self._site.heed_clock()
         now = self._site.clock.now()  # one moment for all questions: what falls due meanwhile is still to come
         look_again = math.inf
         served: set[str] = set()
@@ -176,9 +185,11 @@ class Scheduler:
         while not self._stopping:
             room = max(0, min(self._config.concurrency - len(self._works), WINDOW))
             found = await self._search(now, room, served)
-            if found.warnings and not self._warned:
-                self._warned = frozenset(found.warnings)
-                deliveries.start_soon(self._warn, found.warnings)
+            ready, patience_ends = self._without_those_tried_first(found.notices)
+            look_again = min(look_again, patience_ends)
+            if ready and not self._warned:
+                self._warned = frozenset(ready)
+                deliveries.start_soon(self._warn, ready)
             self._newest_first ^= bool(found.due)
             for next_hop, waiting in found.due:
                 patience = self._patience(next_hop, waiting)
@@ -210,14 +221,24 @@ class Scheduler:
 
         def search(queue: Queue) -> _Found:
             due = queue.due_destinations(now, room, exclude=exclude, newest_first=newest_first) if room else []
-            moments = (queue.next_due(now, exclude=full, busy=workers), queue.next_warning(now))
+            moments = (queue.next_due(now, exclude=full, busy=workers), queue.next_notice(now))
             return _Found(
-                warnings=queue.due_warnings(now, WARNINGS, exclude=unwarned),
+                notices=queue.due_notices(now, NOTICES, exclude=unwarned),
                 due=[(next_hop, _waiting(queue, next_hop, now, workers, taken)) for next_hop, _ in due],
                 next_moment=min((moment for moment in moments if moment is not None), default=None),
             )
 
         return await self._site.queue.run(search)
+
+    def _without_those_tried_first(self, notices: Sequence[tuple[str, bool]]) -> tuple[list[str], float]:
+        """The envelopes whose notice waits for no try, or has waited for long enough; and until when, in Trio's time,
+        the next of the others waits.
+        """
+        latest = trio.current_time() + TRY_FIRST
+        waits = {envelope_id: self._tried_first.get(envelope_id, latest) for envelope_id, due in notices if due}
+        self._tried_first = {id_: until for id_, until in waits.items() if until > trio.current_time()}
+        ready = [envelope_id for envelope_id, _ in notices if envelope_id not in self._tried_first]
+        return ready, min(self._tried_first.values(), default=math.inf)
 
     def _patience(self, next_hop: str, waiting: int) -> float | None:
         """Until when what waits at a next hop can wait for the workers there, in Trio's time; None: one more is needed
@@ -345,7 +366,7 @@ class Scheduler:
             peer.give_way()
         return trio.current_time() + GIVE_WAY_AFTER  # others may fall silent, or the next address of one be so too
 
-    # Delay warnings (RFC 3461 5.2.5).
+    # Notices of late mail.
 
     async def _warn(self, ids: Sequence[str]) -> None:
         try:
@@ -362,20 +383,21 @@ class Scheduler:
         try:
             found = await self._site.queue.run(lambda queue: queue.load(envelope_id))
             if found is not None:
-                await self._site.dispatcher.warn(Claimed(*found))
+                await self._site.notices.give(Claimed(*found))
         except DamagedEntry as damage:
             await self._site.set_aside(damage.id, damage.reason)
         except QueueError:
             raise
         except Exception as bug:  # noqa: BLE001 - as in `_work`: this warning is not written, others are
             self._site.bug(bug, id=envelope_id)
-            await self._site.dispatcher.leave_unwarned(envelope_id)
+            await self._site.notices.omit(envelope_id)
 
 
 def _has_due(queue: Queue, now: float, but_for: Collection[Work]) -> bool:
     hops = {work.next_hop for work in but_for}
     envelopes = {envelope_id for work in but_for for envelope_id in work.active}
-    return bool(queue.due_destinations(now, 1, exclude=hops) or queue.due_warnings(now, 1, exclude=envelopes))
+    notices = queue.due_notices(now, NOTICES, exclude=envelopes)
+    return bool(queue.due_destinations(now, 1, exclude=hops) or not all(tried_first for _, tried_first in notices))
 
 
 def _waiting(queue: Queue, next_hop: str, now: float, workers: Counter[str], taken: set[str]) -> int:

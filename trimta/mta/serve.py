@@ -36,7 +36,7 @@ from trimta.mta.listener import (
     room_for_connections,
 )
 from trimta.mta.session import Session
-from trimta.mta.site import Site
+from trimta.mta.site import Site, bound_waits
 from trimta.mta.tls import ServerTls, TlsError, TlsSettings
 from trimta.mta.wire import Wire
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
@@ -171,7 +171,7 @@ class Server:
             rng=rng,
         )
         site.bound = bound
-        recovered = _recover(queue, time_scale)
+        recovered = _recover(site, queue, time_scale)
         try:
             control_socket = await control.listen(config.data_dir)
         except OSError as cause:
@@ -354,11 +354,13 @@ def _clock(queue: Queue) -> QueueClock:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 
 
-def _recover(queue: Queue, time_scale: float) -> Recovered:
+def _recover(site: Site, queue: Queue, time_scale: float) -> Recovered:
     try:
         if queue.get_meta(TIME_SCALE) != repr(time_scale):
             queue.set_meta(TIME_SCALE, repr(time_scale))
-        return queue.recover(time.time())
+        recovered = queue.recover(time.time())
+        bound_waits(queue, site.policy.retry, site.clock.now())
+        return recovered
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 

@@ -18,6 +18,7 @@ from trimta.mta.events import Events
 from trimta.mta.faults import FaultScript
 from trimta.mta.history import History
 from trimta.mta.listener import Crowd
+from trimta.mta.notices import Notices
 from trimta.mta.reporter import Reporter
 from trimta.mta.resolver import Resolver
 from trimta.mta.scheduler import Scheduler
@@ -25,10 +26,11 @@ from trimta.policy import Policy
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from trimta.config.model import Config
+    from trimta.mail.retry import RetrySchedule
     from trimta.mta.clock import QueueClock
     from trimta.mta.disk import Disk
     from trimta.mta.listener import Bound
@@ -39,12 +41,36 @@ if TYPE_CHECKING:
 HASHERS: Final = 2
 """Passwords that are hashed at once: whoever guesses gets no more of the machine, and nothing of the disk's threads."""
 
+WORTH_TELLING: Final = 60.0
+"""Seconds by which a clock that is set back is mentioned in the log even if no mail was concerned."""
+
 SPARE: Final = 30.0
 """Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
 
 
 BUGS: Final = 100
 """How many are remembered."""
+
+
+def spare(retry: RetrySchedule) -> float:
+    """Seconds for which a destination is left alone that could not be used."""
+    return min(SPARE, retry.steps[0] / 2, retry.lifetime / 2)
+
+
+def bound_waits(
+    queue: Queue, retry: RetrySchedule, now: float, *, back: float = 0.0, busy: Collection[str] = ()
+) -> int:
+    """No wait in the queue is longer than its step from `now` on; returns how many were.  `back`: by what the clock was
+    set back just now, `busy`: ids of envelopes in flight.
+    """
+    return queue.bound_waits(
+        now,
+        longest=retry.longest_wait,
+        wait=lambda attempts: retry.wait(attempts, 0.5),
+        spare=spare(retry),
+        back=back,
+        exclude=busy,
+    )
 
 
 class Site:
@@ -80,6 +106,7 @@ class Site:
         """What `bug` was told, the latest last."""
         self.reporter = Reporter(self)
         self.dispatcher = Dispatcher(self)
+        self.notices = Notices(self)
         self.scheduler = Scheduler(self)
         self._time_scale = time_scale
         self._rng = rng or random.Random()
@@ -114,18 +141,13 @@ class Site:
         return self.policy.retry.expiry(max(message.arrived, message.hold_until or 0.0), deadline)
 
     def warn_at(self, message: StoredMessage) -> float | None:
-        """When the sender of a message is told that it is late, if it still waits then: after `delay_warning`, or at
-        the time of DELIVERBY (RFC 2852 4.1), whatever its destination is spared for.
+        """When the sender of a message is told that it is late, if it still waits then, whatever its destination is
+        spared for: after `delay_warning`.  DELIVERBY's deadline is another matter (`mta.notices`).
         """
         if message.reverse_path is None:
             return None
-        usual = self.policy.retry.warning_at(
-            max(message.arrived, message.hold_until or 0.0), expiry=self.expiry(message)
-        )
-        by = message.deliver_by
-        if by is None:
-            return usual
-        return by.deadline if usual is None else min(usual, by.deadline)
+        begun = max(message.arrived, message.hold_until or 0.0)
+        return self.policy.retry.warning_at(begun, expiry=self.expiry(message))
 
     def next_try(self, *, attempts: int, now: float, expiry: float) -> float:
         """When to try again after so many tries, with jitter."""
@@ -133,8 +155,17 @@ class Site:
 
     def spared_until(self, now: float) -> float:
         """Until when a destination is left alone that could not be used now: not long enough to disturb a schedule."""
-        retry = self.policy.retry
-        return now + min(SPARE, retry.steps[0] / 2, retry.lifetime / 2)
+        return now + spare(self.policy.retry)
+
+    async def heed_clock(self) -> None:
+        """Where the clock was set back, the queue waits no longer for it."""
+        back = self.clock.set_back()
+        if not back:
+            return
+        now, busy = self.clock.now(), self.scheduler.active
+        moved = await self.queue.run(lambda queue: bound_waits(queue, self.policy.retry, now, back=back, busy=busy))
+        if moved or back >= WORTH_TELLING:
+            self.events.emit("clock_set_back", seconds=round(back), envelopes=moved)
 
     def bug(self, bug: Exception, **fields: str) -> None:
         """An exception that nobody but a programmer can answer: it is logged, and the server goes on without whatever

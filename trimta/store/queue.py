@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from trimta.mail.envelope import ByMode
 from trimta.store import queue_log
 from trimta.store.queue_codec import dump_deferred, dump_message, path_text
 from trimta.store.queue_damage import Repair
@@ -46,6 +47,7 @@ from trimta.store.queue_values import (
     State,
     StoredMessage,
 )
+from trimta.store.queue_waits import Waits
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:
@@ -79,11 +81,19 @@ def exists(data_dir: Path) -> bool:
     return (data_dir / FILE).exists()
 
 
-class Queue(Due, Steering, Repair):
+def _deadline(message: StoredMessage) -> float | None:
+    """When DELIVERBY has a consequence: in mode N somebody has to be told, and of the null path nobody is."""
+    by = message.deliver_by
+    if by is None or (by.mode is ByMode.NOTIFY and message.reverse_path is None):
+        return None
+    return by.deadline
+
+
+class Queue(Due, Steering, Repair, Waits):
     """The queue of one data directory: `queue.sqlite3`, `spool/`, `damaged/`.
 
-    Here is a message's way through it, and its log.  What is due, the operator's verbs and the answer to damage are
-    the parts that it is made of; what all of them do with the tables is `queue_envelopes`.
+    Here is a message's way through it, and its log.  What is due, the operator's verbs, the answer to damage and to a
+    clock that was set back are the parts that it is made of; what all of them do with the tables is `queue_envelopes`.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -119,7 +129,7 @@ class Queue(Due, Steering, Repair):
             assert seq is not None
             for number, envelope in enumerate(envelopes, start=1):
                 envelope_id = message.id if len(envelopes) == 1 else f"{message.id}.{number}"
-                self._insert_envelope(seq, envelope_id, number, envelope)
+                self._insert_envelope(seq, envelope_id, number, envelope, _deadline(message))
             if inline is not None:
                 self._connection.execute("INSERT INTO contents (message, data) VALUES (?, ?)", (seq, inline))
                 return message
@@ -150,6 +160,7 @@ class Queue(Due, Steering, Repair):
         deferred: Mapping[int, Deferred] | None = None,
         attempted: bool = True,
         warned: bool | None = None,
+        answered: bool = False,
         hold: str | None = None,
         new: Sequence[tuple[StoredMessage, Sequence[NewEnvelope]]] = (),
     ) -> bool:
@@ -158,7 +169,8 @@ class Queue(Due, Steering, Repair):
         `next_try`: None leaves it.  `claimed`: the one that the attempt was due at; where it has another by now, the
         operator wants it to be tried then.  `done`: numbers of recipients that are finished (delivered or failed):
         they leave.  `deferred`: how it went for others.  `attempted`: it counts, and `now` is the last attempt.
-        `hold`: hold what is left, with this reason.  `warned`: None leaves it.  `new`: messages to accept, DSNs.
+        `hold`: hold what is left, with this reason.  `warned`: None leaves it.  `answered`: the deadline has had its
+        consequence.  `new`: messages to accept, DSNs.
 
         With no recipient left the envelope goes, with no envelope left the message.  One that the operator held
         meanwhile stays held, one that he bounced stays due now.  Returns False, and nothing happens, `new` included,
@@ -187,8 +199,9 @@ class Queue(Due, Steering, Repair):
                 "UPDATE envelopes SET next_try ="
                 " CASE WHEN bounce OR next_try != coalesce(?, next_try) THEN next_try ELSE coalesce(?, next_try) END,"
                 " attempts = attempts + ?, warned = coalesce(?, warned),"
-                " last_attempt = CASE WHEN ? THEN ? ELSE last_attempt END WHERE seq = ?",
-                (claimed, next_try, attempted, warned, attempted, now, seq),
+                " last_attempt = CASE WHEN ? THEN ? ELSE last_attempt END,"
+                " deadline = CASE WHEN ? THEN NULL ELSE deadline END WHERE seq = ?",
+                (claimed, next_try, attempted, warned, attempted, now, answered, seq),
             )
             if hold is not None:
                 self._connection.execute(
@@ -223,7 +236,8 @@ class Queue(Due, Steering, Repair):
             number = self._take_numbers(last, 1)
             new_id = f"{message_id}.{number}"
             same = (
-                "domain, state, hold_reason, via, released, bounce, attempts, next_try, last_attempt, warn_at, warned"
+                "domain, state, hold_reason, via, released, bounce, attempts, next_try, last_attempt, warn_at, warned,"
+                " deadline"
             )
             new = self._connection.execute(
                 f"INSERT INTO envelopes (id, message, number, next_hop, {same})"

@@ -9,7 +9,13 @@ from trimta.store.queue_envelopes import Envelopes
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_UNWARNED: Final = "state = 'queued' AND warned = 0 AND warn_at IS NOT NULL"
+_UNWARNED: Final = "e.state = 'queued' AND e.warned = 0 AND e.warn_at IS NOT NULL"
+
+_TRIED_AT: Final = """
+    CASE WHEN e.attempts = 0 AND e.next_try > d.failed THEN e.next_try
+    ELSE max(e.next_try, coalesce(d.not_before, 0.0)) END
+"""
+"""When an envelope is tried."""
 
 
 class Due(Envelopes):
@@ -75,24 +81,39 @@ class Due(Envelopes):
                 moments += [moment for moment in (next_try, not_before) if moment is not None and moment > now]
             return min(moments, default=None)
 
-    def due_warnings(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[str]:
-        """Ids of at most `limit` queued envelopes whose senders are to be told of the delay by now and have not been,
-        the longest due first.  settle(warned=True) says that they have.
+    def due_notices(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[tuple[str, bool]]:
+        """Ids of at most `limit` envelopes whose senders are to be told by now that the message is late, and have not
+        been, the longest due first: queued ones after the delay warning, all after DELIVERBY's deadline.  With each:
+        whether it is due to be tried, too, which may make an end of it.  settle(warned=..., answered=...) says that
+        they have been told.
         """
+        statement = (
+            f"SELECT e.id, {{column}}, e.state = 'queued' AND {_TRIED_AT} <= :now"
+            " FROM envelopes e LEFT JOIN destinations d ON d.next_hop = e.next_hop"
+            " WHERE {which} AND {column} <= :now ORDER BY {column} LIMIT :limit"
+        )
         with self._translated():
-            rows = self._connection.execute(
-                f"SELECT id FROM envelopes WHERE {_UNWARNED} AND warn_at <= ? ORDER BY warn_at LIMIT ?",
-                (now, limit + len(exclude)),
-            )
-            return [envelope_id for (envelope_id,) in rows if envelope_id not in exclude][:limit]
+            found: dict[str, tuple[float, bool]] = {}
+            for column, which in (("e.warn_at", _UNWARNED), ("e.deadline", "e.deadline IS NOT NULL")):
+                rows = self._connection.execute(
+                    statement.format(column=column, which=which), {"now": now, "limit": limit + len(exclude)}
+                )
+                for envelope_id, moment, tried in rows:
+                    if envelope_id not in exclude:
+                        found.setdefault(envelope_id, (moment, bool(tried)))
+            first = sorted(found.items(), key=lambda item: item[1][0])[:limit]
+            return [(envelope_id, tried) for envelope_id, (_, tried) in first]
 
-    def next_warning(self, now: float) -> float | None:
-        """The first moment after `now` at which a warning falls due; None if none will."""
+    def next_notice(self, now: float) -> float | None:
+        """The first moment after `now` at which a notice falls due; None if none will."""
         with self._translated():
-            (moment,) = self._connection.execute(
-                f"SELECT min(warn_at) FROM envelopes WHERE {_UNWARNED} AND warn_at > ?", (now,)
-            ).fetchone()
-            return None if moment is None else float(moment)
+            moments = [
+                self._connection.execute(
+                    f"SELECT min({column}) FROM envelopes e WHERE {which} AND {column} > ?", (now,)
+                ).fetchone()[0]
+                for column, which in (("e.warn_at", _UNWARNED), ("e.deadline", "e.deadline IS NOT NULL"))
+            ]
+            return min((float(moment) for moment in moments if moment is not None), default=None)
 
     def defer_destination(self, next_hop: str, now: float, until: float) -> None:
         """A next hop failed just now: what is queued for it waits until then, and is not counted an attempt.  What

@@ -69,11 +69,13 @@ class Envelopes(Database):
         self.set_meta(_LAST_NUMBER, str(last + count))
         return last + 1
 
-    def _insert_envelope(self, message: int, envelope_id: str, number: int, envelope: NewEnvelope) -> None:
+    def _insert_envelope(
+        self, message: int, envelope_id: str, number: int, envelope: NewEnvelope, deadline: float | None
+    ) -> None:
         seq = self._connection.execute(
             "INSERT INTO envelopes (id, message, number, domain, next_hop, state, hold_reason, via, released, bounce,"
-            " attempts, next_try, last_attempt, warn_at, warned)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, 0)",
+            " attempts, next_try, last_attempt, warn_at, warned, deadline)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, ?, 0, ?)",
             (
                 envelope_id,
                 message,
@@ -87,6 +89,7 @@ class Envelopes(Database):
                 envelope.next_try,
                 envelope.last_attempt,
                 envelope.warn_at,
+                deadline,
             ),
         ).lastrowid
         self._connection.executemany(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 ENVELOPE: Final = """
     e.seq, e.id, m.id, e.number, e.domain, e.next_hop, e.state, e.hold_reason, e.via, e.released, e.bounce, e.attempts,
-    e.next_try, e.last_attempt, e.warn_at, e.warned,
+    e.next_try, e.last_attempt, e.warn_at, e.warned, e.deadline,
     CASE WHEN e.attempts = 0 AND e.next_try > d.failed THEN 0.0 ELSE coalesce(d.not_before, 0.0) END
 """
-WIDTH: Final = 17
+WIDTH: Final = 18
 """Columns of ENVELOPE."""
 MESSAGE: Final = "m.seq, m.id, m.arrived, m.fields, m.trace, m.size, m.lines, m.spooled"
 FACTS: Final = "m.arrived, m.fields, m.size, m.lines"
@@ -110,7 +110,7 @@ class RowReader:
 
     def _envelope(self, row: Sequence[Any]) -> QueuedEnvelope:
         seq, envelope_id, message_id, number, domain, next_hop, state, hold_reason, via = row[:9]
-        released, bounce, attempts, next_try, last_attempt, warn_at, warned, not_before = row[9:]
+        released, bounce, attempts, next_try, last_attempt, warn_at, warned, deadline, not_before = row[9:]
         recipients = tuple(self._recipients(seq))
         if not recipients:
             raise ValueError("it has no recipients")
@@ -131,6 +131,7 @@ class RowReader:
             last_attempt=None if last_attempt is None else _typed(last_attempt, float),
             warn_at=None if warn_at is None else _typed(warn_at, float),
             warned=bool(warned),
+            deadline=None if deadline is None else _typed(deadline, float),
             recipients=recipients,
         )
 
@@ -168,5 +169,6 @@ def _unreadable(row: Sequence[Any], reason: str) -> QueuedEnvelope:
         last_attempt=None,
         warn_at=None,
         warned=False,
+        deadline=None,
         recipients=(),
     )

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
-from trimta.store import durable
+from trimta.store import durable, queue_migration
 from trimta.store.queue_values import QueueUnreadable
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 FILE: Final = "queue.sqlite3"
 
-VERSION: Final = 1
-"""PRAGMA user_version of what is below."""
+VERSION: Final = 2
+"""PRAGMA user_version of what is below; `queue_migration` knows what older ones lack."""
 
 BUSY_TIMEOUT: Final = 10.0
 """Seconds to wait for another process's write transaction: they are all short."""
@@ -67,13 +67,15 @@ CREATE TABLE envelopes (
     next_try    REAL NOT NULL,
     last_attempt REAL,
     warn_at     REAL,                       -- NULL: never
-    warned      INTEGER NOT NULL
+    warned      INTEGER NOT NULL,
+    deadline    REAL                        -- of DELIVERBY, until it has had its consequence; NULL: there is none
 );
 CREATE INDEX envelopes_message ON envelopes (message);
 CREATE INDEX envelopes_domain ON envelopes (domain);
 CREATE INDEX envelopes_due ON envelopes (next_hop, next_try) WHERE state = 'queued';
 CREATE INDEX envelopes_untried ON envelopes (next_hop, next_try) WHERE state = 'queued' AND attempts = 0;
 CREATE INDEX envelopes_warn ON envelopes (warn_at) WHERE state = 'queued' AND warned = 0 AND warn_at IS NOT NULL;
+CREATE INDEX envelopes_deadline ON envelopes (deadline) WHERE deadline IS NOT NULL;
 
 CREATE TABLE recipients (
     envelope    INTEGER NOT NULL REFERENCES envelopes (seq) ON DELETE CASCADE,
@@ -140,9 +142,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
-    version = _version(connection)
+    while (version := _version(connection)) in queue_migration.STEPS:
+        queue_migration.migrate(connection, path, version)
     if version != VERSION:
-        raise QueueUnreadable(path, f"it is of version {version}, this trimta reads version {VERSION}")
+        raise QueueUnreadable(
+            path,
+            f"it is of version {version}, this trimta reads version {VERSION}: use the trimta that made it, or another"
+            " data_dir",
+        )
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:

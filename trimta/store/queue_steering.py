@@ -74,10 +74,11 @@ class Steering(Envelopes):
             if place is None:
                 raise NoSuchEntry(envelope_id)
             seq, message, message_id, last = place
+            (deadline,) = self._connection.execute("SELECT deadline FROM envelopes WHERE seq = ?", (seq,)).fetchone()
             new_ids: list[str] = []
             for number, envelope in enumerate(envelopes, start=self._take_numbers(last, len(envelopes))):
                 new_ids.append(f"{message_id}.{number}")
-                self._insert_envelope(message, new_ids[-1], number, envelope)
+                self._insert_envelope(message, new_ids[-1], number, envelope, deadline)
                 self._connection.execute("UPDATE envelopes SET released = 1 WHERE id = ?", (new_ids[-1],))
             self._delete_envelope(seq)
             return tuple(new_ids)

@@ -168,6 +168,8 @@ class QueuedEnvelope:
     """When the sender is told of the delay; None: never."""
     warned: bool
     """He has been told."""
+    deadline: float | None
+    """DELIVERBY's, which holds while it is held, too; None: there is none, or it has had its consequence."""
     recipients: tuple[QueuedRecipient, ...]
 
     @property
