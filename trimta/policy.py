@@ -12,7 +12,7 @@ from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
 from trimta.mail.retry import RetrySchedule
-from trimta.mail.routing import Hold, Reject, RouteTable, next_hop
+from trimta.mail.routing import Hold, MaildirRoute, Reject, RouteTable, next_hop
 from trimta.mail.status import EnhancedStatus
 from trimta.smtp.reply import Reply
 from trimta.store.queue_values import NewEnvelope, State
@@ -104,6 +104,8 @@ class Policy:
     retry: RetrySchedule
     _without_hold: RouteTable
     """The routes as they would be if none said `hold`, but for `*`."""
+    _captures: tuple[str, ...] = ()
+    """The Maildirs of `maildir:` routes, which are nobody's mailbox."""
 
     @classmethod
     def of(cls, config: Config, *, time_scale: float = 1.0) -> Self:
@@ -120,6 +122,9 @@ class Policy:
             ),
             _without_hold=RouteTable(
                 {key: route for key, route in config.routes.items() if key == "*" or not isinstance(route, Hold)}
+            ),
+            _captures=tuple(
+                dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
             ),
         )
 
@@ -161,7 +166,7 @@ class Policy:
 
     def maildir(self, mailbox: LocalMailbox) -> Path:
         """The Maildir of a local mailbox."""
-        return _maildir(self.config.local.maildir, mailbox)
+        return _maildir(self.config.local.maildir, self._captures, mailbox)
 
     def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
         """Why RCPT is refused for this address; None if it is accepted."""
@@ -197,7 +202,7 @@ class Policy:
                 if identity in seen:
                     continue
                 seen.add(identity)
-                domain = target.domain_key or self.config.hostname
+                domain = target.domain_key or self.local.hostname_key
                 groups.setdefault((domain, destination), []).append(replace(recipient, address=target))
         return Partition(
             parts=tuple(
@@ -221,5 +226,5 @@ def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | No
 
 
 @lru_cache(maxsize=1024)  # asked at RCPT and at the end of data, for the same few names
-def _maildir(template: str, mailbox: LocalMailbox) -> Path:
-    return Path(mailbox.maildir(template))
+def _maildir(template: str, captures: tuple[str, ...], mailbox: LocalMailbox) -> Path:
+    return Path(mailbox.maildir(template, captures))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import smtplib
 import ssl
 from email.message import EmailMessage
@@ -125,7 +126,9 @@ def test_smtplib_by_starttls_with_a_password(
     with smtp(server, SUBMISSION) as client:
         client.ehlo()
         assert client.mail("ann@dev.test")[0] == 530
-        client.starttls(context=context(server))
+        tls = context(server)
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2 if mechanism == "LOGIN" else ssl.TLSVersion.TLSv1_3
+        client.starttls(context=tls)
         client.ehlo()
         assert set(client.esmtp_features["auth"].split()) == {"PLAIN", "LOGIN"}
         client.user, client.password = "ann", "secret"
@@ -133,6 +136,7 @@ def test_smtplib_by_starttls_with_a_password(
         client.sendmail("ann@dev.test", ["bob@dev.test"], "hi\n")
     received = newest("bob")
     assert "ESMTPSA" in received["Received"]
+    assert re.search(r"\stls TLS_[A-Z0-9_]+; ", received["Received"]), "by its name in IANA's registry"
     assert {"Date", "Message-ID", "From"} <= set(received.keys()), "a submission is completed"
 
 

@@ -11,6 +11,29 @@ from trimta.mail.address import AddressError, Mailbox, parse_mailbox
 from trimta.mail.mailboxes import LocalDomains, LocalMailbox, maildir_path, template_fields
 
 
+@pytest.mark.parametrize(
+    ("user", "template", "capture", "folder"),
+    [
+        ("remote", "/m/{user}", "/m/remote", "/m/%72emote"),
+        ("remote", "/m/{user}/", "/m//x/../remote", "/m/%72emote/"),
+        ("alice", "/m/{user}", "/m/remote", "/m/alice"),
+        ("remotes", "/m/{user}", "/m/remote", "/m/remotes"),
+        ("new", "/m/{user}", "/m", "/m/%6Eew"),
+        ("tmp", "/m/{user}/x", "/m", "/m/%74mp/x"),
+        ("box", "/m/{user}", "/m/box/cur", "/m/%62ox"),
+        ("box", "/m/{user}", "/m/box/captured", "/m/box"),
+        ("partner.test", "/m/{user}", "/m/{domain}", "/m/%70artner.test"),
+        ("alice", "/m/{user}", "/m/{domain}", "/m/alice"),
+        ("a.b", "/m/{user}", "/m/far/{domain}", "/m/a.b"),
+    ],
+)
+def test_no_mailbox_is_a_maildir_that_is_captured_into(user: str, template: str, capture: str, folder: str) -> None:
+    mailbox = LocalMailbox(user, "", "dev.test")
+    assert mailbox.maildir(template, [capture]) == folder
+    assert mailbox.maildir(template, ["/elsewhere", capture]) == folder
+    assert mailbox.maildir(template) == maildir_path(template, user, "dev.test", "")
+
+
 def local(
     *domains: str,
     hostname: str = "host.test",

@@ -35,8 +35,11 @@ def received(
     id: str = "4f7k2",  # noqa: A002
     for_: Mailbox | None = None,
     date: datetime = DATE,
+    cipher_suite: str = "",
 ) -> str:
-    field = received_field(helo=helo, client=client, by=by, protocol=protocol, id=id, for_=for_, date=date)
+    field = received_field(
+        helo=helo, client=client, by=by, protocol=protocol, id=id, for_=for_, date=date, cipher_suite=cipher_suite
+    )
     return field.decode()
 
 
@@ -49,6 +52,15 @@ def test_a_received_field_says_from_by_with_id_for_and_date() -> None:
     assert received() == (
         "Received: from client.test ([127.0.0.1])\n"
         "\tby host.test with ESMTP id 4f7k2; Thu, 29 Feb 2024 13:37:05 -0330\n"
+    )
+
+
+def test_the_cipher_suite_stands_behind_for_and_before_the_date() -> None:
+    assert received(for_=parse_mailbox("alice@dev.test"), cipher_suite="TLS_AES_128_GCM_SHA256").endswith(
+        "\tfor <alice@dev.test>\n\ttls TLS_AES_128_GCM_SHA256; Thu, 29 Feb 2024 13:37:05 -0330\n"
+    )
+    assert received(protocol="SMTP", cipher_suite="0xC02F").endswith(
+        "\tby host.test with SMTP id 4f7k2\n\ttls 0xC02F; Thu, 29 Feb 2024 13:37:05 -0330\n"
     )
 
 

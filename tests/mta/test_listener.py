@@ -24,6 +24,7 @@ from trimta.mta.listener import (
     bind,
     raise_descriptor_limit,
     room_for_connections,
+    wants_both_families,
 )
 from trimta.mta.peer import Peer
 from trimta.mta.serve import Server
@@ -40,6 +41,35 @@ async def test_localhost_is_both_families_on_the_same_free_port() -> None:
     assert len(ports) == 1
     assert 0 not in ports
     assert bound.addresses[0] == f"127.0.0.1:{ports.pop()}"
+    await bound.close()
+
+
+@pytest.mark.parametrize(
+    ("others", "both"),
+    [
+        ([], True),
+        ([("::1", 2525)], True),
+        ([("0.0.0.0", 2600)], True),
+        ([("0.0.0.0", 2525)], False),
+        ([("127.0.0.1", 2525)], False),
+        ([("localhost", 2525)], False),
+    ],
+)
+def test_every_ipv6_address_is_every_ipv4_one_too_unless_that_is_said_apart(
+    others: list[tuple[str, int]], both: bool
+) -> None:
+    listen = Listen(address=InetAddress("::", 2525))
+    assert wants_both_families(listen, [listen, *(Listen(address=InetAddress(*other)) for other in others)]) is both
+    assert not wants_both_families(Listen(address=InetAddress("::1", 2525)), [])
+
+
+async def test_both_families_are_reached_and_shown() -> None:
+    bound = await bind(Listen(address=InetAddress("::", 0)), both_families=True)
+    port = bound.sockets[0].socket.getsockname()[1]
+    assert bound.addresses == (f"[::]:{port}", f"0.0.0.0:{port}")
+    for host in ("127.0.0.1", "::1"):
+        stream = await trio.open_tcp_stream(host, port)
+        await stream.aclose()
     await bound.close()
 
 

@@ -41,6 +41,29 @@ def send(server: BlockingServer, *to: str, subject: str = "hello") -> None:
         client.send_message(message)
 
 
+def test_a_user_called_as_the_captured_mail_has_a_mailbox_of_their_own() -> None:
+    with run_server() as server:
+        (folder,) = (path for path in [server.maildir("someone@example.com")] if path is not None)
+        send(server, f"{folder.name}@dev.test", subject="to the user")
+        send(server, "bob@example.com", subject="far away")
+        assert [message["Subject"] for message in server.mailbox(folder.name)] == ["to the user"]
+        assert [message["Subject"] for message in server.captured()] == ["far away"]
+
+
+def test_a_header_longer_than_any_buffer_is_completed_only_where_it_lacks_something() -> None:
+    names = ("From", "Date", "Message-ID")
+    fields = "From: shop@dev.test\r\nDate: Thu, 26 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@dev.test>\r\n"
+    long = "X-SMTPAPI: {" + "\r\n  x" * 100_000 + "}\r\n"
+    with (
+        run_server({"listen": [{"protocol": "submission"}]}) as server,
+        smtplib.SMTP(server.host, server.port, local_hostname="app.test", timeout=DEADLINE) as client,
+    ):
+        for content in (f"{long}{fields}\r\nbody\r\n", f"{long}\r\nbody\r\n"):
+            client.sendmail("shop@dev.test", ["alice@dev.test"], content)
+        for message in server.mailbox("alice"):
+            assert [len(message.get_all(name, [])) for name in names] == [1, 1, 1]
+
+
 def test_a_test_sends_and_reads_in_one_thread() -> None:
     with run_server() as server:
         send(server, "alice@dev.test", "bob@example.com")

@@ -29,6 +29,7 @@ from trimta.mail.address import AddressError, Mailbox
 from trimta.mail.dsn import RETURN_LIMIT, DsnKind
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
 from trimta.mail.header import missing_fields
+from trimta.mail.header_scan import HeaderScan
 from trimta.mail.submission import (
     BadRecipient,
     BareCr,
@@ -219,7 +220,7 @@ class Submission:
         now = queue_time(queue)
         trace = submitted_field(by=config.hostname, user_id=self.user_id, id=message_id, date=date)
         trace += missing_fields(
-            head,
+            HeaderScan.of([head]),
             author=self.author,
             author_name=flags.name,
             message_id=f"{message_id}@{config.hostname}",

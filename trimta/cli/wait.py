@@ -23,6 +23,7 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.values import duration
 from trimta.mail.address import AddressError
+from trimta.mail.header_scan import HeaderScan
 from trimta.mail.matching import NULL_PATH, Address, Criteria, decoded
 from trimta.mail.routing import MaildirRoute
 from trimta.mail.trace import fields, split_header
@@ -44,8 +45,8 @@ PAUSE: Final = 0.05
 SETTLE: Final = 0.02
 """Seconds after which nothing appears that came before: deliveries at the same time have the same tick of the clock."""
 
-HEAD: Final = 256 * 1024
-"""Octets of a message that are searched for its header."""
+BLOCK: Final = 64 * 1024
+"""Octets of a message that are read at once, in search of the end of its header."""
 
 WHAT: Final = ("path", "headers", "body", "json", "mark")
 
@@ -211,8 +212,14 @@ def _attachment(part: Message) -> dict[str, Any]:
 
 
 def _head(path: Path) -> bytes:
+    """The header, however long it is, and what else comes with its last block."""
+    head = bytearray()
+    scan = HeaderScan()
     with path.open("rb") as file:
-        return file.read(HEAD)
+        while not scan.ended and (block := file.read(BLOCK)):
+            scan.feed(block)
+            head += block
+    return bytes(head)
 
 
 # Arguments.

@@ -6,24 +6,22 @@ from email.header import Header
 from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from trimta.mail.trace import fields, split_header
-
 if TYPE_CHECKING:
     from datetime import datetime
 
     from trimta.mail.address import Mailbox
+    from trimta.mail.header_scan import HeaderScan
 
 
 def missing_fields(
-    content: bytes, *, author: Mailbox | None, author_name: str = "", message_id: str, date: datetime
+    header: HeaderScan, *, author: Mailbox | None, author_name: str = "", message_id: str, date: datetime
 ) -> bytes:
-    """The fields to put on top of `content` (LF or CRLF line ends): From, Date, Message-ID as far as they are missing.
+    """The fields to put on top of content with such a header: From, Date, Message-ID as far as they are missing.
 
     `author` is who the message is from; with None no From is made.  `message_id` comes without angle brackets, `date`
     is aware.  Content without any header gets the empty line as well.
     """
-    header, rest = split_header(content)
-    present = {field.name for field in fields(header)}
+    present = header.names
     added: list[str] = []
     if "from" not in present and author is not None:
         added.append(f"From: {_mailbox(author, author_name)}")
@@ -33,7 +31,7 @@ def missing_fields(
         added.append(f"Message-ID: <{message_id}>")
     if not added:
         return b""
-    if not header and not rest.startswith((b"\n", b"\r\n")):
+    if not header.has_fields and not header.starts_with_blank:
         added.append("")
     return "".join(f"{line}\n" for line in added).encode()
 

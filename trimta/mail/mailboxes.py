@@ -7,6 +7,7 @@ no name leaves the folder of its template, and two different names never get the
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from trimta.mail.address import POSTMASTER, Mailbox, fold_local_part, parse_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _FIELD: Final = re.compile(r"\{(\w+)\}")
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._+=-")
@@ -38,9 +39,15 @@ class LocalMailbox:
         """The mailbox's address for Delivered-To: without the detail."""
         return Mailbox(self.user, self.domain)
 
-    def maildir(self, template: str) -> str:
-        """The path of its Maildir."""
-        return maildir_path(template, self.user, self.domain, self.detail)
+    def maildir(self, template: str, captures: Iterable[str] = ()) -> str:
+        """The path of its Maildir.  `captures`: templates of the Maildirs that `[routes]` writes to; a mailbox whose
+        Maildir would be one of them, or part of one, has the first letter of its name percent-encoded there, which no
+        other name has.
+        """
+        path = maildir_path(template, self.user, self.domain, self.detail)
+        if not any(_are_one(path, capture, self.user) for capture in captures):
+            return path
+        return _fill(template, f"%{ord(_component(self.user)[0]):02X}{_component(self.user)[1:]}", self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +130,28 @@ def maildir_path(template: str, user: str, domain: str, detail: str) -> str:
     """
     if not user:
         raise ValueError("a mailbox has a name")
-    values = {"user": _component(user), "domain": _component(domain), "detail": _detail(detail)}
+    return _fill(template, _component(user), LocalMailbox(user, detail, domain))
+
+
+def _fill(template: str, name: str, mailbox: LocalMailbox) -> str:
+    values = {"user": name, "domain": _component(mailbox.domain), "detail": _detail(mailbox.detail)}
     return _FIELD.sub(lambda found: values.get(found[1], found[0]), template)
+
+
+def _are_one(path: str, capture: str, user: str) -> bool:
+    """Whether a mailbox's Maildir and one that is captured into would be the same folder, or one of them would be a
+    folder of the other's messages.  A name without a dot is taken for no domain.
+    """
+    if "{domain}" in capture and "." not in user:
+        return False
+    domain = r"[^/]+"
+    other = domain.join(re.escape(part) for part in posixpath.normpath(capture).split("{domain}"))
+    own = posixpath.normpath(path)
+    messages = f"/(?:{'|'.join(sorted(_MAILDIR_FOLDERS))})(?:/.*)?"
+    if re.fullmatch(f"{other}(?:{messages})?", own, re.DOTALL):
+        return True
+    found = re.match(re.escape(own) + "(?:" + messages + ")$", posixpath.normpath(capture), re.DOTALL)
+    return found is not None
 
 
 def _component(name: str) -> str:

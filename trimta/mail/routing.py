@@ -71,11 +71,16 @@ class Mx:
     port: int = SMTP_PORT
     tls: TlsPolicy = TlsPolicy.MAY
 
-    def __str__(self) -> str:
-        return "mx" + _options(
+    @property
+    def manner(self) -> str:
+        """What it asks of the hosts beyond the usual: " port=26 tls=verify"."""
+        return _options(
             port=str(self.port) if self.port != SMTP_PORT else None,
             tls=self.tls if self.tls is not TlsPolicy.MAY else None,
         )
+
+    def __str__(self) -> str:
+        return f"mx{self.manner}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,7 +229,7 @@ def next_hop(route: Route, domain_key: str) -> str:
     """
     match route:
         case Mx():
-            return domain_key
+            return domain_key + route.manner
         case Relay():
             return route.destination + route.manner
         case Pipe():

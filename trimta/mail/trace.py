@@ -73,12 +73,15 @@ def received_field(
     id: str,  # noqa: A002 - the name of the clause
     for_: Mailbox | None,
     date: datetime,
+    cipher_suite: str = "",
 ) -> bytes:
     """The Received field of RFC 5321 4.4.
 
     `helo` is what the client called itself, perhaps nothing; `client` the text of its address ("127.0.0.1",
     "IPv6:::1" or "::1"), or words ("unix socket"); `by` this host's name; `for_` the single recipient, if there is one;
-    `date` an aware datetime.  UTF-8 appears only in `for_`, with one of the UTF8 protocols (RFC 6531 3.7.3).
+    `date` an aware datetime; `cipher_suite` the registered name of the TLS session's cipher suite, which the clause
+    `tls` shows (RFC 8314 4.3), empty without TLS.  UTF-8 appears only in `for_`, with one of the UTF8 protocols
+    (RFC 6531 3.7.3).
     """
     if date.tzinfo is None:
         raise ValueError("a date without its offset from UTC")
@@ -89,6 +92,8 @@ def received_field(
     utf8 = protocol.startswith("UTF8")
     if for_ is not None and (utf8 or for_.is_ascii):
         lines.append(f"\tfor <{for_.wire(smtputf8=utf8)}>")
+    if cipher_suite:
+        lines.append(f"\ttls {_NOT_ATOM.sub('?', cipher_suite)}")
     lines[-1] += f"; {email.utils.format_datetime(date)}\n"
     return "\n".join(lines).encode()
 

@@ -14,11 +14,11 @@ from trimta.mail.envelope import BodyKind, ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.routing import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, RouteError
 from trimta.mail.status import EnhancedStatus
-from trimta.mail.trace import summarize
 from trimta.mta import pipe
 from trimta.mta.content import Content
 from trimta.mta.copies import copies_of
 from trimta.mta.delivery import Attempt, Job, SmtpDelivery
+from trimta.mta.incoming import read_header
 from trimta.mta.notices import is_late
 from trimta.mta.reporter import envelope_of
 from trimta.policy import Local, Part, Routed, UnknownUser, addresses
@@ -52,9 +52,6 @@ NO_SUCH_USER: Final = EnhancedStatus(5, 1, 1)
 LOOP: Final = EnhancedStatus(5, 4, 6)
 RETURNED: Final = EnhancedStatus(5, 7, 0)
 REFUSED: Final = EnhancedStatus(5, 7, 1)
-
-HEAD: Final = 256 * 1024
-"""Octets of a message that are searched for its header."""
 
 NO_ROOM_PAUSE: Final = 5.0
 """Seconds until the queue is asked again to note what was done."""
@@ -231,9 +228,8 @@ class Dispatcher:
                 raise AssertionError(f"{other} has a way of its own")
 
     async def _was_there(self, message: StoredMessage, mailbox: Mailbox) -> bool:
-        content = message.content
-        head = content.head(HEAD) if content.in_memory else await self._site.disk.run(content.head, HEAD)
-        return summarize(head).was_delivered_to(mailbox)
+        header = await read_header(message.content, self._site.disk)
+        return header.summary.was_delivered_to(mailbox)
 
     async def _write(self, message: StoredMessage, part: Part, capture: Path | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.header import missing_fields
+from trimta.mail.header_scan import HeaderScan
 from trimta.mail.trace import received_field, with_protocol
 from trimta.smtp.extensions import Protocol, zoned_datetime
 from trimta.store.queue_values import StoredMessage
 
 if TYPE_CHECKING:
+    from trimta.mta.disk import Disk
     from trimta.mta.peer import Peer
     from trimta.smtp.reply import Reply
     from trimta.smtp.server import ServerConnection, Transaction
@@ -27,6 +30,16 @@ class Incoming:
     spool: SpoolWriter
     trouble: Reply | None = None
     """Why it can't be kept; the rest of it is still read."""
+
+
+async def read_header(body: Body, disk: Disk) -> HeaderScan:
+    """The whole header of some content, however long.  OSError, BodyDamagedError."""
+
+    def scan() -> HeaderScan:
+        with contextlib.closing(body.chunks()) as pieces:
+            return HeaderScan.of(pieces)
+
+    return scan() if body.in_memory else await disk.run(scan)
 
 
 def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:
@@ -63,15 +76,17 @@ def stored_message(
     message_id: str,
     envelope: Envelope,
     body: Body,
-    head: bytes,
+    header: HeaderScan,
     *,
     connection: ServerConnection,
     peer: Peer,
     hostname: str,
     arrived: float,
+    cipher_suite: str = "",
 ) -> StoredMessage:
-    """The message with its trace: Received, and on a submission listener the fields that are missing in `head`, the
-    beginning of the content.  `arrived` is on the queue's clock; the Received field shows the wall's.
+    """The message with its trace: Received, and on a submission listener the fields that are missing in `header`, the
+    content's.  `arrived` is on the queue's clock; the Received field shows the wall's.  `cipher_suite`: the TLS
+    session's, by its registered name; empty without TLS.
     """
     protocol = connection.settings.protocol
     date = datetime.now(UTC).astimezone()
@@ -89,9 +104,10 @@ def stored_message(
         id=message_id,
         for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
         date=date,
+        cipher_suite=cipher_suite,
     )
     if protocol is Protocol.SUBMISSION:
-        trace += missing_fields(head, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
+        trace += missing_fields(header, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
     by = "" if connection.identity is None else f" as {connection.identity}"
     return StoredMessage.of(
         envelope,

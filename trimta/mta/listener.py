@@ -18,7 +18,7 @@ from trimta.config.model import InetAddress, UnixAddress
 from trimta.mta.peer import Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
     from trimta.config.model import Limits, Listen
@@ -89,18 +89,33 @@ class Bound:
         await trio.lowlevel.checkpoint()
 
 
-async def bind(listen: Listen) -> Bound:
-    """Bind every address of one `[[listen]]`; BindError names the one that could not be."""
+def wants_both_families(listen: Listen, others: Iterable[Listen]) -> bool:
+    """Whether `[::]` means every IPv4 address, too: unless another `[[listen]]` has one with that port."""
+    address = listen.address
+    if not isinstance(address, InetAddress) or address.host != "::":
+        return False
+    return not any(
+        isinstance(other.address, InetAddress)
+        and other.address.port == address.port != 0
+        and any(":" not in host for host in other.address.hosts)
+        for other in others
+    )
+
+
+async def bind(listen: Listen, *, both_families: bool = False) -> Bound:
+    """Bind every address of one `[[listen]]`; BindError names the one that could not be.  `both_families`: beside
+    `[::]`, every IPv4 address, by a socket of its own.
+    """
     if isinstance(listen.address, UnixAddress):
         return Bound(listen, (await _bind_unix(listen.address),))
     port = listen.address.port
     bound: list[trio.SocketListener] = []
-    for host in listen.address.hosts:
+    for host in (*listen.address.hosts, *(["0.0.0.0"] if both_families else [])):
         try:
             listener = await _bind_tcp(host, port)
         except OSError as cause:
             if bound and cause.errno in _NO_SUCH_FAMILY:
-                continue  # localhost on a machine without IPv6
+                continue  # localhost or [::] on a machine without the other family
             for earlier in bound:
                 await earlier.aclose()
             raise BindError(InetAddress(host, port), cause) from cause

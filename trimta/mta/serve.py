@@ -34,6 +34,7 @@ from trimta.mta.listener import (
     bind,
     raise_descriptor_limit,
     room_for_connections,
+    wants_both_families,
 )
 from trimta.mta.session import Session
 from trimta.mta.site import Site, bound_waits
@@ -302,7 +303,7 @@ async def _bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
     found = []
     for listen in config.listen:
         try:
-            bound = await bind(listen)
+            bound = await bind(listen, both_families=wants_both_families(listen, config.listen))
         except BindError as cause:
             owner = locked_by(config.data_dir)
             if owner is not None:  # the same configuration served twice: the address is the lesser part of it

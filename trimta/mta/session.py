@@ -14,12 +14,11 @@ import trio
 
 from trimta.config.model import ListenAuth, ListenTls, Stage
 from trimta.mail.address import AddressError, parse_domain
-from trimta.mail.trace import summarize
 from trimta.mta import inquiries
 from trimta.mta.acceptance import accept
 from trimta.mta.faults import NULL_PATH, is_meant
 from trimta.mta.ids import new_id
-from trimta.mta.incoming import Incoming, envelope_of, stored_message
+from trimta.mta.incoming import Incoming, envelope_of, read_header, stored_message
 from trimta.mta.transcript import Transcript
 from trimta.mta.wire import WireError
 from trimta.policy import Local
@@ -78,9 +77,6 @@ MAX_WAITING: Final = 16 * 1024
 """Octets of replies that are kept together: what one client asks for must not fill the memory, nor keep the others
 waiting.
 """
-
-HEAD: Final = 256 * 1024
-"""Octets of a message that are searched for its header."""
 
 GUESS_DELAY: Final = 1.0
 MAX_GUESS_DELAY: Final = 8.0
@@ -365,13 +361,15 @@ class Session:
             self._refused(mail, reply)
 
     def _sender_refusal(self, mail: Mail) -> Reply | None:
-        """On a submission listener nobody writes under the name of another who has a password here (RFC 6409 6.1)."""
+        """On a submission listener nobody writes who is neither authenticated nor in `relay.networks` (RFC 6409 4.3),
+        nor under the name of another who has a password here (6.1).
+        """
         identity = self._connection.identity
-        if (
-            self._connection.settings.protocol is not Protocol.SUBMISSION
-            or identity is None
-            or mail.reverse_path is None
-        ):
+        if self._connection.settings.protocol is not Protocol.SUBMISSION:
+            return None
+        if not self._may_relay:
+            return Reply.of(530, "5.7.0", "authentication required")
+        if identity is None or mail.reverse_path is None:
             return None
         destination = self._policy.destination(mail.reverse_path)
         if not isinstance(destination, Local):
@@ -519,11 +517,11 @@ class Session:
         due = len(self._transaction.recipients) if lmtp else 1
         try:
             body = spool.finish() if spool.in_memory else await site.disk.run(spool.finish)
-            head = body.head(HEAD) if body.in_memory else await site.disk.run(body.head, HEAD)
+            header = await read_header(body, site.disk)
         except (OSError, BodyDamagedError) as cause:
             site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
             return [_NO_ROOM] * due
-        summary = summarize(head)
+        summary = header.summary
         if summary.received_count > self._config.limits.hops:
             refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
             self._rejected(refusal)
@@ -534,11 +532,12 @@ class Session:
             incoming.id,
             envelope,
             body,
-            head,
+            header,
             connection=self._connection,
             peer=self._peer,
             hostname=self._config.hostname,
             arrived=now,
+            cipher_suite=self._wire.cipher_suite,
         )
         self._remember(incoming.id)
         try:

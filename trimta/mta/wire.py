@@ -11,6 +11,8 @@ from typing import Final, cast
 
 import trio
 
+from trimta.smtp.cipher_suites import registered_name
+
 RECEIVE: Final = 64 * 1024
 """Octets taken from the kernel at once."""
 
@@ -57,6 +59,14 @@ class Wire:
         """`TLS_AES_256_GCM_SHA384`; empty without TLS."""
         found = self._stream.cipher() if isinstance(self._stream, trio.SSLStream) else None
         return str(found[0]) if found else ""
+
+    @property
+    def cipher_suite(self) -> str:
+        """The same by its name in IANA's registry: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty without TLS."""
+        if not isinstance(self._stream, trio.SSLStream):
+            return ""
+        name = self.tls_cipher
+        return registered_name(name) or _number(self._stream.context, name)
 
     async def receive_some(self) -> bytes:
         """Some octets, at most 64 KiB; b"" when the peer sends no more.  May be cancelled and called again."""
@@ -119,6 +129,11 @@ class Wire:
                 await self._stream.aclose()
         else:
             await trio.aclose_forcefully(self._stream)
+
+
+def _number(context: ssl.SSLContext, name: str) -> str:
+    """A cipher suite without a name here: its number in the registry, as `0xC02F` (RFC 8314 4.3)."""
+    return next((f"0x{cipher['id'] & 0xFFFF:04X}" for cipher in context.get_ciphers() if cipher["name"] == name), "")
 
 
 def _explain(error: trio.BrokenResourceError) -> str:
