@@ -250,6 +250,11 @@ def test_what_a_host_cannot_do_for_one_route_delays_no_other() -> None:
     def hop(**options: str) -> str:
         return next_hop(parse_route({"transport": "smtp", "host": "mx.test", **options}, BASE), "far.test")
 
+    def mx(**options: str | int) -> str:
+        return next_hop(parse_route({"transport": "mx", **options}, BASE), "far.test")
+
+    assert mx() == mx(port=25, tls="may") == "far.test"
+    assert len({mx(), mx(port=26), mx(tls="verify"), mx(port=26, tls="verify")}) == 4
     assert hop(tls="may") == "mx.test:25"
     assert hop(tls="verify") == "mx.test:25 tls=verify"
     assert hop(username="u", password_file="p") == "mx.test:25 username=u"

@@ -1,11 +1,13 @@
 """The line of each key of a TOML document: tomli says where a syntax error is, but not where a valid key stands.
 
-Used only once a mistake is known, on a document that tomli has accepted, so nothing is checked again here: one pass
-over the tokens, in time and memory linear in the document.
+Used only once a mistake is known, on a document that tomli has accepted, or on what it had accepted of one until a key
+came a second time; so nothing is checked again here: one pass over the tokens, in time and memory linear in the
+document.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -36,6 +38,24 @@ def locate(document: str) -> dict[Path, int]:
     return _Locator(document).run()
 
 
+class Repetition(NamedTuple):
+    """A key or table that is in a document twice."""
+
+    path: Path
+    first: int
+    """Its line."""
+    again: int
+    """The line of the second one."""
+
+
+def repetition(document: str) -> Repetition | None:
+    """The last key or table of a document that was there before; it may end within the second one's table."""
+    locator = _Locator(document)
+    with contextlib.suppress(IndexError):
+        locator.run()
+    return locator.repeated
+
+
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
     """The line of `path`, or of the innermost thing around it that is in the document."""
     for length in range(len(path), 0, -1):
@@ -56,6 +76,11 @@ class _Locator:
         self._lines: dict[Path, int] = {}
         self._tables: dict[Path, int] = {}
         """How many tables each array of tables has so far."""
+        self._headers: set[Path] = set()
+        """Tables that have a header: `[a.b]` makes `a` as well, which may then have one of its own."""
+        self._assigned: set[Path] = set()
+        """Keys that have a value."""
+        self.repeated: Repetition | None = None
 
     def run(self) -> dict[Path, int]:
         table: Path = ()
@@ -81,7 +106,12 @@ class _Locator:
             path = self._note((*path, key), line)
             if path in self._tables:
                 path = (*path, self._tables[path] - 1)
-        path = self._note((*path, keys[-1]), line)
+        path = (*path, keys[-1])
+        if not array and (path in self._headers or path in self._assigned):
+            self._repeat(path, line)
+        if not array:
+            self._headers.add(path)
+        path = self._note(path, line)
         if array:
             self._tables[path] = self._tables.get(path, 0) + 1
             path = self._note((*path, self._tables[path] - 1), line)
@@ -91,9 +121,18 @@ class _Locator:
         """Past `a.b =`, noting ("a",) and ("a", "b") below `path`."""
         line = self._tokens[self._at].line
         for key in self._dotted():
-            path = self._note((*path, key), line)
+            path = (*path, key)
+            if path in self._assigned:
+                self._repeat(path, line)
+            self._note(path, line)
+        if path in self._headers:
+            self._repeat(path, line)
+        self._assigned.add(path)
         self._at += 1
         return path
+
+    def _repeat(self, path: Path, line: int) -> None:
+        self.repeated = Repetition(path, self._lines[path], line)
 
     def _dotted(self) -> list[str]:
         keys: list[str] = []
