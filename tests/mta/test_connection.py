@@ -190,7 +190,7 @@ async def test_implicit_tls_comes_before_the_greeting(
     [
         {"auth": "535 5.7.8 no: pass word"},
         {"auth": "535-5.7.8 no: AHUAcGFzcyB3b3Jk\n535 5.7.8 or cGFzcyB3b3Jk"},
-        {"auth": Raw(b"what is pass word?\r\n")},
+        {"auth": Raw(b"535-no\r\nwhat is pass word?\r\n535 go\r\n")},
         {"rcpt": "550 5.7.1 you are u with pass word"},
         {"auth": "235 2.7.0 welcome, pass word", "body": "554 5.7.1 no pass word"},
     ],

@@ -175,7 +175,7 @@ async def test_content_that_cannot_be_made_to_fit_fails(autojump_clock: MockCloc
         (({"ehlo": "421 bye"}, MODERN), [ONE, TWO]),
         (({"ehlo": DROP}, MODERN), [ONE, TWO]),
         (({"ehlo": STALL}, MODERN), [ONE, TWO]),
-        (({"ehlo": Raw(b"250-one\r\n220 two\r\n")}, MODERN), [ONE, TWO]),
+        (({"ehlo": Raw(b"250-one\r\n550 two\r\n"), "helo": "550 no"}, MODERN), [ONE, TWO]),
         (({"mail": DROP}, MODERN), [ONE, TWO]),
         (({"mail": STALL}, MODERN), [ONE, TWO]),
         (({"mail": "421 4.3.2 bye"}, MODERN), [ONE, TWO]),

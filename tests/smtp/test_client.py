@@ -69,13 +69,8 @@ def test_nothing_is_offered_by_a_refused_ehlo() -> None:
 @pytest.mark.parametrize(
     "octets",
     [
-        b"hello\r\n",
-        b"25 ok\r\n",
-        b"250+ok\r\n",
-        b"250-one\r\n251 two\r\n",
-        b"\r\n",
-        b"999 what\r\n",
-        b"\xff\xfe\x00\r\n",
+        b"hello\r\n" * 20_000,
+        b"\r\n" * 50_000,
         b"250-x\r\n" * 20_000,
         b"250 " + b"x" * 100_000,
         b"x" * 100_000,
@@ -92,7 +87,7 @@ def test_what_is_no_reply_ends_the_conversation(octets: bytes) -> None:
         client.send(Rset())
 
 
-@pytest.mark.parametrize("surplus", [b"250 again\r\n", b"250 ag", b"nonsense\r\n"])
+@pytest.mark.parametrize("surplus", [b"250 again\r\n", b"250 ag", b"hm\r\n250-", b"2", b"999 what\r\n"])
 def test_a_reply_that_nothing_asked_for_ends_the_conversation(surplus: bytes) -> None:
     client = greeted()
     client.send(Rset())
@@ -101,6 +96,18 @@ def test_a_reply_that_nothing_asked_for_ends_the_conversation(surplus: bytes) ->
     with pytest.raises(ProtocolError, match="unasked"):
         client.send(Rset())
     assert client.closing
+
+
+@pytest.mark.parametrize("surplus", [b"nonsense\r\n", b"\r\n", b"ask the ow", b"2500 no code\r\nfoo"])
+def test_lines_without_a_code_after_a_reply_are_passed_over(surplus: bytes) -> None:
+    client = greeted()
+    client.send(Rset())
+    client.receive_data(b"250 ok\r\n" + surplus)
+    assert client.next_reply() is not None
+    assert client.ready
+    client.send(Rset())
+    client.receive_data(b"ner\r\n550 no\r\n")
+    assert client.next_reply() == Reply(550, ("no",))
 
 
 def test_octets_in_the_clear_behind_the_220_to_starttls_are_refused() -> None:
@@ -151,10 +158,22 @@ def test_the_end_of_the_octets_is_an_error_only_when_a_reply_is_missing() -> Non
     assert client.next_reply() is not None
     other = greeted()
     other.send(Rset())
-    other.receive_data(b"250 half")
+    other.receive_data(b"25")
     other.receive_data(b"")
     with pytest.raises(PeerClosedError):
         other.next_reply()
+
+
+@pytest.mark.parametrize("octets", [b"250 half", b"250-half\r\n"])
+def test_of_a_reply_that_the_end_cuts_off_the_code_counts(octets: bytes) -> None:
+    client = greeted()
+    client.send(Rset())
+    client.receive_data(octets)
+    client.receive_data(b"")
+    assert client.next_reply() == Reply(250, ("half",))
+    assert not client.ready
+    with pytest.raises(PeerClosedError):
+        client.send(Rset())
 
 
 def test_a_body_may_be_answered_once_for_each_recipient() -> None:

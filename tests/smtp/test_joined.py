@@ -34,6 +34,7 @@ from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trimta.smtp.extensions import Offered
     from trimta.smtp.sasl import ServerExchange
 
 DONE = Reply.of(250, "2.0.0", "done")
@@ -261,7 +262,7 @@ def test_any_envelope_and_body_arrive_the_same(
         assert [rcpt.forward_path for rcpt in message.rcpts] == [recipient.address for recipient in accepted]
         if offered.dsn:
             assert [(rcpt.notify, rcpt.orcpt) for rcpt in message.rcpts] == [
-                (recipient.notify, recipient.orcpt) for recipient in accepted
+                (notify_said(envelope, recipient, offered, lmtp=lmtp), recipient.orcpt) for recipient in accepted
             ]
         ended = content if binary or offered.chunking or content.endswith(b"\n") or not content else content + b"\n"
         assert message.body == ended
@@ -302,3 +303,14 @@ def test_credentials_arrive_by_every_mechanism(mechanism: str, name: str, passwo
         joined.send(render_response(exchange.respond(challenge_of(reply))))
     assert reply.code == 235
     assert server.identity == (name, password)
+
+
+NEVER = frozenset({Notify.NEVER})
+
+
+def notify_said(envelope: Envelope, recipient: Recipient, offered: Offered, *, lmtp: bool) -> frozenset[Notify] | None:
+    """As the client asked, but for a deadline that goes no further (RFC 2852 4.1.4.2)."""
+    asked = recipient.notify
+    if envelope.deliver_by is None or offered.deliver_by is not None or lmtp or asked == NEVER:
+        return asked
+    return (frozenset({Notify.FAILURE}) if asked is None else asked) | {Notify.DELAY}

@@ -65,17 +65,9 @@ def test_what_servers_say_in_their_own_way_is_understood(octets: bytes, reply: R
 @pytest.mark.parametrize(
     "octets",
     [
-        b"hello\r\n",
-        b"\r\n",
-        b"25 ok\r\n",
-        b"2500 ok\r\n",
-        b"150 ok\r\n",
-        b"650 ok\r\n",
-        b"250x\r\n",
-        b" 250 ok\r\n",
-        b"\xb2\xb5\xb0 ok\r\n",
-        b"250-a\r\n550 b\r\n",
-        b"250-a\r\nfoo\r\n",
+        b"hello\r\n" * (MAX_REPLY // 6),
+        b"\r\n" * MAX_REPLY,
+        b"250-a\r\n" + b"b\r\n" * MAX_REPLY,
         b"250 " + b"x" * MAX_REPLY + b"\r\n",
         b"250 " + b"x" * MAX_REPLY,
         b"250-x\r\n" * (MAX_REPLY // 6),
@@ -87,6 +79,86 @@ def test_what_is_no_reply_is_an_error(octets: bytes) -> None:
         read(octets)
     with pytest.raises(ReplyError):
         read(octets, 997)
+
+
+NO_CODE = [
+    b"hello\r\n",
+    b"\r\n",
+    b"\n",
+    b"25 ok\r\n",
+    b"2500 ok\r\n",
+    b"250x\r\n",
+    b" 250 ok\r\n",
+    b"\xb2\xb5\xb0 ok\r\n",
+]
+NO_CODE += [b"-\r\n", b"2 50 ok\r\n", b"25O ok\r\n", b"\xef\xbb\xbf220 hi\r\n", b"\x00\r\n"]
+
+
+@pytest.mark.parametrize("line", NO_CODE)
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_line_without_a_code_is_passed_over(line: bytes, pieces: int) -> None:
+    first, second = Reply.of(250, "2.0.0", "a", "b"), Reply.of(550, "5.1.1", "no")
+    octets = line + b"250-2.0.0 a\r\n" + line * 2 + b"250 2.0.0 b\r\n" + line + b"550 5.1.1 no\r\n" + line
+    assert read(octets, pieces) == [first, second]
+    assert read(octets.replace(b"\r\n", b"\n"), pieces) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("octets", "reply"),
+    [
+        (b"250-a\r\n550 b\r\n", Reply(550, ("b",))),
+        (b"550-a\r\n250 b\r\n", Reply(250, ("b",))),
+        (b"550-5.1.1 a\r\n554-5.7.1 b\r\n554 5.7.1 c\r\n", Reply.of(554, "5.7.1", "b", "c")),
+        (b"250-a\r\n251-b\r\n250 c\r\n", Reply(250, ("a", "c"))),
+        (b"421-a\r\n250 b\r\n", Reply(250, ("b",))),
+        (b"150 a\r\n", Reply(150, ("a",))),
+        (b"650 a\r\n", Reply(650, ("a",))),
+    ],
+)
+def test_of_two_codes_in_one_reply_the_last_counts(octets: bytes, reply: Reply) -> None:
+    assert read(octets) == read(octets, 1) == [reply]
+
+
+@pytest.mark.parametrize(
+    ("octets", "code"),
+    [
+        (b"250 2.0.0 queued", 250),
+        (b"250", 250),
+        (b"250 ok\r", 250),
+        (b"250-2.0.0 queued\r\n", 250),
+        (b"250-2.0.0 queued\r\nand more", 250),
+        (b"250-queued\r\n250", 250),
+        (b"550-no\r\n", 550),
+        (b"550-no\r\n554-really", 554),
+        (b"", None),
+        (b"25", None),
+        (b"queued\r\n", None),
+        (b"250-queued\r\n550 no", None),
+    ],
+)
+def test_of_a_reply_that_was_cut_off_what_is_certain_counts(octets: bytes, code: int | None) -> None:
+    reader = ReplyReader()
+    reader.feed(octets)
+    assert reader.next() is None
+    reply = reader.cut_off()
+    assert (reply and reply.code) == code
+
+
+@pytest.mark.parametrize(
+    ("octets", "diagnostic"),
+    [
+        (b"550 5.1.1 no\r\n", "550 5.1.1 no"),
+        (b"550-a\r\n550 b\r\n", "550-a 550 b"),
+        (b"550-5.1.1 a\r\n550 5.1.1 b\r\n", "550-5.1.1 a 550 5.1.1 b"),
+        (b"550-5.1.1 a\r\n550 b\r\n", "550-5.1.1 a 550 b"),
+        (b"550-5.1.1 a\r\nask the owner\r\n\r\n554 b\r\n", "550-5.1.1 a ask the owner 554 b"),
+        (b"hello\r\n550\r\n", "550"),
+        (b"550 \x1b[31mred\r\n", "550 ?[31mred"),
+    ],
+)
+def test_a_diagnostic_is_the_reply_with_all_its_codes(octets: bytes, diagnostic: str) -> None:
+    (reply,) = read(octets)
+    assert reply.diagnostic == diagnostic
 
 
 def test_without_enhanced_codes_no_line_has_a_status() -> None:

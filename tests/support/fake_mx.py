@@ -56,6 +56,8 @@ STALL: Final = _Mark("STALL")
 @dataclass(frozen=True, slots=True)
 class Raw:
     octets: bytes
+    code: int | None = None
+    """What the fake itself takes it for; None: the digits that it begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +233,10 @@ class _Session:
             case Finally(first):
                 await self.act(first)
                 raise _ClosedError
-            case Raw(octets):
+            case Raw(octets, code):
                 await self.stream.send_all(octets)
+                if code is not None:
+                    return code
                 return int(octets[:3]) if octets[:3].isdigit() else 0
             case str():
                 await self.stream.send_all(action.replace("\n", "\r\n").encode() + b"\r\n")

@@ -236,7 +236,7 @@ class SmtpConnection:
     @property
     def healthy(self) -> bool:
         """Another transaction can be carried out."""
-        if self._broken or self._core.closing or not self._wire.usable:
+        if self._broken or not self._core.ready or not self._wire.usable:
             return False
         limit = self.offered.limits.get("MAILMAX")
         return limit is None or self.transactions < limit
@@ -314,7 +314,8 @@ class SmtpConnection:
             self.transcript.client("***")
             reply = await self._hear(Stage.AUTH)
         if reply.klass != 2:
-            raise TroubleError(status_of(reply, Stage.AUTH, klass=4), str(reply), smtp=True, final=reply.klass == 5)
+            status = status_of(reply, Stage.AUTH, klass=4)
+            raise TroubleError(status, reply.diagnostic, smtp=True, final=reply.klass == 5)
 
     # Transactions.
 
@@ -440,7 +441,11 @@ class SmtpConnection:
             with trio.fail_after(limit):
                 reply = await self._next_reply()
         except trio.TooSlowError:
-            raise self._trouble(f"no reply within {limit:g} s ({_WAITED_FOR[stage]})") from None
+            # A message that was taken goes out a second time unless that is understood, however it was said.
+            cut_off = self._core.cut_off() if stage is Stage.BODY else None
+            if cut_off is None:
+                raise self._trouble(f"no reply within {limit:g} s ({_WAITED_FOR[stage]})") from None
+            reply = self._heard(cut_off)
         except PeerClosedError:
             raise self._trouble(f"the connection was closed ({_WAITED_FOR[stage]})") from None
         except WireError as error:
@@ -458,8 +463,13 @@ class SmtpConnection:
                 self._core.receive_data(data)
         except ReplyError as error:
             raise ReplyError(self._discreet(str(error))) from None
+        return self._heard(reply)
+
+    def _heard(self, reply: Reply) -> Reply:
+        """Write a reply down, without what it repeats of our secrets."""
         if reply.klass != 3:  # a challenge is for the exchange, which has it as it came
-            reply = replace(reply, lines=tuple(map(self._discreet, reply.lines)))
+            lines, received = (tuple(map(self._discreet, lines)) for lines in (reply.lines, reply.received))
+            reply = replace(reply, lines=lines, received=received)
         self.transcript.server(str(reply))
         return reply
 
@@ -497,7 +507,7 @@ class SmtpConnection:
     async def quit(self) -> None:
         """Say QUIT and close; a peer that does not answer is not waited for longer than a second."""
         try:
-            if not (self._broken or self._core.closing) and self._wire.usable:
+            if not self._broken and self._core.ready and self._wire.usable:
                 with trio.move_on_after(QUIT_LIMIT):
                     self._say(Quit())
                     await self._flush()
@@ -516,7 +526,7 @@ class SmtpConnection:
 
 def _refused(reply: Reply, stage: Stage) -> TroubleError:
     """A reply that is about us or about the host's state, not about a message: never more than a deferral."""
-    return TroubleError(status_of(reply, stage, klass=4), str(reply), smtp=True)
+    return TroubleError(status_of(reply, stage, klass=4), reply.diagnostic, smtp=True)
 
 
 _BEFORE_MAIL: Final = frozenset({Stage.GREETING, Stage.HELO, Stage.STARTTLS, Stage.AUTH, Stage.RSET})

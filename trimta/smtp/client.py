@@ -22,6 +22,10 @@ class PeerClosedError(ProtocolError):
     """The peer closed the connection while we had a right to a reply."""
 
 
+class UnaskedError(ProtocolError):
+    """The peer said something that no command of ours asked for."""
+
+
 class ClientConnection:
     """`receive_data` what comes, `send` commands and write what that returns, ask `next_reply` for each answer.
 
@@ -47,9 +51,11 @@ class ClientConnection:
     def send(self, command: Command, *, smtputf8: bool = False) -> bytes:
         """The octets of a command, one reply to which is expected from now on; `smtputf8` as in `render_command`.
 
-        ProtocolError: the peer has already answered more than it was asked.
+        ProtocolError: the peer has already answered more than it was asked, or answers no more.
         """
         if self.closing:
+            if self._eof:
+                raise PeerClosedError("the connection was closed")
             raise LocalProtocolError("the conversation is over")
         if not self.unanswered:
             self._refuse_surplus()
@@ -85,34 +91,55 @@ class ClientConnection:
         except ProtocolError:
             self.closing = True
             raise
-        if reply is None:
-            if self._eof:
-                self.closing = True
+        if reply is None and self._eof:
+            self.closing = True
+            reply = self._reader.cut_off()
+            if reply is None:
                 raise PeerClosedError("the connection was closed")
+        if reply is None:
             return None
+        return self._answered(reply)
+
+    def cut_off(self) -> Reply | None:
+        """The reply that has begun, when the time for the rest of it is over; None if nothing is certain."""
+        self.closing = self._eof = True
+        reply = self._reader.cut_off()
+        return None if reply is None else self._answered(reply)
+
+    def _answered(self, reply: Reply) -> Reply:
         command = self._unanswered.popleft()
         if reply.code == CLOSING:
             self.closing = True
         elif isinstance(command, Ehlo) and reply.klass == 2:
             self.offered = Offered.parse(reply)
         elif isinstance(command, StartTls) and reply.klass == 2:
-            self._refuse_surplus()
+            self._refuse_octets()
         return reply
 
     def start_tls_done(self) -> None:
         """TLS is on: what was said before it does not count (RFC 3207 4.2).
 
-        ProtocolError: octets followed the 220 in the clear.  Whoever sent them wants them taken for replies under TLS.
+        UnaskedError: octets followed the 220 in the clear.  Whoever sent them wants them taken for replies under TLS.
         """
-        self._refuse_surplus()
+        self._refuse_octets()
         self.offered = Offered()
 
+    @property
+    def ready(self) -> bool:
+        """Commands may be sent: the conversation goes on, and the peer has said no more than it was asked."""
+        return not (self.closing or (not self.unanswered and self._reader.surplus()))
+
+    def _refuse_octets(self) -> None:
+        if self._reader.pending:
+            self.closing = True
+            raise UnaskedError("the server said something before the TLS handshake")
+
     def _refuse_surplus(self) -> None:
-        if not self._reader.pending:
+        if not self._reader.surplus():
             return
         self.closing = True
         try:
             reply = self._reader.next()
         except ProtocolError as error:
-            raise ProtocolError(f"the server said something unasked: {error}") from error
-        raise ProtocolError(f"the server said something unasked: {reply or 'part of a reply'}")
+            raise UnaskedError(f"the server said something unasked: {error}") from error
+        raise UnaskedError(f"the server said something unasked: {reply or 'part of a reply'}")

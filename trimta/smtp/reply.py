@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from trimta.mail.status import EnhancedStatus
@@ -14,7 +14,8 @@ MAX_REPLY: Final = 64 * 1024  # octets of a whole reply that ReplyReader puts up
 
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STATUS: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)", re.ASCII)
-_LINE: Final = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
+_LINE: Final = re.compile(rb"([0-9]{3})(?:([ -])(.*))?", re.DOTALL)
+_BEGUN: Final = re.compile(rb"[0-9]{0,2}|[0-9]{3}(?:[ -].*)?", re.DOTALL)  # what a line with a code may begin with
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Reply:
     code: int
     lines: tuple[str, ...]
     status: EnhancedStatus | None = None
+    received: tuple[str, ...] = field(default=(), compare=False)
+    """The lines as the peer wrote them, codes included; empty for a reply of ours."""
 
     @classmethod
     def of(cls, code: int, status: str, *lines: str) -> Self:
@@ -41,6 +44,11 @@ class Reply:
     def text(self) -> str:
         """All lines as one, without code and status."""
         return " ".join(self.lines)
+
+    @property
+    def diagnostic(self) -> str:
+        """A peer's reply as exactly as one line can be (RFC 3461 9.2): `550-5.1.1 no such 550 5.1.1 user`."""
+        return " ".join(self.received) if self.received else str(self)
 
     def __str__(self) -> str:
         """On one line, with code and status, for logs, listings and DSNs: `550 5.1.1 no such user`."""
@@ -75,8 +83,9 @@ class ReplyReader:
     """Octets from a server in, replies out.
 
     Lenient where the world is: lines may end in LF alone, be longer than 512 octets, not be UTF-8, lack the space
-    after the code.  Strict where it must be: a line without a code, two codes in one reply, or more than `MAX_REPLY`
-    octets for one reply raise ReplyError, and the reader is of no use after that.
+    after the code.  A line without a code says nothing and is passed over, before, in and after a reply; of two codes
+    in one reply that of the last line counts (RFC 5321 4.2.1).  More than `MAX_REPLY` octets for one reply raise
+    ReplyError, and the reader is of no use after that.
 
     An enhanced status is believed only if its class is that of the code; else it stays part of the text.
     """
@@ -84,8 +93,9 @@ class ReplyReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
-        self._lines: list[str] = []
-        self._code: int | None = None
+        self._lines: list[tuple[int, str]] = []
+        """Code and text of each line so far that has a code."""
+        self._received: list[str] = []
         self._octets = 0
 
     def feed(self, data: bytes) -> None:
@@ -113,27 +123,45 @@ class ReplyReader:
             raise ReplyError(f"reply of more than {MAX_REPLY} octets")
         return None
 
+    def cut_off(self) -> Reply | None:
+        """The reply whose end will not come: what its lines agree about counts; None if nothing is certain."""
+        line = bytes(self._buffer).removesuffix(b"\r")
+        self._buffer.clear()
+        self._searched = 0
+        self._take(line)
+        return self._finish() if len({code // 100 for code, _ in self._lines}) == 1 else None
+
+    def surplus(self) -> bool:
+        """Whether there is more than lines without a code, which are passed over; asked when no reply is due."""
+        if self._lines:
+            return True
+        self._octets = 0
+        while (end := self._buffer.find(b"\n")) >= 0:
+            if _LINE.fullmatch(bytes(self._buffer[:end]).removesuffix(b"\r")):
+                return True
+            del self._buffer[: end + 1]
+        self._searched = len(self._buffer)
+        return bool(self._buffer) and _BEGUN.fullmatch(self._buffer) is not None
+
     def _take(self, line: bytes) -> bool:
         """Add one line; True if it is the last of its reply."""
         found = _LINE.fullmatch(line)
-        if found is None:
-            raise ReplyError(f"not an SMTP reply: {_readable(line[:80])}")
-        code = int(found[1])
-        if self._code is not None and self._code != code:
-            raise ReplyError(f"one reply with two codes: {self._code} and {code}")
-        self._code = code
-        self._lines.append(_readable(found[3] or b""))
-        return found[2] != b"-"
+        if found is not None:
+            self._lines.append((int(found[1]), _readable(found[3] or b"")))
+        if self._lines and line:
+            self._received.append(_readable(line))
+        return found is not None and found[2] != b"-"
 
     def _finish(self) -> Reply:
-        assert self._code is not None
-        code, lines = self._code, self._lines
-        self._code, self._lines, self._octets = None, [], 0
+        code = self._lines[-1][0]
+        lines = [text for of, text in self._lines if of == code]
+        received = tuple(self._received)
+        self._lines, self._received, self._octets = [], [], 0
         found = _STATUS.match(lines[0])
         if found is None or int(found[1][0]) != code // 100:
-            return Reply(code, tuple(lines))
+            return Reply(code, tuple(lines), received=received)
         status = EnhancedStatus(*(int(part) for part in found[1].split(".")))
-        return Reply(code, tuple(_without_status(line, code) for line in lines), status)
+        return Reply(code, tuple(_without_status(line, code) for line in lines), status, received)
 
 
 def _without_status(line: str, code: int) -> str:

@@ -401,7 +401,7 @@ class Transaction:
         """The reply that takes the message over or not: one, or in LMTP one for each accepted recipient."""
         if self._lmtp:
             for number in self._accepted:
-                reply = yield from _listen(Stage.BODY)
+                reply = yield from _listen(Stage.BODY, strict=False)
                 self._decide([number], reply)
         else:
             reply = yield from _listen(Stage.BODY)
@@ -420,7 +420,7 @@ class Transaction:
                 Delivered(
                     recipient=self._waiting.pop(number),
                     status=status_of(reply, Stage.BODY),
-                    diagnostic=str(reply),
+                    diagnostic=reply.diagnostic,
                     handover=handover,
                     host=self._host,
                     deadline_dropped=self._deadline_dropped,
@@ -443,11 +443,14 @@ class Transaction:
         self._listening = False
 
 
-def _listen(stage: Stage, *, positive: int = 2) -> Generator[Step, Reply | None, Reply]:
-    """One reply: 4yz, 5yz, or of the class that lets the dialogue go on."""
+def _listen(stage: Stage, *, positive: int = 2, strict: bool = True) -> Generator[Step, Reply | None, Reply]:
+    """One reply: of the class that lets the dialogue go on, or a refusal, which one of no class that SMTP knows is too:
+    it is the answer of one recipient, and another has its own.  ProtocolError for one that answers something else,
+    unless not `strict`.
+    """
     reply = yield Listen(stage)
     assert reply is not None
-    if reply.klass not in (positive, 4, 5):
+    if strict and reply.klass in (2, 3) and reply.klass != positive:
         raise ProtocolError(f"{reply} is no answer to {_ASKED[stage]}")
     return reply
 

@@ -67,6 +67,9 @@ _BY_STAGE: Final = {
 }
 
 
+_NO_ANSWER: Final = EnhancedStatus(4, 5, 0)
+
+
 def status_of(reply: Reply, stage: Stage, *, klass: int | None = None) -> EnhancedStatus:
     """The reply's own enhanced status, unless its class disagrees with the code (RFC 2034 4), else one by meaning.
 
@@ -82,16 +85,22 @@ def status_of(reply: Reply, stage: Stage, *, klass: int | None = None) -> Enhanc
 
 
 def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> Deferred | Failed:
-    """The outcome of a 4yz or 5yz reply (ValueError for any other)."""
-    if reply.klass not in (4, 5):
+    """The outcome of a reply that does not take the recipient or the message (ValueError for 2yz): unknown trouble,
+    where it is neither 4yz nor 5yz.
+    """
+    if reply.klass == 2:
         raise ValueError(f"{reply.code} refuses nothing")
-    status = status_of(reply, stage)
+    if reply.klass not in (4, 5):
+        said = stage is not Stage.BODY  # else it may have been taken, and no other host is to get it now
+        return Deferred(recipient=recipient, status=_NO_ANSWER, diagnostic=reply.diagnostic, host=host, smtp=said)
     if reply.klass == 4:
-        return Deferred(recipient=recipient, status=status, diagnostic=str(reply), host=host, smtp=True)
+        status = status_of(reply, stage)
+        return Deferred(recipient=recipient, status=status, diagnostic=reply.diagnostic, host=host, smtp=True)
+    status = status_of(reply, stage)
     return Failed(
         recipient=recipient,
         status=status,
-        diagnostic=str(reply),
+        diagnostic=reply.diagnostic,
         host=host,
         smtp=True,
         of_content=_is_of_content(reply, stage, status),
