@@ -86,6 +86,12 @@ async def send_one(connection: SmtpConnection, shared: Sending) -> None:
 
 
 STARTTLS = (*MODERN, "STARTTLS")
+OFFER = "250-fake.test\n250 STARTTLS"
+
+
+def want_client_certificate(context: ssl.SSLContext, ca: trustme.CA) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    ca.configure_trust(context)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +135,19 @@ async def test_tls_is_used_as_the_policy_says(
         (TlsPolicy.VERIFY, STARTTLS, {"tls": DROP}, "4.7.5"),
         (TlsPolicy.VERIFY, STARTTLS, {"name": "other.test"}, "4.7.5"),
         (TlsPolicy.VERIFY, STARTTLS, {"authority": "unknown"}, "4.7.5"),
-        (TlsPolicy.MAY, STARTTLS, {"starttls": Raw(b"220 go\r\n250 injected\r\n")}, "4.5.0"),
-        (TlsPolicy.MAY, STARTTLS, {"starttls": DROP}, "4.4.2"),
+        *(
+            (policy, STARTTLS, script, status)
+            for policy, status in ((TlsPolicy.ENCRYPT, "4.7.4"), (TlsPolicy.VERIFY, "4.7.5"))
+            for script in (
+                {"starttls": Raw(b"220 go\r\n250 injected\r\n")},
+                {"starttls": DROP},
+                {"starttls": STALL},
+                {"ehlo": [OFFER, DROP]},
+                {"ehlo": [OFFER, STALL]},
+                {"client_certificate": True},
+            )
+        ),
+        (TlsPolicy.ENCRYPT, STARTTLS, {"ehlo": [OFFER, "554 5.7.1 not you"], "helo": "554 5.7.1 no"}, "4.7.1"),
     ],
 )
 async def test_without_the_tls_that_is_wanted_nothing_is_sent(
@@ -143,18 +160,44 @@ async def test_without_the_tls_that_is_wanted_nothing_is_sent(
     autojump_clock: MockClock,
 ) -> None:
     authority = trustme.CA() if script.get("authority") else ca
-    mx = FakeMx(script, extensions=extensions, tls=server_context(authority, script.get("name", "mx.x.test")))
+    context = server_context(authority, script.get("name", "mx.x.test"))
+    if script.get("client_certificate"):
+        want_client_certificate(context, ca)
+    mx = FakeMx(script, extensions=extensions, tls=context)
     with pytest.raises(TroubleError) as caught:
         await converse(mx, Manner(tls=policy), settings={"tls": contexts(ca_file)})
     assert str(caught.value.status) == status
     assert not any(command.startswith("MAIL") for command in mx.commands)
 
 
-@pytest.mark.parametrize("trouble", [DROP, STALL, Raw(b"not TLS at all, sorry")])
-async def test_may_does_without_tls_when_the_handshake_fails(
-    trouble: Any, ca: trustme.CA, autojump_clock: MockClock
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"tls": DROP},
+        {"tls": STALL},
+        {"tls": Raw(b"not TLS at all, sorry")},
+        {"starttls": DROP},
+        {"starttls": STALL},
+        {"starttls": "421 4.3.2 bye"},
+        {"starttls": Raw(b"220 go\r\n250 glued\r\n")},
+        {"starttls": Raw(b"220 go\r\nglued")},
+        {"starttls": Raw(b"220 go\r\n\r\n")},
+        {"ehlo": [OFFER, DROP, "250 fake.test"]},
+        {"ehlo": [OFFER, STALL, "250 fake.test"]},
+        {"ehlo": [OFFER, Raw(b"\x00" * 100_000), "250 fake.test"]},
+        {"ehlo": [OFFER, "554 5.7.1 no", "250 fake.test"], "helo": "554 5.7.1 no"},
+        {},  # it wants a certificate of ours, which with TLS 1.3 it says after our last word
+    ],
+)
+async def test_may_does_without_tls_when_it_comes_to_nothing(
+    script: dict[str, Any], version: ssl.TLSVersion, ca: trustme.CA, autojump_clock: MockClock
 ) -> None:
-    mx = FakeMx({"tls": trouble}, extensions=STARTTLS, tls=server_context(ca))
+    context = server_context(ca)
+    context.maximum_version = version
+    if not script:
+        want_client_certificate(context, ca)
+    mx = FakeMx(script, extensions=STARTTLS, tls=context)
     lines, _ = await converse(mx, Manner(tls=TlsPolicy.MAY))
     assert mx.connections == 2
     assert mx.tls_used == [False]

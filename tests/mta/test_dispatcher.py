@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trustme
 
 from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, Late, Raw
 from tests.support.lab import CONTENT, DAY, HOUR, MINUTE, ZONES, open_lab
@@ -478,6 +480,65 @@ async def test_a_sender_is_told_what_it_asked_for(
         await lab.advance(6 * DAY)
         assert [dsn.told[0].action for dsn in lab.dsns()] == kinds
         assert await lab.queue() == []
+
+
+# What we do without.
+
+
+@pytest.mark.parametrize("stage", ["mail", "rcpt", "data"])
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ("8BITMIME",)])
+@pytest.mark.parametrize("trouble", [{"tls": [DROP, Raw(b"")]}, {"starttls": ["454 4.7.0 later", "220 go"]}])
+async def test_a_host_that_wants_the_tls_that_failed_gets_the_message_when_it_works(
+    trouble: dict[str, Any], extensions: tuple[str, ...], stage: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mx.x.test").configure_cert(context)
+    good = "354 go" if stage == "data" else "250 ok"
+    script = {**trouble, stage: ["530 5.7.0 Must issue a STARTTLS command first", good]}
+    mx = FakeMx(script, extensions=(*extensions, "STARTTLS"), tls=context)
+    async with open_lab(tmp_path, {ONE: mx}, config='[routes]\n"*" = "mx"') as lab:
+        await lab.submit()
+        await lab.idle()
+        assert await lab.waiting() == {"a@x.test": "4.7.0"}
+        await lab.advance(2 * MINUTE)
+        assert await lab.queue() == []
+        assert lab.dsns() == []
+        assert mx.tls_used == [True]
+
+
+@pytest.mark.parametrize(
+    ("route", "reply", "waits"),
+    [
+        ("smtp:mx.x.test:25", "530 5.7.0 Authentication required", True),
+        ("smtp:mx.x.test:25", "550 5.1.1 nobody", False),
+        ("mx", "530 5.7.0 Authentication required", True),  # or TLS: 530 is for both
+        ("mx", "550 5.7.1 Authentication required", False),
+    ],
+)
+async def test_a_smarthost_that_wants_a_login_which_the_route_lacks_puts_off(
+    route: str, reply: str, waits: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx({"mail": reply})
+    async with open_lab(tmp_path, {ONE: mx}, config=f'[routes]\n"*" = "{route}"') as lab:
+        await lab.submit()
+        await lab.idle()
+        assert bool(await lab.queue()) == waits
+
+
+@pytest.mark.parametrize(("code", "waits"), [(500, False), (502, False), (550, True), (554, True)])
+@pytest.mark.parametrize("need", ["utf8", "by"])
+async def test_what_a_host_lacks_that_refused_ehlo_is_not_known(
+    need: str, code: int, waits: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx({"ehlo": f"{code} no"})
+    async with open_lab(tmp_path, {ONE: mx}) as lab:
+        if need == "utf8":
+            await lab.submit("jürgen@x.test", smtputf8=True)
+        else:
+            await lab.submit(deliver_by=DeliverBy(lab.now + HOUR, ByMode.RETURN))
+        await lab.idle()
+        assert bool(await lab.queue()) == waits
+        assert bool(lab.dsns()) != waits
 
 
 # DELIVERBY and FUTURERELEASE.

@@ -17,6 +17,7 @@ from trimta.mta.wire import HandshakeError, Wire, WireError
 from trimta.smtp.client import CLOSING, ClientConnection, PeerClosedError
 from trimta.smtp.commands import Auth, Ehlo, Helo, Quit, Rset, StartTls
 from trimta.smtp.errors import ProtocolError, ReplyError
+from trimta.smtp.fallback import Fallback
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 from trimta.smtp.transaction import Listen, Say, SendChunk, SendData
 from trimta.smtp.verdict import Stage, status_of
@@ -95,6 +96,8 @@ class Manner:
     tls: TlsPolicy = TlsPolicy.MAY
     implicit_tls: bool = False
     credentials: Credentials | None = None
+    smarthost: bool = False
+    """The route names the host: what it wants of us is for the route to say."""
 
 
 class Dial(Protocol):
@@ -158,6 +161,7 @@ class SmtpConnection:
         self._secrets: tuple[str, ...] = ()
         """What nobody may read, should the peer repeat it."""
         self._broken = False
+        self._ehlo_refusal = ""
         self._send_failure: TroubleError | None = None
         self.endpoint = endpoint
         self.transcript = transcript
@@ -234,6 +238,16 @@ class SmtpConnection:
         return self._manner.lmtp
 
     @property
+    def fallback(self) -> Fallback:
+        """What it does without."""
+        manner = self._manner
+        return Fallback(
+            plain=not self._wire.tls,
+            anonymous=manner.smarthost and manner.credentials is None,
+            helo=self._ehlo_refusal,
+        )
+
+    @property
     def healthy(self) -> bool:
         """Another transaction can be carried out."""
         if self._broken or not self._core.ready or not self._wire.usable:
@@ -261,6 +275,7 @@ class SmtpConnection:
         hostname = self._sending.hostname
         reply = await self._ask(Ehlo(hostname, self._manner.lmtp), Stage.HELO)
         if reply.klass == 5 and not self._manner.lmtp:
+            self._ehlo_refusal = "" if reply.code in _UNKNOWN_COMMAND else reply.diagnostic
             reply = await self._ask(Helo(hostname), Stage.HELO)
         if reply.klass != 2:
             raise _refused(reply, Stage.HELO)
@@ -268,12 +283,17 @@ class SmtpConnection:
     async def _negotiate_tls(self, policy: TlsPolicy) -> None:
         """STARTTLS as the policy wants it (RFC 3207)."""
         if self.offered.starttls:
-            reply = await self._ask(StartTls(), Stage.STARTTLS)
-            if reply.klass == 2:
-                await self._start_tls(policy)
-                self._core.start_tls_done()
-                await self._hello()
-                return
+            try:
+                reply = await self._ask(StartTls(), Stage.STARTTLS)
+                if reply.klass == 2:
+                    await self._start_tls(policy)
+                    self._core.start_tls_done()
+                    await self._hello()  # with TLS 1.3 this is when a host says that it wanted another certificate
+                    return
+            except (TroubleError, ProtocolError) as error:
+                if policy is not TlsPolicy.MAY and isinstance(error, TroubleError) and error.smtp:
+                    raise  # the host's own words
+                raise HandshakeError(str(error), untrusted=False) from error
             problem = f"refused STARTTLS: {reply}"
         else:
             problem = "does not offer STARTTLS"
@@ -528,6 +548,9 @@ def _refused(reply: Reply, stage: Stage) -> TroubleError:
     """A reply that is about us or about the host's state, not about a message: never more than a deferral."""
     return TroubleError(status_of(reply, stage, klass=4), reply.diagnostic, smtp=True)
 
+
+_UNKNOWN_COMMAND: Final = frozenset({500, 501, 502, 504})
+"""A host that says this to EHLO does not know it (RFC 5321 4.2.4); other refusals have other reasons."""
 
 _BEFORE_MAIL: Final = frozenset({Stage.GREETING, Stage.HELO, Stage.STARTTLS, Stage.AUTH, Stage.RSET})
 

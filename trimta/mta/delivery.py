@@ -303,7 +303,11 @@ class SmtpDelivery:
         if route.username is not None and route.password_file is not None:
             credentials = Credentials(route.username, await self._password(route.password_file))
         return Manner(
-            lmtp=route.protocol == "lmtp", tls=route.tls, implicit_tls=route.implicit_tls, credentials=credentials
+            lmtp=route.protocol == "lmtp",
+            tls=route.tls,
+            implicit_tls=route.implicit_tls,
+            credentials=credentials,
+            smarthost=True,
         )
 
     async def _password(self, path: Path) -> str:
@@ -331,6 +335,10 @@ class SmtpDelivery:
             else:
                 status = CONVERSION_FAILED
                 text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
+            if connection.fallback.helo:  # nobody knows what it can take
+                status = EnhancedStatus(4, status.subject, status.detail)
+                run.attempt.trouble = TroubleError(status, connection.fallback.helo, smtp=True)
+                return False
             run.fail(status, text, host=endpoint.host, of_content=True)
             return True
         rounds = 0
@@ -360,6 +368,7 @@ class SmtpDelivery:
             host=connection.endpoint.host,
             seconds_left=None if by is None else by.deadline - self._now(),
             max_recipients=self._max_recipients,
+            fallback=connection.fallback,
         )
         try:
             await connection.perform(transaction, content)

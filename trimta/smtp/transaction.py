@@ -26,6 +26,7 @@ from trimta.mail.status import EnhancedStatus
 from trimta.smtp.client import CLOSING
 from trimta.smtp.commands import Bdat, By, Data, Mail, MailParameters, Rcpt
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
+from trimta.smtp.fallback import Fallback
 from trimta.smtp.verdict import Stage, refusal, says_too_many_recipients, status_of
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 WINDOW: Final = 100
 """Commands on their way without an answer: what both sides have in flight must fit the socket buffers, or each would
 wait for the other to read (RFC 2920 3.1)."""
+
+COMPLETE: Final = Fallback()
 
 CHUNK: Final = 1024 * 1024
 """Octets in a BDAT: large enough that waiting for each reply costs nothing, small enough to hear a refusal early."""
@@ -117,9 +120,10 @@ class Transaction:
         host: str = "",
         seconds_left: float | None = None,
         max_recipients: int = WINDOW,
+        fallback: Fallback = COMPLETE,
     ) -> None:
         """`seconds_left`: from now until the deadline of `envelope.deliver_by`, where there is one; MAIL is to be sent
-        next.  `host` is for outcomes.
+        next.  `host` is for outcomes.  `fallback`: what the connection does without.
         """
         if facts.binary and not (offered.binarymime and offered.chunking):
             raise LocalProtocolError("binary content to a peer that cannot take it")
@@ -129,6 +133,7 @@ class Transaction:
         self._lmtp = lmtp
         self._host = host
         self._seconds_left = seconds_left
+        self._fallback = fallback
         by = envelope.deliver_by
         self._deadline_dropped = (
             by is not None
@@ -255,10 +260,18 @@ class Transaction:
             return _TOO_LATE, f"{left} s are left, {self._peer} takes BY from {least} s"
         return None
 
+    def _refusal(self, reply: Reply, stage: Stage, recipient: Recipient) -> Outcome:
+        outcome = refusal(reply, stage, recipient, host=self._host)
+        if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
+            return _put_off(outcome, outcome.diagnostic)
+        return outcome
+
     def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str, *, of_content: bool = False) -> None:
-        self.outcomes.append(
-            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content)
+        failed = Failed(
+            recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content
         )
+        guessed = self._fallback.helo and status in (_NOT_CAPABLE, _NO_SMTPUTF8)
+        self.outcomes.append(_put_off(failed, self._fallback.helo) if guessed else failed)
 
     @property
     def _peer(self) -> str:
@@ -341,7 +354,7 @@ class Transaction:
         self._mail_refused = True
         rest, self.further = self.further, []
         self._refuse(self._waiting, reply, Stage.MAIL)
-        self.outcomes.extend(refusal(reply, Stage.MAIL, recipient, host=self._host) for recipient in rest)
+        self.outcomes.extend(self._refusal(reply, Stage.MAIL, recipient) for recipient in rest)
 
     def _hear_rcpt(self, reply: Reply, number: int) -> None:
         if reply.klass == 2:
@@ -429,7 +442,7 @@ class Transaction:
 
     def _refuse(self, numbers: Iterable[int], reply: Reply, stage: Stage) -> None:
         for number in list(numbers):
-            self.outcomes.append(refusal(reply, stage, self._waiting.pop(number), host=self._host))
+            self.outcomes.append(self._refusal(reply, stage, self._waiting.pop(number)))
 
     def _advance(self, reply: Reply | None) -> None:
         try:
@@ -441,6 +454,12 @@ class Transaction:
         self._dialogue.close()
         self._step = None
         self._listening = False
+
+
+def _put_off(failed: Failed, reply: str) -> Deferred:
+    """The same for now, by a reply of the peer's."""
+    status = EnhancedStatus(4, failed.status.subject, failed.status.detail)
+    return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
 
 
 def _listen(stage: Stage, *, positive: int = 2, strict: bool = True) -> Generator[Step, Reply | None, Reply]:
