@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent / "trimta"
 
 BELOW: dict[str, set[str]] = {
+    "real_time": set(),
     "mail": set(),
     "config": {"mail"},
     "smtp": {"mail"},
-    "store": {"mail"},
+    "store": {"mail", "real_time"},
     "policy": {"mail", "config", "smtp", "store"},
-    "mta": {"mail", "config", "smtp", "store", "policy"},
-    "cli": {"mail", "config", "smtp", "store", "policy", "mta"},
-    "testing": {"mail", "config", "smtp", "store", "policy", "mta"},
+    "mta": {"mail", "config", "smtp", "store", "policy", "real_time"},
+    "cli": {"mail", "config", "smtp", "store", "policy", "mta", "real_time"},
+    "testing": {"mail", "config", "smtp", "store", "policy", "mta", "real_time"},
 }
 """What each floor may import, besides itself."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,30 @@ async def test_the_path_of_data_dir_may_be_long(tmp_path: Path) -> None:
         assert await answers(folder, {"command": "echo"})
     assert not target.parent.exists()
     assert [*folder.iterdir()] == []
+
+
+async def test_the_temporary_folder_may_be_long_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = long_path(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    async with serving(folder):
+        assert await answers(folder, {"command": "echo"})
+        target = (folder / control.NAME).readlink()
+    assert not target.parent.exists()
+    assert [*folder.iterdir()] == []
+
+
+async def test_where_there_is_no_short_folder_it_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = long_path(tmp_path)
+
+    def denied(**_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(tempfile, "mkdtemp", denied)
+    with pytest.raises(OSError, match=r"too long for a socket.*/tmp: Permission denied.*set TMPDIR"):
+        await control.listen(folder)
 
 
 async def test_only_the_owner_may_connect(tmp_path: Path) -> None:

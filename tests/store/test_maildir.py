@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trimta import real_time
 from trimta.store import durable, maildir
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.spool import Body, SpoolWriter
@@ -100,7 +101,7 @@ def test_nothing_is_in_new_before_commit_nor_after_discard(tmp_path: Path) -> No
 
 
 def test_names_differ_even_within_a_microsecond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_001_000)
+    monkeypatch.setattr(real_time, "wall_ns", lambda: 1_700_000_000_000_001_000)
     paths = [maildir.deliver(delivery(tmp_path)) for _ in range(20)]
     assert len(set(paths)) == 20
     assert paths[0].name.startswith("1700000000.M000001P")
@@ -108,7 +109,7 @@ def test_names_differ_even_within_a_microsecond(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("folder", ["new", "tmp"])
 def test_a_name_that_is_taken_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
-    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_001_000)
+    monkeypatch.setattr(real_time, "wall_ns", lambda: 1_700_000_000_000_001_000)
     monkeypatch.setattr(maildir, "_counter", iter([1, 1, 2]))
     first = maildir.deliver(delivery(tmp_path))
     taken = tmp_path / folder / first.name

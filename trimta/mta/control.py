@@ -6,6 +6,7 @@ lives in data_dir, whose owner alone may connect.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -25,6 +26,8 @@ Json: TypeAlias = dict[str, Any]
 Handler: TypeAlias = "Callable[[Json], AsyncGenerator[Json, None]]"
 
 NAME: Final = "control.sock"
+FOLDER: Final = "trimta-"
+"""How the names of temporary folders begin."""
 MAX_REQUEST: Final = 64 * 1024
 MAX_SOCKET_PATH: Final = 100
 """Octets: a unix socket's address has room for little more than a hundred."""
@@ -54,11 +57,30 @@ def _choose(data_dir: Path) -> Path:
     """A path short enough for a socket; a long data_dir gets a link to one in a private temporary folder."""
     path = data_dir / NAME
     remove(data_dir)
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+    if _fits(path):
         return path
-    target = Path(tempfile.mkdtemp(prefix="trimta-")) / NAME
+    target = _temporary_folder() / NAME
     path.symlink_to(target)
     return target
+
+
+def _fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= MAX_SOCKET_PATH
+
+
+def _temporary_folder() -> Path:
+    """A private folder whose path leaves room for NAME: $TMPDIR may be as long as data_dir.  OSError if none is."""
+    places = dict.fromkeys(filter(None, (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp")))
+    tried = []
+    for place in places:
+        if not _fits(Path(place, f"{FOLDER}{'x' * 8}", NAME)):
+            tried.append(f"{place}: too long for a socket")
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix=FOLDER, dir=place))
+        except OSError as cause:
+            tried.append(f"{place}: {cause.strerror}")
+    raise OSError(errno.ENAMETOOLONG, f"no short temporary folder ({'; '.join(tried)}): set TMPDIR to one")
 
 
 def remove(data_dir: Path) -> None:
@@ -67,7 +89,7 @@ def remove(data_dir: Path) -> None:
     if path.is_symlink():
         target = path.readlink()
         target.unlink(missing_ok=True)
-        if target.parent.name.startswith("trimta-") and target.parent.is_dir():
+        if target.parent.name.startswith(FOLDER) and target.parent.is_dir():
             target.parent.rmdir()
     path.unlink(missing_ok=True)
 

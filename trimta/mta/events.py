@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
 
 import trio
+
+from trimta import real_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class Event:
 
     name: str
     fields: dict[str, Value] = field(default_factory=dict)
-    at: float = field(default_factory=time.time)
+    at: float = field(default_factory=real_time.wall)
 
 
 class Events:

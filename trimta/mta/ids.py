@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-import random
-import time
+import secrets
+import threading
 from typing import Final
+
+from trimta import real_time
 
 _DIGITS: Final = "0123456789bcdfghjkmnpqrstvwxyz"  # no vowels: no words; no l: it looks like 1
 
 
+class _Sequence:
+    """Microseconds since the epoch, none of them given out twice by this process, whatever the clock does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, real_time.wall_ns() // 1000)
+            return self._last
+
+
+_microseconds: Final = _Sequence()
+
+
 def new_id() -> str:
-    """A short id that sorts by time: microseconds since the epoch, then 20 random bits, in base 30."""
-    return _base30(time.time_ns() // 1000).rjust(11, "0") + _base30(random.getrandbits(20)).rjust(5, "0")
+    """A short id that sorts by time: microseconds since the epoch, then 20 bits that tell this process's ids from those
+    of others, in base 30.  The bits are the system's: a program may seed `random` with the same number again and again.
+    """
+    return _base30(_microseconds.next()).rjust(11, "0") + _base30(secrets.randbits(20)).rjust(5, "0")
 
 
 def _base30(number: int) -> str:

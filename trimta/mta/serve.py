@@ -145,10 +145,11 @@ class Server:
         time_scale: float = 1.0,
         rng: random.Random | None = None,
         client_tls: TlsContexts | None = None,
+        wall: Callable[[], float] = time.time,
     ) -> Server:
         """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
         `cleanup` undoes it all.  `rng` decides the jitter of retries and the order of equal hosts; `client_tls` spares
-        reading the authorities that `tls.ca` means.
+        reading the authorities that `tls.ca` means; `wall` is what the queue's clock goes by, in seconds of the epoch.
         """
         bound = await _bind_all(config, cleanup)
         with _tls_at_start():
@@ -165,14 +166,14 @@ class Server:
             config,
             queue,
             ThreadDisk(),
-            clock=_clock(queue),
+            clock=_clock(queue, wall),
             server_tls=server_tls,
             client_tls=client_tls,
             time_scale=time_scale,
             rng=rng,
         )
         site.bound = bound
-        recovered = _recover(site, queue, time_scale)
+        recovered = _recover(site, queue, time_scale, wall())
         try:
             control_socket = await control.listen(config.data_dir)
         except OSError as cause:
@@ -348,18 +349,18 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
     return queue
 
 
-def _clock(queue: Queue) -> QueueClock:
+def _clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
     try:
-        return QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0))
+        return QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0), wall=wall)
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 
 
-def _recover(site: Site, queue: Queue, time_scale: float) -> Recovered:
+def _recover(site: Site, queue: Queue, time_scale: float, now: float) -> Recovered:
     try:
         if queue.get_meta(TIME_SCALE) != repr(time_scale):
             queue.set_meta(TIME_SCALE, repr(time_scale))
-        recovered = queue.recover(time.time())
+        recovered = queue.recover(now)
         bound_waits(queue, site.policy.retry, site.clock.now())
         return recovered
     except QueueError as cause:

@@ -19,16 +19,18 @@ import os
 import secrets
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 import idna
 
+from trimta import real_time
 from trimta.store import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
     from pathlib import Path
 
     from cryptography import x509
@@ -86,7 +88,7 @@ class _Development:
 class ServerTls:
     """The certificate that listeners show.  Ask for `context` at each handshake: a reload replaces it."""
 
-    def __init__(self, settings: TlsSettings, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, settings: TlsSettings, *, now: Callable[[], datetime] = real_time.now) -> None:
         """Reads or makes the certificate.  TlsError if that fails."""
         self._now = now
         self._settings = settings

@@ -11,10 +11,10 @@ import errno
 import itertools
 import os
 import socket
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimta import real_time
 from trimta.store import durable
 from trimta.store.spool import BodyDamagedError
 
@@ -174,7 +174,7 @@ def _reserve(path: Path, size: int) -> tuple[int, Pending]:
     Whoever would rename a file of the same name into new/ must have it in tmp/ first, where ours is.
     """
     while True:
-        seconds, rest = divmod(time.time_ns(), 1_000_000_000)
+        seconds, rest = divmod(real_time.wall_ns(), 1_000_000_000)
         name = f"{seconds}.M{rest // 1000:06}P{os.getpid()}Q{next(_counter)}.{_HOST},S={size}"
         pending = Pending(path, name)
         try:

@@ -97,14 +97,14 @@ class Repair(Envelopes):
         """
         with self.transaction():
             envelopes = self._connection.execute(
-                "SELECT seq FROM envelopes WHERE message IN (SELECT seq FROM messages WHERE id = ?1) OR id = ?1",
-                (entry_id,),
+                "SELECT seq FROM envelopes WHERE message IN (SELECT seq FROM messages WHERE id = :id) OR id = :id",
+                {"id": entry_id},
             ).fetchall()
             seqs = [seq for (seq,) in envelopes]
             row = self._connection.execute(
-                "SELECT seq, id, spooled FROM messages WHERE id = ?1"
-                " OR seq = (SELECT message FROM envelopes WHERE id = ?1)",
-                (entry_id,),
+                "SELECT seq, id, spooled FROM messages WHERE id = :id"
+                " OR seq = (SELECT message FROM envelopes WHERE id = :id)",
+                {"id": entry_id},
             ).fetchone()
             if row is None and not seqs:
                 return None

@@ -42,9 +42,9 @@ class Envelopes(Database):
     def _resolve(self, entry_id: str) -> list[tuple[int, str]]:
         """(seq, id) of the envelopes that an id names.  NoSuchEntry if there are none."""
         found = self._connection.execute(
-            "SELECT seq, id FROM envelopes WHERE id = ?1 OR message = (SELECT seq FROM messages WHERE id = ?1)"
+            "SELECT seq, id FROM envelopes WHERE id = :id OR message = (SELECT seq FROM messages WHERE id = :id)"
             " ORDER BY number",
-            (entry_id,),
+            {"id": entry_id},
         ).fetchall()
         if not found:
             raise NoSuchEntry(entry_id)
@@ -107,10 +107,10 @@ class Envelopes(Database):
         )
         if envelope.state is State.QUEUED:  # one more can only make its destination due earlier
             self._connection.execute(
-                "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?1, ?2, 0, 0)"
+                "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (:hop, :due, 0, 0)"
                 " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
-                " CASE WHEN ?3 = 0 AND ?2 > failed THEN ?2 ELSE max(?2, not_before) END)",
-                (envelope.next_hop, envelope.next_try, envelope.attempts),
+                " CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END)",
+                {"hop": envelope.next_hop, "due": envelope.next_try, "attempts": envelope.attempts},
             )
 
     def _delete_envelope(self, seq: int) -> None:
@@ -123,9 +123,9 @@ class Envelopes(Database):
 
     def _delete_message_without_envelopes(self, seq: int) -> None:
         row = self._connection.execute(
-            "SELECT id, spooled FROM messages WHERE seq = ?1"
-            " AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = ?1)",
-            (seq,),
+            "SELECT id, spooled FROM messages WHERE seq = :seq"
+            " AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = :seq)",
+            {"seq": seq},
         ).fetchone()
         if row is None:
             return

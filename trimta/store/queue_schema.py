@@ -14,6 +14,7 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final
 
+from trimta.real_time import monotonic
 from trimta.store import durable, queue_migration
 from trimta.store.queue_values import QueueUnreadable
 
@@ -154,12 +155,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:
     """Two processes that make the database at once get SQLITE_BUSY here without being made to wait."""
-    give_up = time.monotonic() + BUSY_TIMEOUT
+    give_up = monotonic() + BUSY_TIMEOUT
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > give_up:
                 raise
             time.sleep(0.01)
         else:

@@ -1,0 +1,52 @@
+"""The time that really passes, also where a test has frozen or moved what Python's `time` and `datetime` say.
+
+freezegun replaces `time.time`, `time.monotonic` and their kind in every module; time-machine replaces the functions
+themselves, of `clock_gettime` what it says of CLOCK_REALTIME.  What is left alone by both is used here.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, clock_gettime_ns
+from typing import Final
+
+_LINUX_REALTIME_COARSE: Final = 5
+_LINUX_TAI: Final = 11
+_SECOND: Final = 1_000_000_000
+
+
+def monotonic() -> float:
+    """Seconds since some moment; for waits and for how long something took."""
+    return clock_gettime(CLOCK_MONOTONIC)
+
+
+def wall() -> float:
+    """Seconds since the epoch."""
+    return wall_ns() / _SECOND
+
+
+def wall_ns() -> int:
+    """Nanoseconds since the epoch."""
+    if not _HAS_TAI:
+        return clock_gettime_ns(CLOCK_REALTIME)
+    # Atomic time is ahead by a whole number of seconds, or by none where nobody has told the kernel.
+    atomic = clock_gettime_ns(_LINUX_TAI)
+    ahead = round((atomic - clock_gettime_ns(_LINUX_REALTIME_COARSE)) / _SECOND)
+    return atomic - ahead * _SECOND
+
+
+def now() -> datetime:
+    """The same as a datetime in UTC."""
+    return datetime.fromtimestamp(wall(), UTC)
+
+
+def _has_tai() -> bool:
+    """Whether Linux's own clocks are there; elsewhere time-machine moves `wall`, freezegun does not."""
+    try:
+        difference = clock_gettime_ns(_LINUX_TAI) - clock_gettime_ns(_LINUX_REALTIME_COARSE)
+    except OSError:
+        return False
+    return -_SECOND < difference < 100 * _SECOND
+
+
+_HAS_TAI: Final = _has_tai()
