@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
 
 if TYPE_CHECKING:
@@ -46,7 +46,15 @@ class OriginalRecipient:
     """ORCPT, decoded from xtext (RFC 3461 4.2): `OriginalRecipient("rfc822", "alice@dev.test")`."""
 
     addr_type: str
+    """In the case that was given."""
     address: str
+    """Printable.  Of the type utf-8 the escapes of RFC 6533 3 are undone, but for those of other characters; a text
+    that is no such address stays as it was given.
+    """
+    received: str = field(default="", compare=False)
+    """What stood behind the `;` on the wire, for hosts that are to get it unchanged (RFC 3461 5.2.1); empty: it did not
+    come from there.
+    """
 
     def __str__(self) -> str:
         return f"{self.addr_type};{self.address}"

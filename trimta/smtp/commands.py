@@ -405,9 +405,7 @@ def _notify(value: str) -> frozenset[Notify]:
         notify = frozenset(Notify(word) for word in words)
     except ValueError:
         raise _bad("NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY with commas") from None
-    if len(notify) < len(words):
-        raise _bad("NOTIFY names a case twice")
-    if Notify.NEVER in notify and len(notify) > 1:
+    if Notify.NEVER in notify and len(words) > 1:
         raise _bad("NOTIFY=NEVER stands alone")
     return notify
 
@@ -419,17 +417,14 @@ def _orcpt(value: str, offer: Offer) -> OriginalRecipient:
     if len(value.encode()) > MAX_ORCPT:
         raise _bad(f"ORCPT has at most {MAX_ORCPT} characters")
     if addr_type.lower() != "utf-8":
-        address = _xtext("ORCPT", address)
+        text = _xtext("ORCPT", address)
     elif not address.isascii() and not offer.offers("SMTPUTF8"):
         raise _error(500, "5.5.2", "octets beyond ASCII outside of an address")
     else:
-        try:
-            address = xtext.decode_utf8_address(address)
-        except ValueError as error:
-            raise _bad(f"ORCPT: {error}") from error
-    if not address.isprintable():  # RFC 3461 4.2; a line end would forge a field of a DSN
+        text = xtext.decode_utf8_address(address)
+    if not text.isprintable():  # RFC 3461 4.2; a line end would forge a field of a DSN
         raise _bad("ORCPT: control characters are no part of an address")
-    return OriginalRecipient(addr_type, address)
+    return OriginalRecipient(addr_type, text, address)
 
 
 def _xtext(keyword: str, value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Final
 
@@ -9,8 +10,8 @@ _ENCODED: Final = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _ESCAPE: Final = re.compile(rb"\+([0-9A-F]{2})")
 _NOT_XCHAR: Final = re.compile(rb"[^!-*,-<>-~]")
 
-_UNITEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-F]{2,6}\})*")
-_POINT: Final = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+_UNITEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-Fa-f]{2,6}\})*")
+_POINT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
@@ -37,17 +38,29 @@ def encode_utf8_address(text: str) -> str:
 
 
 def decode_utf8_address(text: str) -> str:
-    """Read utf-8-addr-xtext, utf-8-addr-unitext, or either inside xtext; ValueError for anything else."""
+    r"""Read utf-8-addr-xtext, utf-8-addr-unitext, or either inside xtext; the result is printable.
+
+    What is none of these is no reason to refuse the address (RFC 3461 5.1, 6533 3): it stays as it is.  So does the
+    escape of a character that is not printable, and such a character without an escape gets one: `\x{85}`.
+    """
     if "+" in text:
-        text = decode(text)
-    if _UNITEXT.fullmatch(text) is None:
-        raise ValueError("not a utf-8 address of RFC 6533")
-    return _POINT.sub(_character, text)
+        with contextlib.suppress(ValueError):
+            text = decode(text)
+    if _UNITEXT.fullmatch(text) is not None:
+        text = _POINT.sub(_character, text)
+    return _escape_unprintable(text)
 
 
 def _character(found: re.Match[str]) -> str:
     digits = found[1]
     point = int(digits, 16)
     if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF or (len(digits) > 2 and digits[0] == "0"):
-        raise ValueError(f"\\x{{{digits}}} is no character")
-    return chr(point)
+        return found[0]
+    character = chr(point)
+    return character if character.isprintable() else found[0]
+
+
+def _escape_unprintable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else f"\\x{{{ord(character):02X}}}" for character in text)

@@ -71,7 +71,8 @@ def dump_recipient(recipient: Recipient) -> str:
     if recipient.notify is not None:
         fields["notify"] = sorted(notify.value for notify in recipient.notify)
     if recipient.orcpt is not None:
-        fields["orcpt"] = [recipient.orcpt.addr_type, recipient.orcpt.address]
+        orcpt = recipient.orcpt
+        fields["orcpt"] = [orcpt.addr_type, orcpt.address, *([orcpt.received] if orcpt.received else [])]
     return _dump(fields)
 
 
@@ -87,7 +88,7 @@ def load_recipient(text: object) -> Recipient:
             address=address,
             original=original,
             notify=None if notify is None else frozenset(Notify(word) for word in notify),
-            orcpt=None if orcpt is None else OriginalRecipient(_text(orcpt[0]), _text(orcpt[1])),
+            orcpt=None if orcpt is None else OriginalRecipient(*map(_text, orcpt)),
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"recipient fields: {error!r}") from error
