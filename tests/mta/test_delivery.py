@@ -369,12 +369,14 @@ async def test_many_recipients_take_several_transactions(autojump_clock: MockClo
     assert len(attempt.outcomes) == 3
 
 
-async def test_a_host_that_takes_one_recipient_at_a_time_is_not_asked_forever(autojump_clock: MockClock) -> None:
-    mx = FakeMx(extensions=(*MODERN, "LIMITS RCPTMAX=1"))
-    attempt, _ = await deliver_one({ONE: mx}, job(*(f"u{number}@x.test" for number in range(30))))
+async def test_a_host_that_takes_nobody_more_is_not_asked_forever(autojump_clock: MockClock) -> None:
+    mx = FakeMx({"rcpt": [*["250 ok"] * 20, "452 4.5.3 too many"]}, extensions=(*MODERN, "LIMITS RCPTMAX=1"))
+    attempt, net = await deliver_one({ONE: mx}, job(*(f"u{number}@x.test" for number in range(30))))
     found = list(verdicts(attempt.outcomes).values())
     assert found.count("Delivered 2.0.0") == 20
     assert found.count("Deferred 4.5.3") == 10
+    assert attempt.trouble is None
+    assert len(net.tried) < 10
 
 
 async def test_a_host_that_takes_few_messages_at_a_time_is_visited_again(autojump_clock: MockClock) -> None:

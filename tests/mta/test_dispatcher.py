@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, Late, Raw
+from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, Finally, Late, Raw
 from tests.support.lab import CONTENT, DAY, HOUR, MINUTE, ZONES, open_lab
 from tests.support.sending import recipient
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, Ret
@@ -404,7 +404,7 @@ async def test_a_lost_final_reply_is_the_only_cause_of_a_second_copy(tmp_path: P
 async def test_what_was_taken_before_the_connection_broke_is_not_sent_again(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    mx = FakeMx({"mail": ["250 2.1.0 ok", DROP, "250 2.1.0 ok"]})
+    mx = FakeMx({"mail": ["250 2.1.0 ok", DROP, DROP, "250 2.1.0 ok"]})
     async with open_lab(tmp_path, {ONE: mx}, config="[queue]\nrecipients_per_transaction = 1") as lab:
         await lab.submit("a@x.test", "b@x.test")
         await lab.idle()
@@ -480,6 +480,69 @@ async def test_a_sender_is_told_what_it_asked_for(
         await lab.advance(6 * DAY)
         assert [dsn.told[0].action for dsn in lab.dsns()] == kinds
         assert await lab.queue() == []
+
+
+FULL = "452 4.5.3 too many"
+FEW_AT_A_TIME: dict[str, tuple[dict[str, Action | Sequence[Action]], Sequence[str], int]] = {
+    "RCPTMAX": ({}, (*MODERN, "LIMITS RCPTMAX=1"), 100),
+    "RCPTMAX and MAILMAX": ({}, (*MODERN, "LIMITS RCPTMAX=1 MAILMAX=7"), 100),
+    "recipients_per_transaction": ({}, MODERN, 1),
+    "the same in lock step": ({}, (), 1),
+    "452 to the third": ({"rcpt": ["250 ok", "250 ok", FULL, "250 ok"]}, ("SIZE",), 3),
+    "452 without a status": ({"rcpt": ["250 ok", "250 ok", "452 too many", "250 ok"]}, (), 3),
+    "421 to the eighth message": ({"mail": [*["250 ok"] * 7, "421 4.7.0 enough"] * 50}, MODERN, 1),
+    "closed after each message": ({"body": Finally("250 2.0.0 ok")}, MODERN, 1),
+    "closed at the eighth message": ({"mail": [*["250 ok"] * 7, DROP] * 50}, MODERN, 1),
+    "452 from the eighth message on": ({"rcpt": [*["250 ok"] * 7, FULL] * 50}, MODERN, 1),
+    "some nobody knows": ({"rcpt": ["250 2.1.5 ok", "550 5.1.1 who"] * 50}, MODERN, 1),
+}
+
+
+@pytest.mark.parametrize("habit", FEW_AT_A_TIME)
+async def test_a_host_that_takes_few_recipients_at_a_time_gets_all_of_them_at_once(
+    habit: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    script, extensions, at_once = FEW_AT_A_TIME[habit]
+    mx = FakeMx(script, extensions=extensions)
+    config = f"[queue]\nrecipients_per_transaction = {at_once}"
+    async with open_lab(tmp_path, {ONE: mx}, config=config) as lab:
+        start = trio.current_time()
+        await lab.submit(*(f"u{number}@x.test" for number in range(100)))
+        await lab.idle()
+        assert trio.current_time() - start < 1
+        assert await lab.queue() == []
+        known = [path for received in mx.transactions for path in received.rcpts]
+        assert len(set(known)) == len(known) == (50 if habit == "some nobody knows" else 100)
+        assert not any(event.name == "deferred" for event in lab.events)
+
+
+async def test_recipients_beyond_what_a_reused_connection_bears_go_over_the_next(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx(extensions=(*MODERN, "LIMITS RCPTMAX=1 MAILMAX=2"))
+    async with open_lab(tmp_path, {ONE: mx}, config="[queue]\nper_domain = 1") as lab:
+        await lab.submit("a@x.test")
+        await lab.submit("b@x.test", "c@x.test", "d@x.test")
+        await lab.idle()
+        assert await lab.queue() == []
+        assert sorted(rcpt for received in mx.accepted for rcpt in received.rcpts) == [
+            f"<{name}@x.test>" for name in "abcd"
+        ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "connections"), [("", 1), ("LIMITS RCPTDOMAINMAX=1", 3), ("LIMITS RCPTDOMAINMAX=2", 2)]
+)
+async def test_a_host_gets_as_many_domains_over_a_connection_as_it_says(
+    limit: str, connections: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    mx = FakeMx(extensions=(*MODERN, *([limit] if limit else [])))
+    config = '[queue]\nper_domain = 1\n[routes]\n"*" = { transport = "smtp", host = "mx.x.test", tls = "none" }'
+    async with open_lab(tmp_path, {ONE: mx}, config=config) as lab:
+        await lab.submit("a@x.test", "b@y.test", "c@z.test", "d@x.test")
+        await lab.idle()
+        assert await lab.queue() == []
+        assert mx.connections == connections
 
 
 # What we do without.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import trio
 
+from trimta.mail.outcome import Delivered
 from trimta.mail.routing import TlsPolicy
 from trimta.mail.status import EnhancedStatus
 from trimta.mta.tls import opportunistic_context, verified_context
@@ -24,10 +25,11 @@ from trimta.smtp.verdict import Stage, status_of
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from trimta.config.model import Timeouts
+    from trimta.mail.envelope import Recipient
     from trimta.mta.content import Content, Octets
     from trimta.mta.disk import Disk
     from trimta.mta.egress import EgressPolicy
@@ -169,6 +171,10 @@ class SmtpConnection:
         self.opened_at = trio.current_time()
         self.transactions = 0
         """How many have begun."""
+        self.has_taken = False
+        """Some recipient has been delivered to over it."""
+        self._domains: set[str] = set()
+        """Those of all recipients so far."""
 
     @classmethod
     async def open(
@@ -339,6 +345,20 @@ class SmtpConnection:
 
     # Transactions.
 
+    def admitted(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Those among them whose domains this connection has room for (LIMITS RCPTDOMAINMAX, RFC 9422 4.3)."""
+        limit = self.offered.limits.get("RCPTDOMAINMAX")
+        if limit is None:
+            return list(recipients)
+        domains = self._domains.copy()
+        found: list[Recipient] = []
+        for recipient in recipients:
+            domain = recipient.address.domain_key
+            if domain in domains or len(domains) < limit:
+                domains.add(domain)
+                found.append(recipient)
+        return found
+
     async def reset(self) -> None:
         """RSET, if the peer may hold an earlier transaction open.  To be called before each transaction, and before its
         Transaction is made, which has to know how much time is left when MAIL goes out.  TroubleError as `perform`.
@@ -362,10 +382,12 @@ class SmtpConnection:
         """
         assert not self._must_reset
         self.transactions += 1
+        self._domains.update(recipient.address.domain_key for recipient in transaction.undecided)
         self._broken = True  # until it has come out well
         try:
             self._must_reset = True
             await self._carry_out(transaction, content)
+            self.has_taken = self.has_taken or any(isinstance(one, Delivered) for one in transaction.outcomes)
             self._must_reset = transaction.must_reset
             self._broken = transaction.must_close or self._send_failure is not None
         except TroubleError as trouble:

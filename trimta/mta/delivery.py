@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from trimta.mail.mime import CannotDowngrade
-from trimta.mail.outcome import Deferred, Failed
+from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.mail.routing import Mx, Relay
 from trimta.mail.status import EnhancedStatus
 from trimta.mta.connection import Endpoint, Manner, SmtpConnection, TroubleError
@@ -27,7 +27,7 @@ from trimta.smtp.transaction import Transaction
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Protocol
 
     from trimta.mail.envelope import Envelope, Recipient
@@ -51,9 +51,6 @@ REUSE_MESSAGES: Final = 100
 REUSE_SECONDS: Final = 300.0
 """How long a connection is kept for further messages: no peer should have to end it for us."""
 
-ROUNDS: Final = 20
-"""Transactions for one message on one connection, when the peer takes its recipients a few at a time."""
-
 REPORT_LIMIT: Final = 2.0
 """Seconds to report what was decided before a cancellation: one commit."""
 
@@ -61,7 +58,6 @@ TOO_LONG: Final = EnhancedStatus(4, 4, 2)
 CUT_SHORT: Final = EnhancedStatus(4, 4, 2)
 UNREADABLE: Final = EnhancedStatus(4, 3, 0)
 BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
-TOO_FEW_AT_ONCE: Final = EnhancedStatus(4, 5, 3)
 NO_HOST: Final = EnhancedStatus(4, 4, 1)
 CONVERSION_FAILED: Final = EnhancedStatus(5, 6, 3)
 NO_SMTPUTF8: Final = EnhancedStatus(5, 6, 7)
@@ -235,14 +231,14 @@ class SmtpDelivery:
         self._conclude(run)
 
     async def _connect_and_visit(self, endpoint: Endpoint, manner: Manner, run: _Run) -> None:
-        """As often as the peer ends a connection properly with recipients still to come."""
+        """As often as the peer ends a connection with recipients still to come, but has taken some of them."""
         while run.undecided:
-            before = len(run.undecided)
+            before, taken = len(run.undecided), run.taken
             run.tries(endpoint)
             if self.silent_since is None:
                 self.silent_since = trio.current_time()
             try:
-                await self._drop()
+                await self.aclose()
                 with trio.CancelScope() as self._opening:
                     self._connection = await SmtpConnection.open(
                         endpoint, manner, self._sending, run.transcript, self._heard
@@ -258,7 +254,7 @@ class SmtpDelivery:
                 return
             finally:
                 self.silent_since = None
-            if not await self._visit(endpoint, run):
+            if not await self._visit(endpoint, run) and run.taken == taken:
                 return
             run.attempt.trouble = None
             if len(run.undecided) == before:
@@ -341,40 +337,41 @@ class SmtpDelivery:
                 return False
             run.fail(status, text, host=endpoint.host, of_content=True)
             return True
-        rounds = 0
-        while run.undecided and connection.healthy:
-            if rounds == ROUNDS:
-                text = f"{endpoint.host} takes too few recipients at a time"
-                run.defer(TOO_FEW_AT_ONCE, text, host=endpoint.host)
-                break
-            rounds += 1
+        while connection.healthy and (admitted := connection.admitted(run.undecided)):
             try:
                 await connection.reset()
-                await self._perform(connection, run, content, facts)
+                if not await self._perform(connection, run, admitted, content, facts):
+                    break
             except TroubleError as trouble:
                 run.attempt.trouble = trouble
                 return False
+        if not run.undecided:
             run.heard.add(endpoint)
         return True
 
-    async def _perform(self, connection: SmtpConnection, run: _Run, content: Content, facts: Facts) -> None:
-        """One transaction for as many recipients as it takes."""
+    async def _perform(
+        self, connection: SmtpConnection, run: _Run, recipients: Sequence[Recipient], content: Content, facts: Facts
+    ) -> bool:
+        """One transaction for as many recipients as it takes; False if a fresh connection may take more."""
         by = run.job.envelope.deliver_by
         transaction = Transaction(
-            run.job.envelope.to(run.undecided),
+            run.job.envelope.to(recipients),
             facts,
             connection.offered,
             lmtp=connection.lmtp,
             host=connection.endpoint.host,
             seconds_left=None if by is None else by.deadline - self._now(),
-            max_recipients=self._max_recipients,
+            max_recipients=min(self._max_recipients, run.room or self._max_recipients),
             fallback=connection.fallback,
         )
         try:
             await connection.perform(transaction, content)
         finally:
             transaction.lost("the attempt was cut short")
-            run.take(transaction)
+            spent = transaction.full and connection.has_taken
+            if not spent:
+                run.take(transaction, recipients)
+        return not spent
 
     def _is_reusable(self) -> bool:
         connection = self._connection
@@ -404,23 +401,38 @@ class _Run:
         """The name of the last host that was tried."""
         self.heard: set[Endpoint] = set()
         """Who has given an answer about every recipient that was left."""
+        self.taken = 0
+        """How many recipients have been delivered to."""
+        self.room: int | None = None
+        """How many recipients at once the last host took, where it said that there were too many."""
         self._put_off: dict[Recipient, Deferred] = {}
         """What the last host said to whom it did not refuse for good."""
 
     def tries(self, endpoint: Endpoint) -> None:
         """The next host."""
+        if self.attempt.host != str(endpoint):
+            self.room = None
         self.host = endpoint.host
         self.attempt.host = str(endpoint)
 
-    def take(self, transaction: Transaction) -> None:
-        """What a transaction came to.  A 4yz reply is no last word while there are other hosts (RFC 5321 5.1)."""
+    def take(self, transaction: Transaction, recipients: Sequence[Recipient]) -> None:
+        """What a transaction for these recipients came to.  A 4yz reply is no last word while there are other hosts
+        (RFC 5321 5.1).
+        """
         for outcome in transaction.outcomes:
             if isinstance(outcome, Deferred) and outcome.smtp:
                 self._put_off[outcome.recipient] = outcome
             else:
                 self._put_off.pop(outcome.recipient, None)
                 self.attempt.outcomes.append(outcome)
-        self.undecided = [*transaction.undecided, *transaction.further]
+                self.taken += isinstance(outcome, Delivered)
+        self.room = transaction.room or self.room
+        others = {*self.undecided}.difference(recipients)
+        self.undecided = [
+            *transaction.undecided,
+            *transaction.further,
+            *(recipient for recipient in self.undecided if recipient in others),
+        ]
 
     @property
     def is_decided(self) -> bool:

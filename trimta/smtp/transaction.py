@@ -155,6 +155,10 @@ class Transaction:
         self.must_close = False
         """How many replies are still to come is anyone's guess: nothing more can be asked on this connection."""
 
+        self.room: int | None = None
+        """How many recipients the peer took before it said that there are too many; None: it did not say so."""
+        self._refused_otherwise = False
+
         fit = self._judge(envelope.recipients)
         limit = min(max_recipients, offered.limits.get("RCPTMAX") or max_recipients)
         self.further.extend(fit[limit:])
@@ -211,6 +215,11 @@ class Transaction:
             )
             self._waiting.clear()
         self._stop()
+
+    @property
+    def full(self) -> bool:
+        """The peer took nobody, and said of all that they are too many: as if it counts over the whole connection."""
+        return self.room == 0 and not (self._accepted or self._refused_otherwise)
 
     @property
     def undecided(self) -> list[Recipient]:
@@ -359,7 +368,12 @@ class Transaction:
     def _hear_rcpt(self, reply: Reply, number: int) -> None:
         if reply.klass == 2:
             self._accepted.append(number)
-        elif self._accepted and says_too_many_recipients(reply):
+            return
+        if not says_too_many_recipients(reply):
+            self._refused_otherwise = True
+        elif self.room is None:
+            self.room = len(self._accepted)
+        if self._accepted and says_too_many_recipients(reply):
             self.further.append(self._waiting.pop(number))
         else:
             self._refuse([number], reply, Stage.RCPT)
