@@ -316,7 +316,7 @@ async def open_lab(
                 rng=random.Random(seed),
             )
             lab = Lab(site, folder, net)
-            async with background(site.queue.serve), background(site.history.serve), trio.open_nursery() as nursery:
+            async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as nursery:
                 scope = await nursery.start(site.scheduler.run)
                 with contextlib.ExitStack() as cleanup:
                     cleanup.callback(site.scheduler.stop)

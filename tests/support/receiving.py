@@ -90,7 +90,7 @@ async def open_site(
             server_tls=server_tls,
             client_tls=contexts(),
         )
-        async with background(site.queue.serve):
+        async with background(site.serve_batches):
             yield site
 
 

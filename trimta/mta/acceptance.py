@@ -20,6 +20,7 @@ from trimta.mail.envelope import BodyKind
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.routing import Discard, MaildirRoute
 from trimta.mail.status import EnhancedStatus
+from trimta.mta.batcher import NotDoneError
 from trimta.mta.copies import Copy, copies_of
 from trimta.policy import Local, Routed, addresses
 from trimta.store import maildir
@@ -139,10 +140,13 @@ async def _write(site: Site, deliveries: Sequence[Delivery], *, at_once: bool) -
     writing = Writing(deliveries, at_once=at_once)
     if not deliveries:
         return []
-    if deliveries[0].body.in_memory:
+    if not deliveries[0].body.in_memory:
+        (written,) = await site.disk.run_or_leave(write_all, [writing])  # it takes its time: nobody is to wait for it
+        return written
+    try:
         return await site.writing.run(writing)
-    (written,) = await site.disk.run(write_all, [writing])  # it takes its time: nobody else is to wait for it
-    return written
+    except NotDoneError as cause:
+        raise QueueFull(str(cause)) from cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ def write_all(writings: Sequence[Writing]) -> Sequence[Written]:
 
 
 async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:
-    for result in await site.disk.run(maildir.commit_all, pending):
+    for result in await site.disk.run_or_leave(maildir.commit_all, pending):
         if isinstance(result, MaildirError):
             if queued:  # the client is going to send all of it again
                 await site.queue.run(lambda queue: queue.remove(message.id))

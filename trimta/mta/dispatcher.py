@@ -53,6 +53,9 @@ LOOP: Final = EnhancedStatus(5, 4, 6)
 RETURNED: Final = EnhancedStatus(5, 7, 0)
 REFUSED: Final = EnhancedStatus(5, 7, 1)
 
+DISK_LIMIT: Final = 60.0
+"""Seconds for one visit to the disk, shielded from cancellation: past it the disk hangs."""
+
 NO_ROOM_PAUSE: Final = 5.0
 """Seconds until the queue is asked again to note what was done."""
 
@@ -236,12 +239,17 @@ class Dispatcher:
         for copy in copies_of(part, message, capture):
             delivery = maildir.Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
             try:
-                with trio.CancelScope(shield=True):  # else: what is in new/ by now would be delivered again
-                    await self._site.disk.run(maildir.deliver, delivery)
+                with self._site.drain.shielded(DISK_LIMIT) as shield:  # else: what is in new/ would be delivered again
+                    await self._site.disk.run_or_leave(maildir.deliver, delivery)
             except MaildirError as error:
                 outcomes.extend(_deferred(one, UNWRITABLE, str(error)) for one in copy.recipients)
             else:
-                outcomes.extend(_done(one, f"delivered to {copy.maildir}") for one in copy.recipients)
+                if shield.cancelled_caught:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the server ends: it is due as before
+                    text = f"{copy.maildir} has not answered within {DISK_LIMIT:g} s"
+                    outcomes.extend(_deferred(one, UNWRITABLE, text) for one in copy.recipients)
+                else:
+                    outcomes.extend(_done(one, f"delivered to {copy.maildir}") for one in copy.recipients)
         return outcomes
 
     # What it came to.
@@ -324,8 +332,9 @@ class Dispatcher:
         if claimed.message.report is None or claimed.envelope.bounce or not refused:
             return (), ()
         recipients = [outcome.recipient for outcome in refused]
+        found: Sequence[NewMessage] = ()
         try:
-            with trio.CancelScope(shield=True):  # else: what was done would be done again; it reads a file at most
+            with self._site.drain.shielded(DISK_LIMIT):  # else: what was done would be done again
                 found = await self._site.reporter.shortened(claimed.message, claimed.envelope, recipients)
         except Exception as bug:  # noqa: BLE001 - then it is told to postmaster
             self._site.bug(bug, id=claimed.message.id)
@@ -336,8 +345,9 @@ class Dispatcher:
         self, message: StoredMessage, outcomes: Sequence[Outcome], *, last_attempt: float | None
     ) -> list[NewMessage] | None:
         """The DSNs about these outcomes; None if a bug is in their way: then nobody may be said to have been told."""
+        found: list[NewMessage] | None = None
         try:
-            with trio.CancelScope(shield=True):  # else: what was done would be done again; it reads a file at most
+            with self._site.drain.shielded(DISK_LIMIT):  # else: what was done would be done again
                 found = await self._site.reporter.on_outcomes(message, outcomes, last_attempt=last_attempt)
         except Exception as bug:  # noqa: BLE001 - a report that can't be made must not lose what it is about
             self._site.bug(bug, id=message.id)
@@ -349,9 +359,12 @@ class Dispatcher:
         kept = False
         while not kept:
             try:
-                with trio.CancelScope(shield=True):  # it is committed in any case, but who is cancelled is not told
+                with (
+                    self._site.drain.shielded() as shield
+                ):  # it is committed in any case, but who is cancelled is not told
                     await self._site.queue.run(operation)
-                kept = True
+                kept = not shield.cancelled_caught
+                await trio.lowlevel.checkpoint_if_cancelled()
             except QueueError as cause:
                 self._site.events.emit("queue_trouble", reason=str(cause))
                 await trio.sleep(NO_ROOM_PAUSE)

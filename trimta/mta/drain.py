@@ -1,10 +1,14 @@
-"""Interrupts idle waits at shutdown: work in progress goes on, waiting for more of it does not."""
+"""The end of the server, as its tasks feel it: idle waits end at once, work in progress when its time is over.
+
+A shield against cancellation holds until the end of that time, and LAST_LIMIT longer: no disk that hangs keeps a server
+from ending.
+"""
 
 from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -12,15 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+LAST_LIMIT: Final = 0.5
+"""Seconds that shielded work has beyond the end of the server's grace."""
+
+
 class Drain:
     """Once started, every wait inside `interruptible()`, present or to come, is cancelled at once."""
 
     def __init__(self) -> None:
         self.started = False
+        self._end = math.inf
+        self._shields: set[trio.CancelScope] = set()
         self._waits: set[trio.CancelScope] = set()
 
-    def start(self) -> None:
-        """Begin; doing it twice changes nothing."""
+    def start(self, end: float = math.inf) -> None:
+        """Begin.  `end`: when the grace of work in progress is over, in Trio's time; a second call may bring it
+        closer.
+        """
+        self._end = min(self._end, end)
+        for scope in self._shields:
+            scope.deadline = min(scope.deadline, self._end + LAST_LIMIT)
         self.started = True
         for scope in self._waits:
             scope.cancel()
@@ -38,3 +53,16 @@ class Drain:
                 yield scope
             finally:
                 self._waits.discard(scope)
+
+    @contextmanager
+    def shielded(self, limit: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A scope for work whose result must be known, for `limit` seconds at most; `scope.cancelled_caught` says
+        whether it took longer.
+        """
+        deadline = min(trio.current_time() + limit, self._end + LAST_LIMIT)
+        with trio.CancelScope(shield=True, deadline=deadline) as scope:
+            self._shields.add(scope)
+            try:
+                yield scope
+            finally:
+                self._shields.discard(scope)

@@ -35,11 +35,12 @@ class Incoming:
 async def read_header(body: Body, disk: Disk) -> HeaderScan:
     """The whole header of some content, however long.  OSError, BodyDamagedError."""
 
-    def scan() -> HeaderScan:
-        with contextlib.closing(body.chunks()) as pieces:
-            return HeaderScan.of(pieces)
+    return _scan(body) if body.in_memory else await disk.run_or_leave(_scan, body)
 
-    return scan() if body.in_memory else await disk.run(scan)
+
+def _scan(body: Body) -> HeaderScan:
+    with contextlib.closing(body.chunks()) as pieces:
+        return HeaderScan.of(pieces)
 
 
 def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:

@@ -189,7 +189,7 @@ class Server:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`."""
         site = self.site
-        async with background(site.queue.serve), background(site.history.serve), trio.open_nursery() as helpers:
+        async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as helpers:
             for aside in self._recovered.set_aside:
                 site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
             await helpers.start(control.serve, self._control_socket, self.console.handlers)
@@ -208,13 +208,15 @@ class Server:
         """Stop gracefully: nothing new begins, what is under way has `timeouts.shutdown`.  Twice: at once."""
         site = self.site
         if site.drain.started:
+            site.drain.start(trio.current_time())
             self._work.cancel()
             return
         site.events.emit("stopping", sessions=site.crowd.total, deliveries=site.scheduler.in_flight)
         self._acceptors.cancel()
-        site.drain.start()
+        end = trio.current_time() + site.policy.config.timeouts.shutdown
+        site.drain.start(end)
         site.scheduler.stop()
-        self._work.deadline = trio.current_time() + site.policy.config.timeouts.shutdown
+        self._work.deadline = end
 
     async def _serve_sessions(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         site = self.site

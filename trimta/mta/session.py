@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -59,13 +59,16 @@ from trimta.store.queue_values import QueueError
 from trimta.store.spool import BodyDamagedError, SpoolWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trimta.config.model import Fault, Listen
     from trimta.mta.peer import Peer
     from trimta.mta.site import Site
     from trimta.mta.wire import Wire
     from trimta.smtp.server import Event, Transaction
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 ACKNOWLEDGE_LIMIT: Final = 60.0
 """Seconds for taking a message over, shielded from shutdown: past it the disk hangs, and the client is better told."""
@@ -419,13 +422,21 @@ class Session:
             return
         try:
             if incoming.spool.needs_disk:
-                await self._site.disk.run(incoming.spool.append, data)
+                await self._on_disk(incoming, incoming.spool.append, data)
             else:
                 incoming.spool.append(data)
         except OSError as cause:
             self._site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
             incoming.spool.discard()
             incoming.trouble = _NO_ROOM
+
+    async def _on_disk(self, incoming: Incoming, function: Callable[[A], T], argument: A) -> T:
+        """Work on the spool file, which belongs to its thread if we are cancelled meanwhile."""
+        try:
+            return await self._site.disk.run_or_leave(function, argument, left=incoming.spool.discard)
+        except trio.Cancelled:
+            self._incoming = None
+            raise
 
     async def _body_end(self, end: BodyEnd) -> None:
         incoming = self._incoming
@@ -470,8 +481,8 @@ class Session:
                 return
         replies: list[Reply] = []
         fault = None
-        with trio.CancelScope(shield=True) as shield:  # else: kept but not acknowledged, hence sent twice
-            shield.deadline = trio.current_time() + ACKNOWLEDGE_LIMIT
+        began = trio.current_time()
+        with self._site.drain.shielded(ACKNOWLEDGE_LIMIT) as shield:  # else: kept but not acknowledged, sent twice
             replies = await self._accept(incoming)
             if any(reply.klass == 2 for reply in replies):
                 fault = self._fault(Stage.COMMITTED)
@@ -480,7 +491,8 @@ class Session:
         if shield.cancelled_caught:
             if replies:
                 raise _Cut("the client reads nothing")
-            self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {ACKNOWLEDGE_LIMIT:g} s")
+            took = trio.current_time() - began
+            self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {took:.1f} s")
             raise _Cut("the disk hangs")
         if fault is not None:
             await self._acknowledge(incoming.id, await self._suffer_committed(fault, replies))
@@ -516,7 +528,7 @@ class Session:
         lmtp = self._connection.settings.protocol is Protocol.LMTP
         due = len(self._transaction.recipients) if lmtp else 1
         try:
-            body = spool.finish() if spool.in_memory else await site.disk.run(spool.finish)
+            body = spool.finish() if spool.in_memory else await self._on_disk(incoming, SpoolWriter.finish, spool)
             header = await read_header(body, site.disk)
         except (OSError, BodyDamagedError) as cause:
             site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))

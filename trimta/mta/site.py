@@ -6,11 +6,14 @@ import random
 import traceback
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from trimta.mail.envelope import ByMode
 from trimta.mail.passwords import Authenticator
-from trimta.mta.acceptance import write_all
+from trimta.mta.acceptance import Writing, Written, write_all
+from trimta.mta.batcher import Batcher
 from trimta.mta.connection import Sending, TlsContexts
-from trimta.mta.disk import Gathering, QueueDoor
+from trimta.mta.disk import QueueDoor
 from trimta.mta.dispatcher import Dispatcher
 from trimta.mta.drain import Drain
 from trimta.mta.egress import EgressPolicy
@@ -43,6 +46,12 @@ HASHERS: Final = 2
 
 WORTH_TELLING: Final = 60.0
 """Seconds by which a clock that is set back is mentioned in the log even if no mail was concerned."""
+
+LANES: Final = 3
+"""Batches of copies that are written at once: a Maildir that hangs has two others beside it."""
+
+BATCH: Final = 64
+"""Messages in one batch of copies: more would make the first of them wait for the last."""
 
 SPARE: Final = 30.0
 """Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
@@ -92,7 +101,7 @@ class Site:
         self.disk = disk
         self.hashing = disk.apart(HASHERS)
         self.queue = QueueDoor(queue, disk)
-        self.writing = Gathering(disk, write_all)
+        self.writing: Batcher[Writing, Written] = Batcher(disk, write_all, lanes=LANES, size=BATCH)
         """Into Maildirs, before the 250."""
         self.spool: Path = queue.spool
         self.events = Events()
@@ -111,6 +120,13 @@ class Site:
         self._time_scale = time_scale
         self._rng = rng or random.Random()
         self.apply(config, client_tls)
+
+    async def serve_batches(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit to the queue and write copies into Maildirs until cancelled: after all who ask for either."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.queue.serve)
+            await nursery.start(self.writing.serve)
+            task_status.started()
 
     def apply(self, config: Config, client_tls: TlsContexts) -> None:
         """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""

@@ -76,5 +76,5 @@ async def converse(config: Config, queue: Queue) -> None:
     receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
     sending = trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT))
     wire = Wire(trio.StapledStream(sending, receiving))
-    async with background(site.queue.serve), background(site.history.serve), background(site.scheduler.run):
+    async with background(site.serve_batches), background(site.history.serve), background(site.scheduler.run):
         await Session(site, Listen(auth=ListenAuth.NONE), wire, Peer(UNIX)).run()

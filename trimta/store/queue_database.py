@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from typing import TYPE_CHECKING, Self, TypeVar
+import threading
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trimta.store import durable
 from trimta.store.queue_schema import FILE, open_database
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CLOSE_LIMIT: Final = 0.5
+"""Seconds that closing waits for a batch under way."""
+
 
 class Database:
     """The database and the spool of one data directory, changed together or not at all."""
@@ -26,6 +30,8 @@ class Database:
         self._data_dir = data_dir
         self._spool = data_dir / "spool"
         self._connection = open_database(data_dir)
+        self._batch = threading.Lock()
+        """Held by the thread that runs a batch."""
         self._active = False
         self._moved: list[tuple[Path | None, Path]] = []
         """Spool files named in the current transaction: (name before, name now); None: it was made."""
@@ -38,8 +44,12 @@ class Database:
         return self._spool
 
     def close(self) -> None:
-        """Close the database.  Idempotent."""
-        self._connection.close()
+        """Close the database.  Idempotent.  Where a thread is still at work on a disk that hangs, it stays open:
+        nothing that was committed depends on its being closed.
+        """
+        if self._batch.acquire(timeout=CLOSE_LIMIT):
+            self._connection.close()
+            self._batch.release()
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +64,7 @@ class Database:
         disturb the others.  If the commit itself fails, nothing has happened and each one's answer is a QueueError.
         """
         try:
-            with self.transaction():
+            with self._batch, self.transaction():
                 return [self._run_one(operation) for operation in batch]
         except QueueError as error:
             return [error for _ in batch]

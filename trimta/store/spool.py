@@ -191,9 +191,9 @@ class SpoolWriter:
         self._buffer.clear()
 
     def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
 
 def abandoned(directory: Path, *, now: float) -> Iterator[Path]:
