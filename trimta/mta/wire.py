@@ -20,6 +20,10 @@ CLOSE_LIMIT: Final = 1.0
 """Seconds for TLS to say goodbye: a peer that does not read must not keep us."""
 
 
+ALERT_LIMIT: Final = 1.0
+"""Seconds for the alert that says what was wrong with the peer's TLS, and for the peer to close after it."""
+
+
 class WireError(Exception):
     """The connection is broken, and only `aclose` is left; the message says how."""
 
@@ -42,6 +46,8 @@ class Wire:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._context: _ContextWithAlerts | None = None
+        """What TLS, present or attempted, was made with."""
         self.usable = True
         """Octets may be sent."""
 
@@ -74,6 +80,8 @@ class Wire:
             return bytes(await self._stream.receive_some(RECEIVE))
         except trio.BrokenResourceError as error:
             self.usable = False
+            if self._context is not None:
+                await self._context.send_alert(self._stream, error)
             raise WireError(_explain(error)) from error
 
     async def send_all(self, data: bytes) -> None:
@@ -97,9 +105,14 @@ class Wire:
         # https_compatible: a peer that closes without close_notify gives b"", like one without TLS.  SMTP says itself
         # where its commands, replies and bodies end, so that nothing can be cut short unnoticed.
         self.usable = False
+        self._context = _ContextWithAlerts(context)
         try:
             stream = trio.SSLStream(
-                self._stream, context, server_side=server_side, server_hostname=server_hostname, https_compatible=True
+                self._stream,
+                cast("ssl.SSLContext", self._context),
+                server_side=server_side,
+                server_hostname=server_hostname,
+                https_compatible=True,
             )
         except (ValueError, ssl.SSLError) as error:  # a name that no certificate can have
             raise HandshakeError(f"{server_hostname}: {error}", untrusted=True) from error
@@ -107,6 +120,8 @@ class Wire:
             await stream.do_handshake()
         except trio.BrokenResourceError as error:
             untrusted = isinstance(error.__cause__, ssl.SSLCertVerificationError)
+            if await self._context.send_alert(stream, error) and server_side:
+                await self._wait_for_close(ALERT_LIMIT)
             raise HandshakeError(_explain(error), untrusted=untrusted) from error
         self._stream = stream
         self.usable = True
@@ -116,10 +131,13 @@ class Wire:
         most: a socket closed with unread octets in it takes our last reply away from the peer.
         """
         if self.usable and not self.tls:
-            with trio.move_on_after(limit), contextlib.suppress(WireError, trio.BrokenResourceError):
-                await cast("trio.abc.HalfCloseableStream", self._stream).send_eof()
-                while await self.receive_some():
-                    pass
+            await self._wait_for_close(limit)
+
+    async def _wait_for_close(self, limit: float) -> None:
+        with trio.move_on_after(limit), contextlib.suppress(trio.BrokenResourceError):
+            await cast("trio.abc.HalfCloseableStream", self._stream).send_eof()
+            while await self._stream.receive_some(RECEIVE):
+                pass
 
     async def aclose(self) -> None:
         """Close it, politely if it is usable and for a second at most."""
@@ -134,6 +152,31 @@ class Wire:
 def _number(context: ssl.SSLContext, name: str) -> str:
     """A cipher suite without a name here: its number in the registry, as `0xC02F` (RFC 8314 4.3)."""
     return next((f"0x{cipher['id'] & 0xFFFF:04X}" for cipher in context.get_ciphers() if cipher["name"] == name), "")
+
+
+class _ContextWithAlerts:
+    """A context for `trio.SSLStream`, which drops what OpenSSL has left to say when it fails: the alert by which the
+    peer learns what was wrong (RFC 8446 6.2).  Nothing but `wrap_bio` is ever asked of it.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._outgoing = ssl.MemoryBIO()
+
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *, server_side: bool, server_hostname: str | None
+    ) -> ssl.SSLObject:
+        self._outgoing = outgoing
+        return self._context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
+
+    async def send_alert(self, stream: trio.abc.Stream, error: trio.BrokenResourceError) -> bool:
+        """Send what is left, if TLS itself is what `error` tells of; whether there was anything."""
+        alert = self._outgoing.read()
+        if not alert or not isinstance(stream, trio.SSLStream) or not isinstance(error.__cause__, ssl.SSLError):
+            return False
+        with trio.move_on_after(ALERT_LIMIT), contextlib.suppress(trio.BrokenResourceError):
+            await stream.transport_stream.send_all(alert)
+        return True
 
 
 def _explain(error: trio.BrokenResourceError) -> str:
