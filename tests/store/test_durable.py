@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ import pytest
 from trimta.store import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -73,3 +74,63 @@ def test_a_replaced_file_is_the_old_or_the_new(tmp_path: Path) -> None:
     durable.replace_file(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def refusing_to_sync(number: int, *, folders: bool) -> Callable[[int], None]:
+    """os.fsync of a file system that fails so for directories, or for files."""
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode) == folders:
+            raise OSError(number, os.strerror(number))
+
+    return fsync
+
+
+@pytest.fixture(name="told")
+def told_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Path, int | None]]]:
+    """What a listener is told of directories that can't be synced, none of them met before."""
+    monkeypatch.setattr(durable, "_unsynced", {})
+    told: list[tuple[Path, int | None]] = []
+    forget = durable.on_unsynced(lambda path, error: told.append((path, error.errno)))
+    yield told
+    forget()
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_directory_that_cannot_be_synced_is_told_once_and_used(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[tuple[Path, int | None]]
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing_to_sync(number, folders=True))
+    durable.make_dirs(tmp_path / "a" / "b")
+    durable.write_file(tmp_path / "a" / "one", [b"1"])
+    durable.rename_into(tmp_path / "a" / "one", tmp_path / "a" / "b" / "two")
+    durable.replace_file(tmp_path / "a" / "b" / "two", b"2")
+    durable.settle_ancestors(tmp_path / "a" / "b", {})
+    assert (tmp_path / "a" / "b" / "two").read_bytes() == b"2"
+    assert told[0] == (tmp_path, number)
+    devices = {path.stat().st_dev for path, _ in told}
+    assert len(told) == len(devices), "once for each file system"
+    late: list[Path] = []
+    durable.on_unsynced(lambda path, _: late.append(path))()
+    assert late == [path for path, _ in told]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_a_directory_whose_sync_fails_is_an_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[tuple[Path, int | None]]
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing_to_sync(number, folders=True))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        durable.fsync_dir(tmp_path)
+    assert not told
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EIO])
+def test_a_file_that_cannot_be_synced_is_an_error(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[tuple[Path, int | None]]
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing_to_sync(number, folders=False))
+    with pytest.raises(OSError, match=os.strerror(number)):
+        durable.write_file(tmp_path / "file", [b"x"])
+    assert not (tmp_path / "file").exists()
+    assert not told

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -40,6 +40,7 @@ from trimta.mta.session import Session
 from trimta.mta.site import Site, bound_waits
 from trimta.mta.tls import ServerTls, TlsError, TlsSettings
 from trimta.mta.wire import Wire
+from trimta.store import durable
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import Queue
 from trimta.store.queue_values import QueueError, QueueUnreadable
@@ -47,8 +48,10 @@ from trimta.store.queue_values import QueueError, QueueUnreadable
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
 
     from trimta.config.model import Config, Listen
+    from trimta.mta.events import Events
     from trimta.mta.listener import Bound
     from trimta.mta.peer import Peer
     from trimta.store.queue_values import Recovered
@@ -190,6 +193,7 @@ class Server:
         """Serve until `stop`."""
         site = self.site
         async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as helpers:
+            helpers.start_soon(_tell_of_unsynced, site.events)
             for aside in self._recovered.set_aside:
                 site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
             await helpers.start(control.serve, self._control_socket, self.console.handlers)
@@ -297,6 +301,22 @@ def _remote_lines(config: Config) -> list[str]:
     captured = all(isinstance(route, MaildirRoute | Discard | Reject | Hold) for route in config.routes.values())
     lines.append(f"remote mail: {describe(rest)}" + ("; nothing leaves this machine" if captured else ""))
     return lines
+
+
+async def _tell_of_unsynced(events: Events) -> None:
+    """Until cancelled, log once for each file system that its directories can't be synced."""
+    loop = trio.lowlevel.current_trio_token()
+
+    def tell(folder: Path, cause: OSError) -> None:  # in any thread
+        reason = f"{cause.strerror}: a power failure may lose new files on this file system"
+        with suppress(trio.RunFinishedError):
+            loop.run_sync_soon(lambda: events.emit("folders_not_synced", folder=str(folder), reason=reason))
+
+    forget = durable.on_unsynced(tell)
+    try:
+        await trio.sleep_forever()
+    finally:
+        forget()
 
 
 # The start.

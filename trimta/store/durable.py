@@ -2,6 +2,9 @@
 
 A file is durable once its octets and the directory entry that names it are both on the disk: hence the two fsyncs
 everywhere below.  A new directory is an entry in its parent, so making one syncs the parent as well.
+
+Some file systems can't sync a directory (vboxsf, some SMB and FUSE ones).  That is all that can be had there: mail goes
+on, and whoever listens by `on_unsynced` is told once for each file system.
 """
 
 from __future__ import annotations
@@ -12,11 +15,18 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
+
+_CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""What a file system says of a directory that it has no way to sync; of a file it is a failure like any other."""
+
+_unsynced: Final[dict[int, tuple[Path, OSError]]] = {}
+"""The first directory of each file system that could not be synced, by its device."""
+_listeners: Final[list[Callable[[Path, OSError], None]]] = []
 
 
 def fsync(fd: int) -> None:
@@ -25,12 +35,33 @@ def fsync(fd: int) -> None:
 
 
 def fsync_dir(path: Path) -> None:
-    """Put the entries of a directory on the disk."""
+    """Put the entries of a directory on the disk, as far as its file system can do that."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fsync(fd)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+        _note_unsynced(os.fstat(fd).st_dev, path, error)
     finally:
         os.close(fd)
+
+
+def on_unsynced(listener: Callable[[Path, OSError], None]) -> Callable[[], None]:
+    """Tell `listener` the first directory of each file system that can't sync directories, those of the past at once;
+    calling the result ends it.  It is called in whatever thread meets one, and must not raise.
+    """
+    _listeners.append(listener)
+    for path, error in tuple(_unsynced.values()):
+        listener(path, error)
+    return lambda: _listeners.remove(listener)
+
+
+def _note_unsynced(device: int, path: Path, error: OSError) -> None:
+    noted = (path, error)
+    if _unsynced.setdefault(device, noted) is noted:  # atomic: many threads may meet it at once
+        for listener in tuple(_listeners):
+            listener(path, error)
 
 
 def rename(source: Path, target: Path) -> None:
