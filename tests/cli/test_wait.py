@@ -7,16 +7,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from tests.mail.test_reading import NESTED, nested
+from tests.support.frozen import PAST, each_library
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment
+from trimta.cli import wait
 from trimta.cli.main import main
+from trimta.cli.wait import _arrivals
 from trimta.mail.address import parse_mailbox
 from trimta.mail.trace import delivered_to_field, return_path_field
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body
+
+if TYPE_CHECKING:
+    from tests.support.frozen import Freeze
 
 CONFIGURATION: Final = """\
 [local]
@@ -172,7 +179,7 @@ def test_what_is_printed(folder: Folder) -> None:
         ("Content-Type: text/plain; charset=no-such\n\nx é\n", "x é\n"),
         ("Content-Type: text/plain; charset=us-ascii\n\nx é\n", "x é\n"),
         ("Content-Type: image/png\n\nx\n", ""),
-        ("Content-Type: multipart/mixed\n\nno boundary\n", ""),
+        ("Content-Type: multipart/mixed\n\nno boundary\n", "no boundary\n"),
         ("Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\n%%%\n", None),
         ("no header at all", "no header at all"),
         ("", ""),
@@ -183,6 +190,50 @@ def test_any_message_has_a_body_to_print(folder: Folder, content: str, body: str
     printed = folder.wait("--print", "body")
     assert body is None or printed == body.removesuffix("\n")
     assert json.loads(folder.wait("--print", "json"))["date"] is None
+
+
+@pytest.mark.parametrize("what", ["path", "mark", "headers", "body", "json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Date: Mon, 1 Jan 2024 12:00:00 +99999999999999999999\nContent-Type: text/plain; charset=x-unknown\n\nhello\n",
+        "Content-Type: text/plain; charset=idna\n\nhello.." + "a" * 80,
+        nested(NESTED, b"\nhello\n").decode(),
+        "Subject: \0\n\nhello\0\n",
+    ],
+    ids=["charset and date", "a charset that refuses", "nested", "NUL"],
+)
+def test_what_can_be_printed_of_a_broken_message_is(folder: Folder, content: str, what: str) -> None:
+    path = folder.deliver("mail/dev.test/alice", "alice@dev.test", content)
+    printed = folder.wait("--to", "alice@dev.test", "--print", what)
+    if what == "body":
+        assert "hello" in printed
+    if what == "json":
+        document = json.loads(printed)
+        assert document["path"] == str(path)
+        assert "hello" in document["body"]
+
+
+def test_a_message_that_a_reader_moves_while_it_is_looked_at_is_found(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder.deliver("mail/dev.test/alice", "alice@dev.test")
+    target = path.parent.parent / "cur" / f"{path.name}:2,S"
+
+    def listed_then_moved(*arguments: Any, **options: Any) -> Any:
+        found = _arrivals(*arguments, **options)
+        path.rename(target)
+        return found
+
+    monkeypatch.setattr(wait, "_arrivals", listed_then_moved)
+    assert folder.wait("--to", "alice@dev.test") == str(target)
+
+
+@each_library
+def test_its_time_is_up_also_where_time_is_frozen(folder: Folder, freeze: Freeze) -> None:
+    with freeze(PAST):
+        folder.wait_in_vain(timeout="0.06s")
+        folder.wait_in_vain("--since", "now", timeout="0s")
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from trimta.store.arrivals import Watch, arrived, unique_name
+from tests.support.frozen import PAST, each_library
+from trimta.store import arrivals
+from trimta.store.arrivals import Watch, arrived, read, read_header, unique_name
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.frozen import Freeze
 
 
 def delivered(maildir: Path) -> Path:
@@ -116,3 +122,85 @@ def test_in_cur_the_name_says_when_it_came(name: str, at: int, tmp_path: Path) -
 )
 def test_the_name_stays_the_same(name: str, unique: str) -> None:
     assert unique_name(name) == unique
+
+
+# While others move files.
+
+
+def test_what_was_moved_after_it_was_listed_is_read_where_it_is_now(tmp_path: Path) -> None:
+    path = delivered(tmp_path / "alice")
+    [arrival] = Watch([str(tmp_path / "{user}")]).look()
+    for flags in (":2,", ":2,S", ":2,RS"):
+        path = path.rename(tmp_path / "alice" / "cur" / f"{arrival.name}{flags}")
+        assert read(arrival) == (path, b"Subject: s\n\n")
+        assert read_header(arrival) == (path, b"Subject: s\n\n")
+    path.unlink()
+    for ask in (read, read_header):
+        with pytest.raises(FileNotFoundError, match="No such file"):
+            ask(arrival)
+
+
+def test_what_is_moved_between_its_listing_and_a_look_at_the_file_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = delivered(tmp_path / "alice")
+    target = tmp_path / "alice" / "cur" / f"{path.name}:2,S"
+
+    def move_and_look(listed: Path) -> int:
+        if path.exists():
+            path.rename(target)
+        return arrived(listed)
+
+    monkeypatch.setattr(arrivals, "arrived", move_and_look)
+    assert paths(Watch([str(tmp_path / "{user}")])) == [target]
+
+
+def test_what_is_moved_back_behind_the_look_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = delivered(tmp_path / "alice")
+    hidden = path.rename(tmp_path / "alice" / "cur" / f"{path.name}:2,S")
+    scandir = os.scandir
+
+    def list_and_move(folder: Path) -> object:
+        if folder == hidden.parent and hidden.exists():  # new/ has been listed by now
+            hidden.rename(path)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", list_and_move)
+    assert paths(Watch([str(tmp_path / "{user}")])) == [path]
+
+
+def test_none_is_missed_while_another_program_moves_them_all_the_time(tmp_path: Path) -> None:
+    names = {unique_name(delivered(tmp_path / "alice").name) for _ in range(40)}
+    stop = threading.Event()
+
+    def move() -> None:
+        flags = itertools.cycle([":2,", ":2,S", ":2,RS", None])
+        while not stop.is_set():
+            flag = next(flags)
+            for path in [*(tmp_path / "alice" / "new").iterdir(), *(tmp_path / "alice" / "cur").iterdir()]:
+                folder = "new" if flag is None else "cur"
+                path.rename(tmp_path / "alice" / folder / f"{path.name.partition(':')[0]}{flag or ''}")
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        for _ in range(50):
+            found = Watch([str(tmp_path / "{user}")]).look()
+            assert {arrival.name for arrival in found} == names
+            for arrival in found:
+                assert read(arrival)[1] == b"Subject: s\n\n"
+    finally:
+        stop.set()
+        mover.join()
+
+
+@each_library
+def test_a_folder_that_changed_just_now_is_read_again_under_frozen_time(tmp_path: Path, freeze: Freeze) -> None:
+    watch = Watch([str(tmp_path / "{user}")])
+    first = delivered(tmp_path / "alice")
+    changed = (tmp_path / "alice" / "new").stat()
+    with freeze(PAST):
+        assert paths(watch) == [first]
+        second = delivered(tmp_path / "alice")
+        os.utime(tmp_path / "alice" / "new", ns=(changed.st_atime_ns, changed.st_mtime_ns))  # within one tick
+        assert paths(watch) == [second]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import email
-import email.utils
 import glob
 import json
 import os
@@ -12,6 +10,7 @@ import re
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
@@ -22,16 +21,16 @@ from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.values import duration
+from trimta.mail import reading
 from trimta.mail.address import AddressError
-from trimta.mail.header_scan import HeaderScan
 from trimta.mail.matching import NULL_PATH, Address, Criteria, decoded
 from trimta.mail.routing import MaildirRoute
 from trimta.mail.trace import fields, split_header
-from trimta.store.arrivals import TICK, Arrival, Watch, arrived, unique_name
+from trimta.real_time import monotonic, wall_ns
+from trimta.store.arrivals import TICK, Arrival, Watch, arrived, read, read_header, unique_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from email.message import Message
 
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Config
@@ -44,9 +43,6 @@ PAUSE: Final = 0.05
 
 SETTLE: Final = 0.02
 """Seconds after which nothing appears that came before: deliveries at the same time have the same tick of the clock."""
-
-BLOCK: Final = 64 * 1024
-"""Octets of a message that are read at once, in search of the end of its header."""
 
 WHAT: Final = ("path", "headers", "body", "json", "mark")
 
@@ -91,17 +87,18 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    deadline = time.monotonic() + args.timeout
+    deadline = monotonic() + args.timeout
     watch = Watch(_templates(load(find(args.config))))
     criteria = Criteria(to=args.to, sender=args.sender, subject=args.subject)
     while True:
-        began = time.monotonic()
+        began = monotonic()
         for arrival in _arrivals(watch, after=args.since):
-            with suppress(FileNotFoundError, PermissionError):  # moved by a reader: it will be seen in cur/
-                if criteria.matches(_head(arrival.path)):
-                    _print(arrival, args.what)
+            with suppress(FileNotFoundError, PermissionError):  # gone, or somebody else's
+                path, header = read_header(arrival)
+                if criteria.matches(header):
+                    _print(replace(arrival, path=path), args.what)
                     return EX_OK
-        now = time.monotonic()
+        now = monotonic()
         if now >= deadline:
             raise CommandError(EX_TEMPFAIL, _in_vain(watch, args.timeout))
         time.sleep(min(max(PAUSE, 2 * (now - began)), deadline - now))
@@ -117,7 +114,7 @@ def _templates(config: Config) -> Iterator[str]:
 def _arrivals(watch: Watch, *, after: Mark) -> list[Arrival]:
     """What is new, oldest first."""
     found = [one for one in watch.look() if (one.at, one.name) > after]
-    if any(abs(time.time_ns() - one.at) < SETTLE * 1e9 for one in found):
+    if any(abs(wall_ns() - one.at) < SETTLE * 1e9 for one in found):
         time.sleep(SETTLE)
         found = sorted([*found, *(one for one in watch.look() if (one.at, one.name) > after)])
     return found
@@ -141,9 +138,9 @@ def _print(arrival: Arrival, what: str) -> None:
         case "mark":
             octets = _mark_of(arrival).encode() + b"\n"
         case "headers":
-            octets = split_header(arrival.path.read_bytes())[0]
+            octets = split_header(read(arrival)[1])[0]
         case "body":
-            octets = _body(email.message_from_bytes(arrival.path.read_bytes())).encode(errors="replace")
+            octets = reading.body(reading.parse(read(arrival)[1])).encode()
         case _:
             octets = json.dumps(_document(arrival)).encode() + b"\n"
     sys.stdout.flush()
@@ -155,71 +152,27 @@ def _mark_of(arrival: Arrival) -> str:
 
 
 def _document(arrival: Arrival) -> dict[str, Any]:
-    content = arrival.path.read_bytes()
+    path, content = read(arrival)
     headers: dict[str, list[str]] = {}
     for field in fields(content):
         headers.setdefault(field.name, []).append(decoded(field.value))
-    message = email.message_from_bytes(content)
+    message = reading.parse(content)
     return {
-        "path": str(arrival.path),
+        "path": os.fsencode(path).decode(errors="replace"),
         "mark": _mark_of(arrival),
         "return_path": next(iter(headers.get("return-path", ())), None),
         "delivered_to": headers.get("delivered-to", []),
         "from": next(iter(headers.get("from", ())), None),
         "to": next(iter(headers.get("to", ())), None),
         "subject": next(iter(headers.get("subject", ())), None),
-        "date": _date(next(iter(headers.get("date", ())), "")),
+        "date": reading.date(next(iter(headers.get("date", ())), "")),
         "headers": headers,
-        "body": _body(message),
-        "attachments": [_attachment(part) for part in message.walk() if _is_attachment(part)],
+        "body": reading.body(message),
+        "attachments": [
+            {"filename": one.filename or None, "content_type": one.content_type, "size": one.size}
+            for one in reading.attachments(message)
+        ],
     }
-
-
-def _date(value: str) -> str | None:
-    try:
-        return email.utils.parsedate_to_datetime(value).isoformat()
-    except ValueError:
-        return None
-
-
-def _body(message: Message) -> str:
-    """The text for people: the first part of text/plain, else of text/html, that is no attachment."""
-    texts = [part for part in message.walk() if part.get_content_maintype() == "text" and not _is_attachment(part)]
-    texts.sort(key=lambda part: part.get_content_type() != "text/plain")
-    return _text(texts[0]) if texts else ""
-
-
-def _text(part: Message) -> str:
-    octets = part.get_payload(decode=True)
-    assert isinstance(octets, bytes), "it has no parts"
-    try:
-        return octets.decode(part.get_content_charset("utf-8"))
-    except (LookupError, UnicodeDecodeError):
-        return octets.decode(errors="replace")
-
-
-def _is_attachment(part: Message) -> bool:
-    return not part.is_multipart() and (part.get_content_disposition() == "attachment" or bool(part.get_filename()))
-
-
-def _attachment(part: Message) -> dict[str, Any]:
-    octets = part.get_payload(decode=True)
-    return {
-        "filename": decoded(part.get_filename() or "") or None,
-        "content_type": part.get_content_type(),
-        "size": len(octets) if isinstance(octets, bytes) else 0,
-    }
-
-
-def _head(path: Path) -> bytes:
-    """The header, however long it is, and what else comes with its last block."""
-    head = bytearray()
-    scan = HeaderScan()
-    with path.open("rb") as file:
-        while not scan.ended and (block := file.read(BLOCK)):
-            scan.feed(block)
-            head += block
-    return bytes(head)
 
 
 # Arguments.
@@ -245,7 +198,7 @@ def _seconds(text: str) -> float:
 
 def _mark(text: str) -> Mark:
     if text == "now":
-        return time.time_ns() - TICK, ""
+        return wall_ns() - TICK, ""
     found = _MARK.fullmatch(text)
     if found is not None:
         return int(found[1]), os.fsdecode(unquote_to_bytes(found[2]))

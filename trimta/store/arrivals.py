@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from trimta.mail.header_scan import HeaderScan
+from trimta.real_time import wall
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +21,18 @@ RACY: Final = 2.0
 
 TICK: Final = 10_000_000
 """Nanoseconds by which the clock that files get their times from may be late."""
+
+FOLDERS: Final = ("new", "cur")
+"""In the order in which they are listed: readers move files from the first to the second."""
+
+ROUNDS: Final = 5
+"""How often a Maildir is listed in one look, if it changes all the while."""
+
+TRIES: Final = 50
+"""How often a message that is moved all the while is looked for."""
+
+BLOCK: Final = 64 * 1024
+"""Octets of a message that are read at once, in search of the end of its header."""
 
 _PLACEHOLDER: Final = re.compile(r"\{(?:user|domain|detail)\}")
 _OURS: Final = re.compile(r"(\d{1,12})\.(?:M(\d{6})P)?")
@@ -46,38 +62,103 @@ class Watch:
 
     def look(self) -> list[Arrival]:
         """What has come since the last look, and at the first all there is, oldest first."""
-        found: list[Arrival] = []
         maildirs = dict.fromkeys(path for template in self._templates for path in maildirs_of(template))
-        for path in maildirs:
-            for folder in (path / "new", path / "cur"):
-                try:
-                    found.extend(self._look_into(folder, path))
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                except PermissionError:
-                    self.unreadable.add(folder)
-        return sorted(found)
+        return sorted(arrival for path in maildirs for arrival in self._look_into(path))
 
-    def _look_into(self, folder: Path, maildir: Path) -> Iterator[Arrival]:
-        changed = folder.stat().st_mtime_ns
-        if self._unchanged.get(folder) == changed:
-            return
-        settled = abs(time.time() - changed / 1e9) > RACY
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = unique_name(entry.name)
-                if entry.name.startswith(".") or (maildir, name) in self._seen:
-                    continue
-                try:
-                    if not entry.is_file():
+    def _look_into(self, maildir: Path) -> list[Arrival]:
+        """What is new in a Maildir.  Its folders are listed again while others move files there: a listing may show
+        such a file in none of them.
+        """
+        found: list[Arrival] = []
+        for _ in range(ROUNDS):
+            before = _changed(maildir)
+            new = [arrival for name in FOLDERS for arrival in self._list(maildir / name, maildir)]
+            found += new
+            if not new and before == _changed(maildir):
+                break
+        return found
+
+    def _list(self, folder: Path, maildir: Path) -> list[Arrival]:
+        found: list[Arrival] = []
+        try:
+            changed = folder.stat().st_mtime_ns
+            if self._unchanged.get(folder) == changed:
+                return found
+            settled = abs(wall() - changed / 1e9) > RACY
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    name = unique_name(entry.name)
+                    if entry.name.startswith(".") or (maildir, name) in self._seen:
                         continue
-                    at = arrived(Path(entry.path))
-                except FileNotFoundError:  # a reader has just moved it
-                    continue
-                self._seen.add((maildir, name))
-                yield Arrival(at, name, Path(entry.path))
+                    with contextlib.suppress(FileNotFoundError):  # somebody has just moved it
+                        if entry.is_file():
+                            found.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
+                            self._seen.add((maildir, name))
+        except (FileNotFoundError, NotADirectoryError):
+            return found
+        except PermissionError:
+            self.unreadable.add(folder)
+            return found
         if settled:
             self._unchanged[folder] = changed
+        return found
+
+
+def _changed(maildir: Path) -> list[int]:
+    """The times of change of its folders; -1 of one that can't be asked."""
+    times = []
+    for name in FOLDERS:
+        try:
+            times.append((maildir / name).stat().st_mtime_ns)
+        except OSError:
+            times.append(-1)
+    return times
+
+
+def read(arrival: Arrival) -> tuple[Path, bytes]:
+    """A message's octets and where they are now: somebody may have moved it since, and may do so again.
+
+    FileNotFoundError if it is gone.
+    """
+    for path in _places(arrival):
+        with contextlib.suppress(FileNotFoundError):
+            return path, path.read_bytes()
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(arrival.path))
+
+
+def read_header(arrival: Arrival) -> tuple[Path, bytes]:
+    """The same of its header, however long that is, and of what else comes with its last block."""
+    for path in _places(arrival):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            header = bytearray()
+            scan = HeaderScan()
+            while not scan.ended and (block := file.read(BLOCK)):
+                scan.feed(block)
+                header += block
+            return path, bytes(header)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(arrival.path))
+
+
+def _places(arrival: Arrival) -> Iterator[Path]:
+    """Where a message may be, each to be tried in its turn."""
+    yield arrival.path
+    maildir = arrival.path.parent.parent
+    missed = 0
+    for _ in range(TRIES):
+        before = _changed(maildir)
+        found = [path for folder in reversed(FOLDERS) for path in _named(maildir / folder, arrival.name)]
+        yield from found
+        missed = 0 if found or before != _changed(maildir) else missed + 1
+        if missed == 2:
+            return
+
+
+def _named(folder: Path, name: str) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return [Path(entry.path) for entry in entries if unique_name(entry.name) == name]
+    except OSError:
+        return []
 
 
 def arrived(path: Path) -> int:
