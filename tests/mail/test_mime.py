@@ -7,6 +7,7 @@ import email
 import email.message
 import email.policy
 import random
+import zlib
 from typing import Final
 
 import pytest
@@ -483,11 +484,10 @@ leaf_parts = st.builds(
 
 def _compose(inner: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     fields = st.sampled_from([b"", EIGHT, BINARY])
-    # As many levels, as many boundaries: no digit of one begins another.
+    # A boundary that is in no part: no two levels have the same, and no digit of one begins another.
     multiparts = st.builds(
-        lambda parts, number, cte: multi(*parts, boundary=b"b%04dz" % number, cte=cte),
+        lambda parts, cte: multi(*parts, boundary=b"b%08xz" % zlib.crc32(b"".join(parts)), cte=cte),
         st.lists(inner, min_size=1, max_size=3),
-        st.integers(0, 9999),
         fields,
     )
     return multiparts | st.builds(lambda one, cte: message(TOP + one, cte=cte), inner, fields)
@@ -500,11 +500,7 @@ trees = st.recursive(leaf_parts, _compose, max_leaves=6)
 @given(tree=trees, eight_bit_ok=st.booleans())
 def test_any_tree_of_parts_decodes_to_the_same(tree: bytes, *, eight_bit_ok: bool) -> None:
     before = TOP + tree
-    try:
-        after = downgrade(before, eight_bit_ok=eight_bit_ok)
-    except CannotDowngrade as why:
-        assert "around it" in str(why)  # noqa: PT017 - two levels drew the same number
-        return
+    after = downgrade(before, eight_bit_ok=eight_bit_ok)
     assert after.isascii() or eight_bit_ok
     assert leaves(wire(after)) == leaves(wire(before))
     assert downgrade(after, eight_bit_ok=eight_bit_ok) == after
