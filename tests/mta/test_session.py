@@ -16,6 +16,7 @@ import trio.testing
 
 from tests.support.receiving import (
     LOOPBACK,
+    SENT,
     STRANGER,
     Client,
     left_in_spool,
@@ -444,3 +445,22 @@ async def test_no_password_is_in_any_event_or_history(
     assert "AUTH LOGIN ***" in said
     for secret in ("secret", "c2VjcmV0", "AGFsaWNlAHNlY3JldA", "AGFsaWNlAHdyb25n"):
         assert secret not in said
+
+
+# Other protocols.
+
+
+@pytest.mark.parametrize("first", ["POST / HTTP/1.1", "Host: localhost:2525", "PRI * HTTP/2.0"])
+async def test_a_web_page_cannot_send_mail(first: str, tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_site(tmp_path, '[routes]\n"*" = "mx"') as site:
+        events = record(site)
+        async with talk(site, greet=False) as client:
+            await client.expect("220")
+            await client.send(
+                f"{first}\r\nOrigin: https://page.test\r\n\r\nHELO x\r\nMAIL FROM:<a@dev.test>\r\n"
+                f"RCPT TO:<alice@dev.test>\r\nRCPT TO:<victim@far.test>\r\nDATA\r\n{SENT}.\r\n"
+            )
+            assert (await client.rest()).startswith(b"421 4.7.0 ")
+        assert await site.queue.run(lambda queue: queue.count()) == 0
+        assert mailbox(tmp_path, "alice") == []
+        assert [event.fields["client"] for event in events if event.name == "rejected"] == [str(LOOPBACK)]

@@ -230,7 +230,9 @@ class Session:
             case AuthResponse(data):
                 await self._authenticate(data)
             case BadInput(reply, close):
-                self._hanging_up = close
+                if close:
+                    self._hanging_up = True
+                    self._site.events.emit("rejected", client=str(self._peer), reply=str(reply))
                 self._reply(reply)
             case _:
                 raise AssertionError(f"an event that is none of ours: {event}")

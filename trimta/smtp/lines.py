@@ -45,6 +45,10 @@ class LineBuffer:
         """Take octets from the wire."""
         self._buffer += data
 
+    def beginning(self, most: int) -> bytes:
+        """The first octets of the line that comes next; none once some of it were dropped."""
+        return b"" if self._dropped else bytes(self._buffer[:most])
+
     def line(self) -> Line | Unfit | None:
         """The next line; None if its end has not come."""
         end = self._buffer.find(b"\n", self._searched)

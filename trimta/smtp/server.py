@@ -59,6 +59,7 @@ from trimta.smtp.events import (
     Signal,
 )
 from trimta.smtp.extensions import FutureRelease, Offer, Protocol
+from trimta.smtp.foreign import BEGINNING, foreign_protocol
 from trimta.smtp.lines import Line, LineBuffer, Unfit
 from trimta.smtp.order import NEXT, State
 from trimta.smtp.reply import Reply
@@ -249,19 +250,35 @@ class ServerConnection:
                 return self._next_data()
             if self._chunk is not None:
                 return self._next_chunk(self._chunk)
+            beginning = self._input.beginning(BEGINNING)
             line = self._input.line()
+            foreign = self._foreign(beginning, line)
+            if foreign is not None:
+                return foreign
             match line:
                 case None:
                     return None
                 case Unfit():
                     self.line = f"({line.value})"
-                    return self._unfit(line)
+                    return self._unfit(line, beginning)
                 case Line():
                     event = self._read_line(line)
             if event is not None:
                 return event
 
-    def _unfit(self, line: Unfit) -> BadInput:
+    def _foreign(self, beginning: bytes, line: Line | Unfit | None) -> BadInput | None:
+        """The end of a conversation that is none of SMTP; told from the beginning of a line, too, since its end may
+        never come.
+        """
+        octets = line.octets if isinstance(line, Line) else beginning
+        secret = self.state is State.AUTH
+        text = foreign_protocol(octets, whole=isinstance(line, Line), secret=secret)
+        if text is None:
+            return None
+        self.line = "***" if secret else _printable(octets, secret=self._secrets)
+        return _bad(421, "4.7.0", text, close=True)
+
+    def _unfit(self, line: Unfit, beginning: bytes) -> BadInput:
         self._end_auth()
         if line is Unfit.TOO_LONG:
             return _bad(500, "5.5.6", "line too long")

@@ -1,0 +1,46 @@
+"""Other protocols, told from SMTP by how a line begins: whoever speaks one is hung up on at once.
+
+A browser can be made to send a request to any port, with a body of the page's choice: read as commands, header lines
+would be so many mistakes, and the body would be mail.  A request line comes first, and header fields before the body.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from trimta.smtp.commands import KNOWN_VERBS, verb_of
+
+BEGINNING: Final = 256
+"""Octets of a line whose end has not come that are enough to tell."""
+
+_CLIENT_HELLO: Final = re.compile(
+    rb"\x16\x03"  # RFC 8446 5.1: handshake, legacy_record_version
+    rb"|[\x80-\xff].\x01(?:\x03[\x00-\x04]|\x00\x02)",  # RFC 5246 E.2: in a record of SSL 2
+    re.DOTALL,
+)
+# In any case, and behind octets that are no part of a word.
+_METHOD: Final = re.compile(
+    rb"[^!-~]*+(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)(?P<after>[ \t]|\r?\n|\r?\Z)", re.IGNORECASE
+)
+_REQUEST: Final = re.compile(rb"[ \t](?:HTTP|RTSP|ICAP|SIP)/[0-9](?:\.[0-9])?[ \t\r]*+\Z", re.IGNORECASE)
+_FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
+
+
+def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -> str | None:
+    """What a line shows its sender to speak, as the text of a reply; None: it may be SMTP.
+
+    `whole`: it is a line without its end, else the beginning of one.  `secret`: it answers a challenge of AUTH, where
+    a word alone is Base64.
+    """
+    if _CLIENT_HELLO.match(line):
+        return "this is TLS, and here a client begins in clear: see STARTTLS"
+    method = _METHOD.match(line)
+    if method is not None and (method["after"] in (b" ", b"\t") or (not secret and (whole or method["after"]))):
+        return "this is HTTP, and here is a mail server"
+    if whole and _REQUEST.search(line):
+        return "this is a request of another protocol, and here is a mail server"
+    field = _FIELD.match(line)
+    if field is None or (field["space"] and verb_of(field["name"]) in KNOWN_VERBS):  # "NOOP : anything" is SMTP
+        return None
+    return "this is a header field, where a command is due"
