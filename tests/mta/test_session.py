@@ -29,6 +29,7 @@ from tests.support.receiving import (
 )
 from trimta.config.model import Auth
 from trimta.mta import session
+from trimta.mta.events import as_text
 from trimta.mta.peer import UNIX, Peer
 from trimta.mta.session import Session
 from trimta.mta.wire import Wire
@@ -464,3 +465,47 @@ async def test_a_web_page_cannot_send_mail(first: str, tmp_path: Path, autojump_
         assert await site.queue.run(lambda queue: queue.count()) == 0
         assert mailbox(tmp_path, "alice") == []
         assert [event.fields["client"] for event in events if event.name == "rejected"] == [str(LOOPBACK)]
+
+
+# Names.
+
+
+@pytest.mark.parametrize("verb", ["EHLO", "HELO", "LHLO"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"M\xdcLLER-PC", "MÜLLER-PC".encode(), b"my own PC", b"[pc", b"<pc>", b"a(b;c)", b"x" * 255),
+        *(b"a\x1b[2Jb\x07", "a\u202eb.test".encode(), b"\xff"),
+    ],
+)
+async def test_a_client_may_call_itself_anything(
+    verb: str, name: bytes, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    protocol = "lmtp" if verb == "LHLO" else "smtp"
+    text = f'[routes]\n"far.test" = "hold"\n[[listen]]\nprotocol = "{protocol}"'
+    async with open_site(tmp_path, text) as site:
+        events = record(site)
+        async with talk(site, greet=False) as client:
+            await client.expect("220")
+            await client.send(verb.encode() + b" " + name + b"\r\n")
+            await client.expect("250")
+            await client.say_all(
+                ("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"), ("RCPT TO:<b@far.test>", "250")
+            )
+            await client.say("DATA", "354")
+            await client.send(SENT)
+            await client.say(".", *(["250", "250"] if verb == "LHLO" else ["250"]))
+        header, _, _ = mailbox(tmp_path, "alice")[0].partition(b"\n\n")
+        assert header.isascii()
+        assert header.replace(b"\n", b"").replace(b"\t", b"").decode().isprintable()
+        assert b"([127.0.0.1])" in header
+        assert b"\nFrom: me" in header
+        await site.history.flush()
+        (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
+        message, _ = await site.queue.run(lambda queue: queue.show(accepted))
+        assert message.origin.isprintable()
+        assert message.helo.isprintable()
+        lines = [line for _, line in await site.queue.run(lambda queue: queue.read_log(message.id))]
+        assert any(line.startswith(f"C: {verb} ") for line in lines)
+        assert all(line.isprintable() for line in lines)
+        assert all(as_text(event).isprintable() for event in events)

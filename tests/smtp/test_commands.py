@@ -135,6 +135,32 @@ def test_a_command_line_is_read(line: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (b"a" * 255, "a" * 255),
+        ("ü".encode() * 127, "ü" * 127),
+        (b"\xfc" * 255, "?" * 255),
+        (b"my own  PC", "my own  PC"),
+        ("MÜLLER-PC".encode(), "MÜLLER-PC"),
+        (b"M\xdcLLER-PC", "M?LLER-PC"),
+        (b"PC.", "PC."),
+        (b"-", "-"),
+        (b"[", "["),
+        (b"<pc>", "<pc>"),
+        (b"[IPv6:fe80::1%eth0]", "[IPv6:fe80::1%eth0]"),
+        (b"a(b)\\;,@", "a(b)\\;,@"),
+        (b"a\x1b[2J\tb\x7f\x80", "a?[2J?b??"),
+        ("a\u202eb\u2028".encode(), "a?b?"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["HELO", "EHLO", "LHLO"])
+def test_any_name_of_a_client_is_taken(verb: str, given: bytes, name: str) -> None:
+    command = parse_command(verb.encode() + b" " + given, LMTP if verb == "LHLO" else SMTP)
+    assert isinstance(command, Helo | Ehlo)
+    assert command.domain == name
+
+
+@pytest.mark.parametrize(
     ("given", "addr_type", "address"),
     [
         ("rfc822;a+40b.test", "rfc822", "a@b.test"),
@@ -184,10 +210,10 @@ FROM, TO = "MAIL FROM:<a@dev.test> ", "RCPT TO:<a@dev.test> "
         ("SEND FROM:<a@b>", "502 5.5.1"),
         ("TURN", "502 5.5.1"),
         ("EHLO", "501 5.5.4"),
-        ("EHLO a b", "501 5.5.4"),
+        ("HELO  ", "501 5.5.4"),
         ("HELO " + "a" * 256, "501 5.5.4"),
-        ("EHLO a\x7f", "501 5.5.4"),
-        ("EHLO bücher.test", "500 5.5.2"),
+        ("EHLO " + "ü" * 128, "501 5.5.4"),
+        ("EHLO a\rb", "500 5.5.2"),
         ("FÖO", "500 5.5.2"),
         ("NOOP ü", "500 5.5.2"),
         ("HELP ü", "500 5.5.2"),
@@ -291,7 +317,6 @@ def test_a_bad_line_gets_its_reply(line: str, reply: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reply"),
     [
-        (b"EHLO \xff", "500 5.5.2"),
         (b"VRFY \xff", "500 5.5.2"),
         (b"MAIL FROM:<\xff@dev.test>", "501 5.1.7"),
         (b"RCPT TO:<a@\xc3.test>", "501 5.1.3"),

@@ -34,11 +34,12 @@ class Helo:
     """HELO."""
 
     domain: str
+    """What the client calls itself, whatever that is: printable, "?" for what is not, octets outside of UTF-8 too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ehlo:
-    """EHLO, or LHLO if `lmtp`."""
+    """EHLO, or LHLO if `lmtp`; `domain` as in Helo."""
 
     domain: str
     lmtp: bool = False
@@ -237,10 +238,13 @@ def _bad(text: str) -> CommandError:
 
 
 def _helo_domain(argument: str, verb: str) -> str:
-    # Any printable word is taken: RFC 5321 4.1.4 forbids to refuse mail for what a client calls itself.
-    if _WORD.fullmatch(argument) is None or len(argument) > MAX_HELO:
+    # Any name is taken: RFC 5321 4.1.4 forbids to refuse mail for what a client calls itself, and machines are called
+    # what their owners like.
+    if not argument:
         raise _bad(f"syntax: {_VERBS[verb].syntax}")
-    return argument
+    if len(argument.encode(errors="surrogateescape")) > MAX_HELO:
+        raise _bad(f"a name of at most {MAX_HELO} octets is due")
+    return argument if argument.isprintable() else "".join(c if c.isprintable() else "?" for c in argument)
 
 
 def _helo(argument: str, _: Offer) -> Command:
@@ -522,9 +526,9 @@ class _Verb(NamedTuple):
 
 
 _VERBS: Final[dict[str, _Verb]] = {
-    "HELO": _Verb(_helo, "HELO domain"),
-    "EHLO": _Verb(_ehlo, "EHLO domain"),
-    "LHLO": _Verb(_ehlo, "LHLO domain"),
+    "HELO": _Verb(_helo, "HELO domain", beyond_ascii=True),
+    "EHLO": _Verb(_ehlo, "EHLO domain", beyond_ascii=True),
+    "LHLO": _Verb(_ehlo, "LHLO domain", beyond_ascii=True),
     "MAIL": _Verb(_mail, "MAIL FROM:<address> [parameters]", beyond_ascii=True),
     "RCPT": _Verb(_rcpt, "RCPT TO:<address> [parameters]", beyond_ascii=True),
     "DATA": _Verb(_without_argument("DATA", Data()), "DATA"),
