@@ -11,11 +11,12 @@ What `downgrade` promises:
   line end of a text message is a line break, CRLF for who decodes it.  A part of a raw message with a bare CR, a bare
   LF or a NUL gets base64 of its exact octets.
 - Nothing else changes but Content-Transfer-Encoding fields (and MIME-Version, Content-Type where there was no MIME):
-  every other field, preamble, boundary line and epilogue stays octet for octet.
+  every other field and boundary line stays octet for octet, and so do preambles and epilogues, but for 8-bit octets in
+  them, which become question marks.
 - The result is always in text form: LF line ends, also where the input was raw, since it then travels as text.
 - Signed and encrypted parts, and all within them, are never touched; nor are parts that are encoded already.
 - Where 8-bit octets (or, in a raw message, NUL, bare CR or bare LF) are in a place that may not be touched, in a
-  header, a signed part, a preamble, or in MIME that readers could split in more than one way: CannotDowngrade.
+  header, a signed part, or in MIME that readers could split in more than one way: CannotDowngrade.
 - A line over 998 octets (RFC 5321 4.5.3.1.6) and a NUL in a text message are mended the same way in leaf parts.  In a
   place that may not be touched they stay as they are: most hosts take them, and refusing would lose the mail for sure.
 - A DKIM-Signature does not forbid re-encoding, though it no longer verifies: the choice of Postfix.
@@ -28,6 +29,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimta.mail.content_type import content_type, transfer_encoding
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -37,13 +40,6 @@ MAX_PARTS: Final = 10_000
 
 _CHUNK: Final = 1 << 16
 _NAME: Final = re.compile(rb"([!-9;-~]+):")
-_TOKEN: Final = rb"[^\x00-\x20\x7f-\xff()<>@,;:\\\"/\[\]?=]+"
-_MEDIA_TYPE: Final = re.compile(rb"(" + _TOKEN + rb")[ \t]*/[ \t]*(" + _TOKEN + rb")[ \t]*")
-_PARAMETER: Final = re.compile(
-    rb';[ \t]*(?:(?P<name>[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]+)[ \t]*=[ \t]*'
-    rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\x00-\x20\x7f;"(),]+))[ \t]*)?',
-    re.DOTALL,
-)
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
 
@@ -301,8 +297,11 @@ class _Rewriter:
         self.keep(start, header.end, "the header")
         type_field = header.only(b"content-type")
         encoding_field = header.only(b"content-transfer-encoding")
-        media_type, parameters = _content_type(type_field.value) if type_field else (default, {})
-        encoding = encoding_field.value.lower() if encoding_field else b"7bit"
+        found = content_type(type_field.value) if type_field else (default, None)
+        if found is None:
+            raise CannotDowngrade("a Content-Type that cannot be read")
+        media_type, boundary = found
+        encoding = transfer_encoding(encoding_field.value) if encoding_field else b"7bit"
         body, body_end = header.body, end
         encoded = encoding  # unless leaf() says otherwise
 
@@ -318,7 +317,7 @@ class _Rewriter:
 
         if media_type.startswith(b"multipart/"):
             _identity_only(encoding, media_type)
-            inner = self.multipart(body, body_end, media_type, parameters, depth, boundaries)
+            inner = self.multipart(body, body_end, media_type, boundary, depth, boundaries)
         elif media_type in _MESSAGE and encoding not in _ENCODED:
             _identity_only(encoding, media_type)
             inner = self.entity(
@@ -440,13 +439,12 @@ class _Rewriter:
         start: int,
         end: int,
         media_type: bytes,
-        parameters: dict[bytes, bytes],
+        boundary: bytes | None,
         depth: int,
         boundaries: tuple[bytes, ...],
     ) -> list[bytes]:
         """The body of a multipart (RFC 2046 5.1.1).  Delimiters are whole lines: boundary, then only white space."""
-        boundary = parameters.get(b"boundary", b"")
-        if not boundary or boundary[-1:] in b" \t" or b"\\" in boundary:
+        if boundary is None:
             raise CannotDowngrade("a multipart without a good boundary")
         if boundary in boundaries:
             raise _Ambiguous("a multipart with the boundary of a multipart around it")
@@ -456,7 +454,8 @@ class _Rewriter:
         opened: int | None = None  # where the current part begins
         for delimiter, after, closing in self.delimiters(start, end, boundary):
             if opened is None:
-                self.keep(kept, after, "a preamble")
+                pieces.append(self.unread(kept, delimiter, "a preamble"))
+                kept = delimiter
             else:
                 part_end = max(opened, delimiter - len(self.line_end))
                 pieces += self.entity(
@@ -471,10 +470,23 @@ class _Rewriter:
             pieces.append(self.text(kept, after))
             kept = opened = after
             if closing:
-                self.keep(after, end, "an epilogue")
-                pieces.append(self.text(after, end))
-                return pieces
-        raise CannotDowngrade("a multipart whose end is missing")
+                return [*pieces, self.unread(after, end, "an epilogue")]
+        if opened is None:
+            raise CannotDowngrade("a multipart without its boundary")
+        # The last boundary is missing: all that follows is the last part, for every reader.
+        return [
+            *pieces,
+            *self.entity(
+                opened, end, depth=depth + 1, default=default, boundaries=(*boundaries, boundary), message=False
+            ),
+        ]
+
+    def unread(self, start: int, end: int, where: str) -> bytes:
+        """A preamble or an epilogue, which no reader shows: 8-bit octets become question marks where they must."""
+        if self.raw:
+            self.keep(start, end, where)
+        text = self.text(start, end)
+        return text if self.eight_bit_ok else text.translate(_SEVEN_BIT)
 
     def delimiters(self, start: int, end: int, boundary: bytes) -> Iterator[tuple[int, int, bool]]:
         """(start of line, start of next line, is it the closing one) for each delimiter line."""
@@ -491,39 +503,12 @@ class _Rewriter:
             position = match.end() - len(line_end)
 
 
+_SEVEN_BIT: Final = bytes(range(128)) + b"?" * 128
+
+
 def _identity_only(encoding: bytes, media_type: bytes) -> None:
     if encoding not in _IDENTITY:
         raise CannotDowngrade(f"a part of type {media_type.decode('latin-1')} that is said to be encoded")
-
-
-def _content_type(value: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    """Media type and, of a multipart, its parameters; names in lower case.  What cannot be read is a leaf of no known
-    type, unless it might be a composite: CannotDowngrade.  So is a multipart whose parameters readers take differently:
-    with a comment, with one name twice, with a boundary in pieces (RFC 2231).
-    """
-    match = _MEDIA_TYPE.match(value)
-    parameters: dict[bytes, bytes] = {}
-    if match is not None:
-        media_type = match[1].lower() + b"/" + match[2].lower()
-        if not media_type.startswith(b"multipart/"):
-            return media_type, parameters  # of no other type is a parameter asked
-        position = match.end()
-        while position < len(value):
-            parameter = _PARAMETER.match(value, position)
-            if parameter is None:
-                break
-            position = parameter.end()
-            if parameter["name"] is None:
-                continue
-            name = parameter["name"].lower()
-            if name in parameters or name.startswith(b"boundary*"):
-                break
-            parameters[name] = parameter["token"] if parameter["quoted"] is None else parameter["quoted"]
-        else:
-            return media_type, parameters
-    elif b"multipart" not in value.lower() and b"message" not in value.lower():
-        return b"application/octet-stream", parameters
-    raise CannotDowngrade("a Content-Type that cannot be read")
 
 
 def _base64(data: bytes) -> bytes:
