@@ -180,3 +180,29 @@ def test_without_an_address_the_usage_is_wrong(route: Commands) -> None:
 def test_nothing_is_made(route: Commands) -> None:
     route("route", "x@partner.test")
     assert sorted(path.name for path in route.folder.iterdir()) == ["conf.toml", "p"]
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "looping"),
+    [
+        ("0.0.0.0:25", "192.0.2.1", False),
+        ("0.0.0.0:25", "127.0.0.9", True),
+        ("[::]:25", "192.0.2.1", False),
+        ("[::]:25", "127.0.0.9", True),
+        ("[::]:25", "::1", True),
+        ("localhost:25", "0.0.0.0", True),
+        ("localhost:25", "::", True),
+        ("127.0.0.1:25", "::ffff:127.0.0.1", True),
+        ("127.0.0.1:25", "127.0.0.9", False),
+        ("127.0.0.1:26", "127.0.0.1", False),
+    ],
+)
+def test_what_the_server_would_take_for_itself_is_taken_so(
+    listen: str, address: str, looping: bool, trimta: Commands
+) -> None:
+    trimta.configure(
+        f'[[listen]]\naddress = "{listen}"\n[routes]\n"*" = "mx"\n[dns.zones."x.test"]\naddress = ["{address}"]\n'
+    )
+    ended = trimta("route", "a@x.test")
+    assert ("5.4.6" in ended.out) is looping
+    assert ended.code == (67 if looping else 0)

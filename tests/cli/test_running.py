@@ -355,3 +355,16 @@ def test_time_moves_the_queue_on(server: TrimtaProcess, trimta: Commands) -> Non
     assert text.startswith("the queue's clock is 4h further, at ")
     assert text.endswith(": nothing fell due\n")
     assert "the queue's clock is 5d04h ahead\n" in trimta("status").out
+
+
+# route
+
+
+def test_route_knows_where_the_running_server_listens(server: TrimtaProcess, trimta: Commands) -> None:
+    # The configuration says "any free port": only the server knows which.
+    zones = '[dns.zones."near.test"]\naddress = ["127.0.0.1"]\n'
+    (trimta.folder / "other.toml").write_text(
+        f'[[listen]]\naddress = "127.0.0.1:0"\n[routes]\n"*" = {{ transport = "mx", port = {server.port} }}\n{zones}'
+    )
+    ended = trimta("route", "a@near.test", "-c", "other.toml")
+    assert (ended.code, "5.4.6" in ended.out) == (67, True), ended.out

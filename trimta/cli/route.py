@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import trio
@@ -16,7 +17,10 @@ from trimta.config.load import load
 from trimta.config.model import InetAddress
 from trimta.mail.address import AddressError, parse_mailbox
 from trimta.mail.routing import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
+from trimta.mta import control
 from trimta.mta.events import escape
+from trimta.mta.listener import hosts_to_bind
+from trimta.mta.own_addresses import comes_to
 from trimta.mta.resolver import MxHosts, Resolver
 from trimta.policy import Local, Policy, Routed, UnknownUser
 
@@ -38,6 +42,9 @@ UNCLEAR: Final = "unclear"
 """It can't be said now: DNS trouble; mail would be deferred."""
 REFUSED: Final = "refused"
 """At RCPT, or for good when it is to be sent."""
+
+STATUS_LIMIT: Final = 2.0
+"""Seconds that a running server has to say where it listens."""
 
 _CODES: Final = {OK: EX_OK, HELD: EX_OK, UNCLEAR: EX_TEMPFAIL, REFUSED: EX_NOUSER}
 _WORST_FIRST: Final = (REFUSED, UNCLEAR, HELD, OK)
@@ -178,11 +185,26 @@ class _Explainer:
         }
 
     def _is_self(self, address: str, port: int) -> bool:
-        """Whether the configuration has trimta listen there."""
-        places = [listen.address for listen in self._config.listen if isinstance(listen.address, InetAddress)]
-        return any(
-            place.port == port and any(host in (address, "0.0.0.0", "::") for host in place.hosts) for place in places
-        )
+        """Whether trimta listens there."""
+        return comes_to(self._listening, address, port)
+
+    @cached_property
+    def _listening(self) -> list[tuple[str, int]]:
+        """Where the running server listens, which --listen may have told it; without one, what the configuration says
+        of the next.
+        """
+        config = self._config
+        try:
+            shown = control.ask_once(config.data_dir, {"command": "status"}, timeout=STATUS_LIMIT)["listening"]
+        except (control.NotRunning, control.NoAnswer, PermissionError):
+            return [
+                (host, listen.address.port)
+                for listen in config.listen
+                if isinstance(listen.address, InetAddress)
+                for host in hosts_to_bind(listen, config.listen)
+            ]
+        pairs = [place.rpartition(":") for place in shown if not place.startswith("unix:")]
+        return [(host.strip("[]"), int(port)) for host, _, port in pairs]
 
 
 # How it is said.

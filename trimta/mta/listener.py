@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.config.model import InetAddress, UnixAddress
+from trimta.mta.own_addresses import comes_to
 from trimta.mta.peer import Peer
 
 if TYPE_CHECKING:
@@ -72,12 +73,8 @@ class Bound:
 
     def has(self, host: str, port: int) -> bool:
         """Whether a connection to this address would come to us."""
-        for listener in self.sockets:
-            if listener.socket.family != socket.AF_UNIX:
-                own_host, own_port = listener.socket.getsockname()[:2]
-                if own_port == port and own_host in (host, "0.0.0.0", "::"):
-                    return True
-        return False
+        names = [listener.socket.getsockname() for listener in self.sockets if listener.socket.family != socket.AF_UNIX]
+        return comes_to([(name[0], name[1]) for name in names], host, port)
 
     async def close(self) -> None:
         """Stop listening, and take a unix socket's name away."""
@@ -100,6 +97,13 @@ def wants_both_families(listen: Listen, others: Iterable[Listen]) -> bool:
         and any(":" not in host for host in other.address.hosts)
         for other in others
     )
+
+
+def hosts_to_bind(listen: Listen, others: Iterable[Listen]) -> tuple[str, ...]:
+    """The IP addresses that one `[[listen]]` among others is bound to; none for a unix socket."""
+    if not isinstance(listen.address, InetAddress):
+        return ()
+    return (*listen.address.hosts, *(["0.0.0.0"] if wants_both_families(listen, others) else []))
 
 
 async def bind(listen: Listen, *, both_families: bool = False) -> Bound:
