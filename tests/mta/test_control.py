@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import tempfile
 from contextlib import asynccontextmanager
@@ -48,7 +50,14 @@ async def nothing(_: Json) -> AsyncGenerator[Json, None]:
         yield line
 
 
+async def forever(_: Json) -> AsyncGenerator[Json, None]:
+    """As `trimta tail` when nothing happens."""
+    yield {"following": True}
+    await trio.sleep_forever()
+
+
 HANDLERS: Mapping[str, Handler] = {
+    "tail": control.Following(forever),
     "echo": single(echo),
     "full": single(full),
     "picky": single(picky),
@@ -140,6 +149,119 @@ async def test_one_who_does_not_read_is_given_up(tmp_path: Path, monkeypatch: py
             await stream.send_all(b'{"command": "count", "to": 1000000000}\n')
             # There is but one place, and it is free again only when the silent reader has lost it.
             assert await answers(tmp_path, {"command": "echo"})
+
+
+async def follow(data_dir: Path) -> trio.SocketStream:
+    stream = await trio.open_unix_socket(str(data_dir / control.NAME))
+    await stream.send_all(b'{"command": "tail"}\n')
+    assert json.loads(await stream.receive_some())
+    return stream
+
+
+async def test_followers_whose_readers_are_gone_make_room_without_an_event(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        for _ in range(3):
+            dead = [await follow(tmp_path) for _ in range(control.MAX_FOLLOWERS)]
+            for stream in dead:
+                await stream.aclose()
+            assert await answers(tmp_path, {"command": "echo"})
+
+
+async def test_followers_beyond_the_limit_are_told_and_leave_room_for_questions(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        followers = [await follow(tmp_path) for _ in range(control.MAX_FOLLOWERS)]
+        with pytest.raises(NoAnswer, match=f"{control.MAX_FOLLOWERS} follow already"):
+            await answers(tmp_path, {"command": "tail"})
+        assert await answers(tmp_path, {"command": "echo"})
+        for stream in followers:
+            await stream.aclose()
+
+
+async def test_a_follower_that_sends_no_more_is_followed_until_it_hangs_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "MAX_FOLLOWERS", 1)
+    monkeypatch.setattr(control, "HANG_UP_PAUSE", 0.01)
+    async with serving(tmp_path):
+        stream = await follow(tmp_path)
+        await stream.send_eof()
+        with pytest.raises(NoAnswer, match="follow already"):
+            await answers(tmp_path, {"command": "tail"})
+        await stream.aclose()
+        while True:  # until the server has seen it
+            stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+            async with stream:
+                await stream.send_all(b'{"command": "tail"}\n')
+                if b"following" in await stream.receive_some():
+                    break
+
+
+@pytest.mark.parametrize("said", [b"", b'{"half": ', b"x" * 1000], ids=["nothing", "half a line", "no end"])
+async def test_two_hundred_who_never_ask_keep_nobody_waiting(said: bytes, tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        silent = []
+        for _ in range(200):
+            stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+            if said:
+                await stream.send_all(said)
+            silent.append(stream)
+        with trio.fail_after(control.REQUEST_LIMIT / 2):
+            assert await answers(tmp_path, {"command": "echo"})
+        for stream in silent:
+            await stream.aclose()
+
+
+async def test_an_endless_line_is_refused_at_its_limit(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        async with stream:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while True:
+                    await stream.send_all(b"x" * 65536)
+        assert await answers(tmp_path, {"command": "echo"})
+
+
+async def test_what_follows_the_request_is_no_part_of_it(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        async with stream:
+            await stream.send_all(b'{"command": "echo"}\nand more')
+            assert json.loads(await stream.receive_some()) == {"asked": {"command": "echo"}}
+
+
+async def test_a_reader_that_goes_away_ends_a_question_that_has_no_answer_yet(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    async with serving(tmp_path):
+        lines = ask(tmp_path, {"command": "tail"}, timeout=None, reader=write)
+        assert await trio.to_thread.run_sync(next, lines) == {"following": True}
+        os.close(read)
+        with pytest.raises(BrokenPipeError):
+            await trio.to_thread.run_sync(next, lines)
+    os.close(write)
+
+
+def test_a_server_that_takes_nobody_on_is_not_taken_for_none(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as crowd:
+        listener.bind(str(tmp_path / control.NAME))
+        listener.listen(0)
+        for _ in range(5):
+            one = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            one.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                one.connect(str(tmp_path / control.NAME))
+        with pytest.raises(NoAnswer, match="does not answer"):
+            ask_once(tmp_path, {"command": "echo"}, timeout=0.05)
+
+
+def test_a_link_in_the_place_of_the_socket_takes_nothing_else_away(tmp_path: Path) -> None:
+    data_dir, elsewhere = tmp_path / "var", tmp_path / "trimta-elsewhere"
+    data_dir.mkdir()
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    (data_dir / control.NAME).symlink_to(elsewhere / "precious")
+    control.remove(data_dir)
+    assert (elsewhere / "precious").read_text() == "kept"
+    assert not (data_dir / control.NAME).is_symlink()
 
 
 async def test_running_out_of_descriptors_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
+from trimta.cli import streams
 from trimta.cli.exits import EX_USAGE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends with one line instead of argparse's whole usage."""
-        sys.stderr.write(f"{self.prog}: {message}; see {self.prog} --help\n")
+        streams.say(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(EX_USAGE)
 
 

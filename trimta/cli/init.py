@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_CANTCREAT, EX_OK, EX_USAGE, CommandError
 from trimta.config.find import FILE_NAME
@@ -29,6 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    streams.output_is_secondary()
     if args.folder is not None and args.config is not None:
         raise CommandError(EX_USAGE, "give DIR or -c FILE, not both")
     target = Path(args.config) if args.config is not None else Path(args.folder or ".") / FILE_NAME

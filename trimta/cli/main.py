@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import io
-import os
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from trimta import __version__
+from trimta.cli import streams
 from trimta.cli.arguments import ArgumentParser
-from trimta.cli.exits import BROKEN_PIPE, INTERRUPTED, CommandError
+from trimta.cli.exits import BROKEN_PIPE, EX_IOERR, INTERRUPTED, CommandError
+from trimta.cli.streams import OutputError
 from trimta.config.errors import ConfigErrors, ConfigFileError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from trimta.cli.arguments import Subparsers
 
@@ -52,21 +54,54 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code.  SystemExit for --help, --version and usage errors."""
-    arguments = _called_with() if argv is None else [*argv]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    """Run a command line; returns the exit code.  SystemExit for --help, --version and usage errors.
+
+    Without `argv` it is that of this process, whose standard streams and Ctrl-C are then this function's to look after.
+    """
+    streams.occupy()
+    if argv is not None:
+        return _ended([*argv])
+    streams.install()
+    with _interruptible():
+        return _ended(_called_with())
+
+
+def _ended(arguments: list[str]) -> int:
+    name = command_name(arguments)
+    status: int | None = None
     try:
-        status = _run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        try:
+            status = _run(arguments)
+        finally:
+            sys.stdout.flush()
+        failure = streams.output_failure()
+    except OutputError as error:
+        failure, status = error, None
     except KeyboardInterrupt:
         return INTERRUPTED
-    return status
+    except BaseExceptionGroup as group:  # Trio's way to say the same from inside a nursery
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED
+    if failure is None or failure.reader_is_gone:
+        return BROKEN_PIPE if status is None else status
+    streams.say(f"trimta {name}: {failure}" if name in COMMANDS else f"trimta: {failure}")
+    return EX_IOERR if status is None else status
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside the block Ctrl-C is a KeyboardInterrupt, unless it was ignored from the beginning; before and after, while
+    the interpreter starts and ends, it ends the process without a word.
+    """
+    ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
+    if not ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if not ignored:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(arguments: list[str]) -> int:
@@ -133,8 +168,7 @@ def _module(name: str) -> Command:
 
 
 def _fail(message: str, code: int) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(message + "\n")
+    streams.say(message)
     return code
 
 

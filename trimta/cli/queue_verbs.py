@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOUSER, EX_OK, CommandError
 from trimta.cli.running import queue_time
 from trimta.cli.text import print_json
@@ -51,6 +51,7 @@ def steer(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code.  What is wrong with one id has a line on stderr, and the
     others are done.
     """
+    streams.output_is_secondary()
     if args.action == "retry" and not args.ids:
         return _retry_many(queue, args)
     code = EX_OK
@@ -83,8 +84,7 @@ def steer(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
 
 
 def _complain(code: int, text: str) -> int:
-    sys.stdout.flush()
-    sys.stderr.write(f"trimta queue: {escape(text)}\n")
+    streams.say(f"trimta queue: {escape(text)}")
     return code
 
 

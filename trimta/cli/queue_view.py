@@ -6,6 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_OK
 from trimta.cli.running import queue_time
 from trimta.cli.text import duration, octets, print_json
@@ -167,8 +168,7 @@ def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace)
                 raise NoSuchEntry(entry_id)
             message, envelopes = queue.show(entry_id)
         except (NoSuchEntry, DamagedEntry) as cause:
-            sys.stdout.flush()
-            sys.stderr.write(f"trimta queue: {escape(str(cause))}\n")
+            streams.say(f"trimta queue: {escape(str(cause))}")
             code = EX_DATAERR
             continue
         now = queue_time(queue)

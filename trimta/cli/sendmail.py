@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
-import sys
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import (
     EX_CONFIG,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import ReversePath
     from trimta.store.spool import Body
 
-STANDARD_INPUT: Final = 0
 READ: Final = 64 * 1024
 HEADER_LIMIT: Final = 1024 * 1024
 """Octets of a header: with -t it is read as a whole before anything is kept."""
@@ -100,20 +100,27 @@ def run(args: argparse.Namespace) -> int:
     if flags.help:
         args.parser.parse_args(["--help"])
     config_option = flags.config if flags.config is not None else args.config
-    if sys.stdin is None:  # its descriptor is whatever was opened first
-        raise CommandError(EX_IOERR, f"standard input is closed; {NOTHING_SENT}")
     match flags.mode:
         case "i":
             return EX_OK  # newaliases: the configuration is read at every start and SIGHUP
         case "p":
             return _queue(config_option, "list")
         case "s":
+            _check_input()
+            if not streams.is_open(streams.STANDARD_OUTPUT, os.O_WRONLY):
+                raise CommandError(EX_IOERR, f"standard output is closed: replies have no way out; {NOTHING_SENT}")
             return _speak_smtp(load(find(config_option)))
     if flags.flush and not flags.from_header and not flags.recipients:
         return _queue(config_option, "retry", "--all")
+    _check_input()
     submission = Submission.of(flags, Policy.of(load(find(config_option))))
     submission.queue_message(flags)
     return EX_OK
+
+
+def _check_input() -> None:
+    if not streams.is_open(streams.STANDARD_INPUT, os.O_RDONLY):
+        raise CommandError(EX_IOERR, f"standard input is closed; {NOTHING_SENT}")
 
 
 def _queue(config_option: str | None, *arguments: str) -> int:
@@ -132,9 +139,12 @@ def _speak_smtp(config: Config) -> int:
     _become(config)
     try:
         with _open_queue(config) as queue:
-            trio.run(stdio.converse, config, queue)
+            failure = trio.run(stdio.converse, config, queue)
     except TlsError as error:
         raise CommandError(EX_CONFIG, f"tls: {error}") from error
+    if failure is not None and failure.errno != errno.EPIPE:  # else the client has hung up, as clients do
+        problem = f"standard output can't be written: {failure.strerror}"
+        raise CommandError(EX_IOERR, f"{problem}; the client was not answered")
     return EX_OK
 
 
@@ -316,7 +326,7 @@ class _Input:
 
 def _read_some() -> bytes:
     try:
-        return os.read(STANDARD_INPUT, READ)
+        return os.read(streams.STANDARD_INPUT, READ)
     except OSError as error:
         raise CommandError(EX_IOERR, f"standard input can't be read: {error.strerror}; {NOTHING_SENT}") from error
 

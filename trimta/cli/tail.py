@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from trimta.cli import streams
 from trimta.cli.arguments import add_command
-from trimta.cli.exits import EX_OK
+from trimta.cli.exits import BROKEN_PIPE, EX_OK
 from trimta.cli.running import server_needed
 from trimta.cli.text import print_json
 from trimta.config.find import find
@@ -37,6 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    streams.check_output()
     try:
         for event in _events(load(find(args.config))):
             if args.json:
@@ -46,11 +48,13 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         pass  # the usual way to end it
+    except BrokenPipeError:
+        return BROKEN_PIPE
     return EX_OK
 
 
 def _events(config: Config) -> Iterator[Json]:
     with server_needed(config):
-        for answer in control.ask(config.data_dir, {"command": "tail"}, timeout=None):
+        for answer in control.ask(config.data_dir, {"command": "tail"}, timeout=None, reader=streams.output()):
             if "event" in answer:
                 yield answer

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK
 from trimta.cli.running import ask_server
@@ -48,6 +49,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    streams.output_is_secondary()
     config = load(find(args.config))
     answer = ask_server(config, {"command": "advance", "seconds": args.duration}, timeout=None)
     if args.json:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_TEMPFAIL, CommandError
 from trimta.config.errors import BadValueError
@@ -87,6 +88,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    streams.check_output()
     deadline = monotonic() + args.timeout
     watch = Watch(_templates(load(find(args.config))))
     criteria = Criteria(to=args.to, sender=args.sender, subject=args.subject)

@@ -61,7 +61,7 @@ class Console:
             "submitted": control.single(self._submitted),
             "flush": control.single(self._flush),
             "advance": control.single(self._advance),
-            "tail": self._tail,
+            "tail": control.Following(self._tail),
         }
 
     async def _status(self, _: Json) -> Json:

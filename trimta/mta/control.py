@@ -6,12 +6,16 @@ lives in data_dir, whose owner alone may connect.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import select
 import socket
+import stat
 import tempfile
 from contextlib import aclosing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -23,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
 Json: TypeAlias = dict[str, Any]
-Handler: TypeAlias = "Callable[[Json], AsyncGenerator[Json, None]]"
+Lines: TypeAlias = "Callable[[Json], AsyncGenerator[Json, None]]"
+Handler: TypeAlias = "Lines | Following"
 
 NAME: Final = "control.sock"
 FOLDER: Final = "trimta-"
@@ -33,8 +38,15 @@ MAX_SOCKET_PATH: Final = 100
 """Octets: a unix socket's address has room for little more than a hundred."""
 REQUEST_LIMIT: Final = 10.0
 """Seconds for a request to come in, and for one line of the answer to be taken."""
+BACKLOG: Final = 128
 MAX_ASKERS: Final = 64
-"""Requests answered at once; others wait in the kernel's backlog."""
+"""Connections at once; others wait in the kernel's backlog."""
+MAX_FOLLOWERS: Final = 48
+"""Of these, how many may be answered without end (`trimta tail`): the rest is for those who ask one thing."""
+REFUSALS: Final = (ValueError, RecursionError, QueueError)
+"""What a request may fail with: the asker is told why."""
+HANG_UP_PAUSE: Final = 1.0
+"""Seconds between two looks at whether an asker who says nothing more still listens."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors: a session has to end first."""
 
@@ -88,10 +100,22 @@ def remove(data_dir: Path) -> None:
     path = data_dir / NAME
     if path.is_symlink():
         target = path.readlink()
-        target.unlink(missing_ok=True)
-        if target.parent.name.startswith(FOLDER) and target.parent.is_dir():
+        if _is_ours(target):  # else somebody else has put the link there
+            target.unlink(missing_ok=True)
             target.parent.rmdir()
     path.unlink(missing_ok=True)
+
+
+def _is_ours(target: Path) -> bool:
+    """Whether a socket's path is one that `_choose` made up."""
+    folder = target.parent
+    if target.name != NAME or not folder.name.startswith(FOLDER):
+        return False
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
 
 
 async def listen(data_dir: Path) -> trio.SocketListener:
@@ -101,7 +125,7 @@ async def listen(data_dir: Path) -> trio.SocketListener:
     try:
         await unbound.bind(str(path))
         path.chmod(0o600)
-        unbound.listen(16)
+        unbound.listen(BACKLOG)
     except OSError:
         unbound.close()
         raise
@@ -116,11 +140,12 @@ async def serve(
 ) -> None:
     """Answer requests until cancelled; `handlers` by the request's "command"."""
     places = trio.Semaphore(MAX_ASKERS)
+    askers = _Askers(handlers)
 
     async def converse(stream: trio.SocketStream) -> None:
         try:
             async with stream:
-                await _answer(stream, handlers)
+                await askers.answer(stream)
         except (trio.BrokenResourceError, trio.TooSlowError):
             return  # the asker went away, or does not read
         finally:
@@ -129,8 +154,13 @@ async def serve(
     async with trio.open_nursery() as nursery:
         task_status.started()
         while True:
-            await places.acquire()
-            nursery.start_soon(converse, await _accept(listener))
+            stream = await _accept(listener)
+            try:
+                places.acquire_nowait()
+            except trio.WouldBlock:
+                askers.drop_a_silent_one()
+                await places.acquire()
+            nursery.start_soon(converse, stream)
 
 
 async def _accept(listener: trio.SocketListener) -> trio.SocketStream:
@@ -141,30 +171,98 @@ async def _accept(listener: trio.SocketListener) -> trio.SocketStream:
             await trio.sleep(ACCEPT_PAUSE)
 
 
-async def _answer(stream: trio.SocketStream, handlers: Mapping[str, Handler]) -> None:
-    try:
-        with trio.fail_after(REQUEST_LIMIT):
-            request = await _read_request(stream)
-        handler = handlers.get(str(request.get("command")))
-        if handler is None:
-            raise ValueError(f"unknown command {request.get('command')!r}")
-        async with aclosing(handler(request)) as lines:
-            async for line in lines:
-                await _send(stream, line)
-    except (ValueError, RecursionError, QueueError) as cause:
-        await _send(stream, {"refused": str(cause)})
+class _Askers:
+    """Who is connected: those who have not asked yet, those who are answered, those who follow."""
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+        self._silent: dict[trio.CancelScope, None] = {}
+        """Who has not asked yet, the longest connected first."""
+        self._followers = 0
+
+    def drop_a_silent_one(self) -> None:
+        """Whoever has been connected the longest without asking makes room."""
+        for scope in self._silent:
+            scope.cancel()
+            return
+
+    async def answer(self, stream: trio.SocketStream) -> None:
+        try:
+            request = await self._request(stream)
+            if request is None:
+                return
+            command = str(request.get("command"))
+            handler = self._handlers.get(command)
+            if handler is None:
+                raise ValueError(f"unknown command {request.get('command')!r}")
+            if isinstance(handler, Following):
+                await self._follow(stream, handler, request)
+            else:
+                await _send_all(stream, handler(request))
+        except REFUSALS as cause:
+            await _send(stream, {"refused": str(cause)})
+
+    async def _request(self, stream: trio.SocketStream) -> Json | None:
+        """What is asked; None if it did not come before the place was needed."""
+        with trio.CancelScope() as scope:
+            self._silent[scope] = None
+            try:
+                with trio.fail_after(REQUEST_LIMIT):
+                    return await _read_request(stream)
+            finally:
+                del self._silent[scope]
+        return None
+
+    async def _follow(self, stream: trio.SocketStream, handler: Following, request: Json) -> None:
+        """Answer until the handler ends or the asker hangs up, which nothing that we send would tell us in time."""
+        if self._followers >= MAX_FOLLOWERS:
+            raise ValueError(f"{MAX_FOLLOWERS} follow already: end one of them")
+        self._followers += 1
+        refused: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_wait_for_hang_up, stream, nursery.cancel_scope)
+                try:
+                    await _send_all(stream, handler(request))
+                except REFUSALS as cause:
+                    refused = cause  # told outside of the nursery, which would wrap it
+                except (trio.BrokenResourceError, trio.TooSlowError):
+                    pass  # as good as hung up
+                nursery.cancel_scope.cancel()
+        finally:
+            self._followers -= 1
+        if refused is not None:
+            raise refused
+
+
+async def _wait_for_hang_up(stream: trio.SocketStream, answering: trio.CancelScope) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):
+        while await stream.receive_some(MAX_REQUEST):
+            pass  # nothing more is asked here
+        # The asker has closed the connection; or only its own direction of it, and still reads.
+        poll = select.poll()
+        poll.register(stream.socket.fileno(), 0)
+        while not poll.poll(0):  # noqa: ASYNC110 - Trio can't wait for a hang-up alone
+            await trio.sleep(HANG_UP_PAUSE)
+    answering.cancel()
+
+
+async def _send_all(stream: trio.SocketStream, answer: AsyncGenerator[Json, None]) -> None:
+    async with aclosing(answer) as lines:
+        async for line in lines:
+            await _send(stream, line)
 
 
 async def _read_request(stream: trio.SocketStream) -> Json:
     octets = bytearray()
-    while not octets.endswith(b"\n"):
+    while b"\n" not in octets:
         if len(octets) > MAX_REQUEST:
             raise ValueError("request too long")
         chunk = await stream.receive_some(MAX_REQUEST)
         if not chunk:
             raise trio.BrokenResourceError
         octets += chunk
-    request = json.loads(octets)
+    request = json.loads(octets.partition(b"\n")[0])
     if not isinstance(request, dict):
         raise ValueError("a request is a JSON object")
     return request
@@ -175,30 +273,70 @@ async def _send(stream: trio.SocketStream, line: Json) -> None:
         await stream.send_all(json.dumps(line).encode() + b"\n")
 
 
-def ask(data_dir: Path, request: Json, *, timeout: float | None = 10.0) -> Iterator[Json]:
+def ask(data_dir: Path, request: Json, *, timeout: float | None = 10.0, reader: int | None = None) -> Iterator[Json]:
     """For the commands, which know no trio: send one request, yield the lines of the answer.
 
     NotRunning if there is no server, NoAnswer if it refuses or falls silent, PermissionError if it is another's.
-    `timeout` is for each line, in seconds; None waits.
+    `timeout` is for each line, in seconds; None waits.  `reader`: a descriptor that the lines are written to; when
+    nobody reads from it any more, this is a BrokenPipeError, whether there is a line or not.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
+        connection.settimeout(10.0 if timeout is None else timeout)
         try:
             connection.connect(str(address(data_dir)))
-            connection.sendall(json.dumps(request).encode() + b"\n")
         except PermissionError:
             raise
+        except (TimeoutError, BlockingIOError) as cause:  # it is there, and takes nobody on
+            raise NoAnswer(f"the server on {data_dir} does not answer") from cause
         except OSError as cause:
             raise NotRunning(f"no server is running on {data_dir}") from cause
         try:
-            with connection.makefile("rb") as lines:
-                for line in lines:
-                    answer = json.loads(line)
-                    if "refused" in answer:
-                        raise NoAnswer(f"the server refuses: {answer['refused']}")
-                    yield answer
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            connection.settimeout(timeout)
+            for line in _lines(connection, reader):
+                answer = json.loads(line)
+                if "refused" in answer:
+                    raise NoAnswer(f"the server refuses: {answer['refused']}")
+                yield answer
+        except _ReaderGone as cause:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from cause
         except (OSError, ValueError) as cause:  # too slow, reset, or killed in the middle of a line
             raise NoAnswer(f"the server on {data_dir} does not answer") from cause
+
+
+class _ReaderGone(Exception):  # noqa: N818 - what was found, not what went wrong
+    """Nobody reads what the lines are written to."""
+
+
+def _lines(connection: socket.socket, reader: int | None) -> Iterator[bytes]:
+    """Lines as they come.  The last one, which the end cuts short, is given as it is."""
+    waiting = bytearray()
+    while True:
+        if reader is not None:
+            _wait(connection, reader)
+        octets = connection.recv(MAX_REQUEST)
+        if not octets:
+            break
+        waiting += octets
+        *whole, waiting = waiting.split(b"\n")
+        yield from map(bytes, whole)
+    if waiting:
+        yield bytes(waiting)
+
+
+def _wait(connection: socket.socket, reader: int) -> None:
+    """Until there is something to read; _ReaderGone as soon as nobody would take it."""
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    poll.register(reader, 0)  # its hanging up is always told
+    while True:
+        ready = dict(poll.poll())
+        if ready.get(reader, 0) & (select.POLLERR | select.POLLHUP):
+            raise _ReaderGone
+        if connection.fileno() in ready:
+            return
+        if reader in ready:  # closed under our feet
+            raise _ReaderGone
 
 
 def ask_once(data_dir: Path, request: Json, *, timeout: float | None = 10.0) -> Json:
@@ -217,10 +355,20 @@ def tell(data_dir: Path, request: Json) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A handler for a command that is answered line after line, until the asker hangs up."""
+
+    lines: Lines
+
+    def __call__(self, request: Json) -> AsyncGenerator[Json, None]:
+        return self.lines(request)
+
+
 Answer: TypeAlias = "Callable[[Json], Awaitable[Json]]"
 
 
-def single(answer: Answer) -> Handler:
+def single(answer: Answer) -> Lines:
     """A handler for a command whose answer is one line."""
 
     async def handle(request: Json) -> AsyncGenerator[Json, None]:

@@ -61,8 +61,32 @@ class _ElsewhereScheduler(Scheduler):
         await self._site.disk.run(control.tell, self._site.policy.config.data_dir, {"command": "wake"})
 
 
-async def converse(config: Config, queue: Queue) -> None:
-    """Speak SMTP with whoever started this process, until one side ends it."""
+class _Output(trio.abc.SendStream):
+    """Standard output, and why it stopped taking what we say."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, OSError):
+                self.failure = error.__cause__
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def converse(config: Config, queue: Queue) -> OSError | None:
+    """Speak SMTP with whoever started this process, until one side ends it.  Returns why standard output took less
+    than was said, if it did.
+    """
     site = Site(
         config,
         queue,
@@ -74,7 +98,8 @@ async def converse(config: Config, queue: Queue) -> None:
     site.scheduler = _ElsewhereScheduler(site)
     # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.
     receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
-    sending = trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT))
+    sending = _Output(trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT)))
     wire = Wire(trio.StapledStream(sending, receiving))
     async with background(site.serve_batches), background(site.history.serve), background(site.scheduler.run):
         await Session(site, Listen(auth=ListenAuth.NONE), wire, Peer(UNIX)).run()
+    return sending.failure
