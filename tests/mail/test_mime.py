@@ -683,3 +683,14 @@ def test_hostile_content_takes_no_long_time(content: bytes) -> None:
         with contextlib.suppress(CannotDowngrade):
             downgrade(content)
         needs(content)
+
+
+@pytest.mark.parametrize("window", [1, 7, 64])
+@pytest.mark.parametrize("name", [*CORPUS, *MENDED])
+def test_the_result_is_the_same_however_little_is_read_at_once(
+    name: str, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = CORPUS[name] if name in CORPUS else MENDED[name]
+    whole = downgrade(content)
+    monkeypatch.setattr("trimta.mail.source.WINDOW", window)
+    assert downgrade(content) == whole

@@ -24,12 +24,14 @@ What `downgrade` promises:
 
 from __future__ import annotations
 
-import binascii
+import codecs
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.content_type import content_type, transfer_encoding
+from trimta.mail.reencoding import Form, Piece, Plan, Span, base64_size, quoted, text_of
+from trimta.mail.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,11 +40,11 @@ MAX_LINE: Final = 998  # octets without the line end: RFC 5321 4.5.3.1.6, RFC 53
 MAX_DEPTH: Final = 24  # of nesting; each level is scanned again, and no honest message comes near
 MAX_PARTS: Final = 10_000
 
-_CHUNK: Final = 1 << 16
-_NAME: Final = re.compile(rb"([!-9;-~]+):")
-_BARE_CR: Final = re.compile(rb"\r(?!\n)")
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+MAX_VALUE: Final = 64 * 1024  # octets of a field that has to be understood
 
+_CHUNK: Final = 1 << 16
+_READ: Final = frozenset({b"content-type", b"content-transfer-encoding"})
+_NAME: Final = re.compile(rb"([!-9;-~]+):")
 _IDENTITY: Final = frozenset({b"7bit", b"8bit", b"binary"})
 _ENCODED: Final = frozenset({b"quoted-printable", b"base64"})
 
@@ -200,11 +202,24 @@ def downgrade(content: bytes, *, binary: bool = False, eight_bit_ok: bool = Fals
 
     `binary` says that the content is raw (see above).  The result is in text form.  Raises CannotDowngrade.
     """
-    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=eight_bit_ok)
-    result = b"".join(rewriter.entity(0, len(content), depth=0, default=b"text/plain", boundaries=(), message=True))
-    if not eight_bit_ok and not result.isascii():  # what is promised is checked, whatever was thought above
-        raise CannotDowngrade("8-bit octets outside of what may be encoded")
+    source = Source.of(content)
+    plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok)
+    result = b"".join(plan.render(source))
+    if not eight_bit_ok and not result.isascii():  # what is promised is checked, whatever was thought before
+        raise CannotDowngrade(BEYOND)
     return result
+
+
+BEYOND: Final = "8-bit octets outside of what may be encoded"
+
+
+def rewritten(content: Source, *, binary: bool = False, eight_bit_ok: bool = False) -> Plan:
+    """The same for content that need not be in memory: what is to become of it.  Who renders the plan has to look for
+    octets over 127 where none may be.
+    """
+    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=eight_bit_ok)
+    pieces = rewriter.entity(0, len(content), depth=0, default=b"text/plain", boundaries=(), message=True)
+    return Plan(pieces, binary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +245,7 @@ class _Header:
 
 
 class _Rewriter:
-    def __init__(self, content: bytes, *, raw: bool, eight_bit_ok: bool) -> None:
+    def __init__(self, content: Source, *, raw: bool, eight_bit_ok: bool) -> None:
         self.content = content
         self.raw = raw
         self.line_end = b"\r\n" if raw else b"\n"
@@ -241,7 +256,7 @@ class _Rewriter:
 
     def forbidden(self, start: int, end: int) -> str | None:
         """What of the span the host cannot take in any way, in words."""
-        if not self.eight_bit_ok and not self.content[start:end].isascii():
+        if not self.eight_bit_ok and not self.content.is_ascii(start, end):
             return "8-bit octets"
         if self.raw and self.exact(start, end):
             return "a NUL, a bare CR or a bare LF"
@@ -250,32 +265,25 @@ class _Rewriter:
     def exact(self, start: int, end: int) -> bool:
         """Whether the octets are more than text: lines alone would not keep them."""
         content = self.content
-        if content.find(b"\0", start, end) >= 0:
-            return True
         if not self.raw:
-            return content.find(b"\r", start, end) >= 0
-        return _BARE_CR.search(content, start, end) is not None or _BARE_LF.search(content, start, end) is not None
+            return content.find(b"\0", start, end) >= 0 or content.find(b"\r", start, end) >= 0
+        return needs(content.chunks(start, end), binary=True).binary
 
     def long_line(self, start: int, end: int) -> bool:
         """Whether a line of the span is over MAX_LINE; jumps from line end to line end, a thousand octets a step."""
         size = len(self.line_end)
         while end - start > MAX_LINE:
-            found = self.content.rfind(self.line_end, start, min(start + MAX_LINE + size, end))
+            found = self.content.span(start, min(start + MAX_LINE + size, end)).rfind(self.line_end)
             if found < 0:
                 return True
-            start = found + size
+            start += found + size
         return False
-
-    def text(self, start: int, end: int) -> bytes:
-        """The span in text form."""
-        span = self.content[start:end]
-        return span.replace(b"\r\n", b"\n") if self.raw else span
 
     # Entities (RFC 2045 2.4): a message, or a part of one.
 
     def entity(
         self, start: int, end: int, *, depth: int, default: bytes, boundaries: tuple[bytes, ...], message: bool
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         """The entity in [start, end), rewritten; whatever could not be understood is kept if it fits as it is."""
         try:
             self.parts += 1
@@ -288,11 +296,11 @@ class _Rewriter:
         except CannotDowngrade:
             if self.forbidden(start, end) is not None:
                 raise
-        return [self.text(start, end)]
+        return [Span(start, end)]
 
     def _entity(
         self, start: int, end: int, depth: int, default: bytes, boundaries: tuple[bytes, ...], message: bool
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         header = self.header(start, end)
         self.keep(start, header.end, "the header")
         type_field = header.only(b"content-type")
@@ -313,7 +321,7 @@ class _Rewriter:
 
         if media_type in _OPAQUE:
             self.keep(body, body_end, f"a part of type {media_type.decode('ascii')}")
-            return [self.text(start, end)]
+            return [Span(start, end)]
 
         if media_type.startswith(b"multipart/"):
             _identity_only(encoding, media_type)
@@ -326,22 +334,22 @@ class _Rewriter:
         elif media_type.startswith(b"message/") and not media_type.startswith(_GLOBAL) and encoding not in _ENCODED:
             _identity_only(encoding, media_type)  # of message/delivery-status, partial, external-body …
             self.keep(body, body_end, f"a part of type {media_type.decode('latin-1')}")
-            inner = [self.text(body, body_end)]
+            inner = [Span(body, body_end)]
         elif encoding in _IDENTITY:
             inner, encoded = self.leaf(body, body_end, encoding)
         else:
             self.keep(body, body_end, f"a part encoded as {encoding.decode('latin-1')[:40] or 'nothing'}")
-            return [self.text(start, end)]
+            return [Span(start, end)]
 
         label = self.label(encoded, body, body_end)
-        if label == encoding and (not add or b"".join(inner) == self.text(body, body_end)):
-            return [self.text(start, body), *inner]
+        if label == encoding and (not add or _is_kept(inner)):
+            return [Span(start, body), *inner]
         return [*self.rewritten_header(header, start, encoding_field, label, add), *inner]
 
     def label(self, encoding: bytes, start: int, end: int) -> bytes:
         """The Content-Transfer-Encoding that the host may see in place of `encoding`."""
         if encoding == b"binary" or (encoding == b"8bit" and not self.eight_bit_ok):
-            return b"8bit" if self.eight_bit_ok and not self.content[start:end].isascii() else b"7bit"
+            return b"8bit" if self.eight_bit_ok and not self.content.is_ascii(start, end) else b"7bit"
         return encoding
 
     def keep(self, start: int, end: int, where: str) -> None:
@@ -352,11 +360,13 @@ class _Rewriter:
 
     def charset(self, start: int, end: int) -> bytes:
         """What to call text that says nothing of itself (RFC 1428)."""
-        body = self.content[start:end]
-        if body.isascii():
+        if self.content.is_ascii(start, end):
             return b"us-ascii"
+        decoder = codecs.getincrementaldecoder("utf-8")()
         try:
-            body.decode("utf-8")
+            for chunk in self.content.chunks(start, end):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return b"unknown-8bit"
         return b"utf-8"
@@ -371,20 +381,20 @@ class _Rewriter:
         spans: list[tuple[bytes, int, int, int]] = []
         position = start
         while position < end:
-            if content.startswith(line_end, position, end):
+            if content.starts(line_end, position, end):
                 return _Header(self.fields(spans), position, position + len(line_end))
             found = content.find(line_end, position, end)
             after = end if found < 0 else found + len(line_end)
-            if content[position] in b" \t":
+            if content.span(position, position + 1) in (b" ", b"\t"):
                 if not spans:
                     raise CannotDowngrade("a header begins with a continuation line")
                 name, first, value, _ = spans[-1]
                 spans[-1] = (name, first, value, after)
             else:
-                match = _NAME.match(content, position, after)
+                match = _NAME.match(content.span(position, min(after, position + MAX_LINE)))
                 if match is None:
                     raise CannotDowngrade("a header holds a line that is no field")
-                spans.append((match[1].lower(), position, match.end(), after))
+                spans.append((match[1].lower(), position, position + match.end(), after))
             position = after
         return _Header(self.fields(spans), end, end)
 
@@ -395,44 +405,56 @@ class _Rewriter:
                 name,
                 first,
                 after,
-                self.content[value:after].replace(self.line_end, b"").strip() if name.startswith(b"content-") else b"",
+                self.value(value, after) if name in _READ else b"",
             )
             for name, first, value, after in spans
         )
 
+    def value(self, start: int, end: int) -> bytes:
+        if end - start > MAX_VALUE:
+            raise CannotDowngrade("a Content-Type that cannot be read")
+        return self.content.span(start, end).replace(self.line_end, b"").strip()
+
     def rewritten_header(
         self, header: _Header, start: int, encoding_field: _Field | None, label: bytes, add: bytes
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         """The header with its blank line; `label` replaces the Content-Transfer-Encoding, `add` goes to its end."""
         field = b"Content-Transfer-Encoding: " + label + b"\n"
+        ended = header.end == start or self.content.ends(self.line_end, start, header.end)
+        top: list[Piece] = [Span(start, header.end)]
         if encoding_field is None:
             if label != b"7bit":
                 add += field
-            top = self.text(start, header.end)
         else:
-            if not self.content.startswith(self.line_end, encoding_field.end - len(self.line_end)):
+            if not self.content.ends(self.line_end, start, encoding_field.end):
                 field = field[:-1]  # the entity ends in the middle of its header
-            top = self.text(start, encoding_field.start) + field + self.text(encoding_field.end, header.end)
-        if add and top and not top.endswith(b"\n"):
-            top += b"\n"
-        return [top, add, self.text(header.end, header.body)]
+            top = [Span(start, encoding_field.start), field, Span(encoding_field.end, header.end)]
+        if add and not ended:
+            top.append(b"\n")
+        return [*top, add, Span(header.end, header.body)]
 
     # Bodies.
 
-    def leaf(self, start: int, end: int, encoding: bytes) -> tuple[list[bytes], bytes]:
+    def leaf(self, start: int, end: int, encoding: bytes) -> tuple[list[Piece], bytes]:
         """The body of a part that is not a composite, and how it is now encoded."""
         exact = self.exact(start, end)
         if not exact and self.forbidden(start, end) is None and not self.long_line(start, end):
-            return [self.text(start, end)], encoding
-        final = b"\n" if self.content.endswith(self.line_end, start, end) else b""
+            return [Span(start, end)], encoding
+        final = b"\n" if self.content.ends(self.line_end, start, end) else b""
         if self.raw and exact:
-            return [_base64(self.content[start:end]), final], b"base64"
-        text = self.text(start, end)
-        if b"\r" not in text:
-            quoted = binascii.b2a_qp(text, quotetabs=False, istext=True)
-            if len(quoted) <= _base64_size(len(text) + text.count(b"\n")):
-                return [quoted], b"quoted-printable"
-        return [_base64(text.replace(b"\n", b"\r\n")), final], b"base64"
+            return [Span(start, end, Form.BASE64_EXACT), final], b"base64"
+        if self.raw or self.content.find(b"\r", start, end) < 0:
+            size = newlines = 0
+            for chunk in self.text(start, end):
+                size += len(chunk)
+                newlines += chunk.count(b"\n")
+            if sum(map(len, quoted(self.text(start, end)))) <= base64_size(size + newlines):
+                return [Span(start, end, Form.QUOTED)], b"quoted-printable"
+        return [Span(start, end, Form.BASE64), final], b"base64"
+
+    def text(self, start: int, end: int) -> Iterator[bytes]:
+        """The span in text form."""
+        return text_of(self.content.chunks(start, end), raw=self.raw)
 
     def multipart(
         self,
@@ -442,14 +464,14 @@ class _Rewriter:
         boundary: bytes | None,
         depth: int,
         boundaries: tuple[bytes, ...],
-    ) -> list[bytes]:
+    ) -> list[Piece]:
         """The body of a multipart (RFC 2046 5.1.1).  Delimiters are whole lines: boundary, then only white space."""
         if boundary is None:
             raise CannotDowngrade("a multipart without a good boundary")
         if boundary in boundaries:
             raise _Ambiguous("a multipart with the boundary of a multipart around it")
         default = b"message/rfc822" if media_type == b"multipart/digest" else b"text/plain"
-        pieces: list[bytes] = []
+        pieces: list[Piece] = []
         kept = start  # what comes from here is not written yet
         opened: int | None = None  # where the current part begins
         for delimiter, after, closing in self.delimiters(start, end, boundary):
@@ -467,7 +489,7 @@ class _Rewriter:
                     message=False,
                 )
                 kept = part_end
-            pieces.append(self.text(kept, after))
+            pieces.append(Span(kept, after))
             kept = opened = after
             if closing:
                 return [*pieces, self.unread(after, end, "an epilogue")]
@@ -481,12 +503,12 @@ class _Rewriter:
             ),
         ]
 
-    def unread(self, start: int, end: int, where: str) -> bytes:
+    def unread(self, start: int, end: int, where: str) -> Piece:
         """A preamble or an epilogue, which no reader shows: 8-bit octets become question marks where they must."""
         if self.raw:
             self.keep(start, end, where)
-        text = self.text(start, end)
-        return text if self.eight_bit_ok else text.translate(_SEVEN_BIT)
+        fits = self.eight_bit_ok or self.content.is_ascii(start, end)
+        return Span(start, end, Form.KEPT if fits else Form.SEVEN_BIT)
 
     def delimiters(self, start: int, end: int, boundary: bytes) -> Iterator[tuple[int, int, bool]]:
         """(start of line, start of next line, is it the closing one) for each delimiter line."""
@@ -495,15 +517,13 @@ class _Rewriter:
         rest = re.compile(rb"(--)?[ \t]*(?:" + line_end + rb"|\Z)")
         position = start - len(line_end)  # the blank line that ends the header
         while (found := content.find(mark, max(position, 0), end)) >= 0:
-            match = rest.match(content, found + len(mark), end)
+            line = found + len(mark)
+            match = rest.match(content.span(line, min(end, line + MAX_LINE)))
             if match is None:
                 position = found + len(line_end)
                 continue
-            yield found + len(line_end), match.end(), match[1] is not None
-            position = match.end() - len(line_end)
-
-
-_SEVEN_BIT: Final = bytes(range(128)) + b"?" * 128
+            yield found + len(line_end), line + match.end(), match[1] is not None
+            position = line + match.end() - len(line_end)
 
 
 def _identity_only(encoding: bytes, media_type: bytes) -> None:
@@ -511,10 +531,5 @@ def _identity_only(encoding: bytes, media_type: bytes) -> None:
         raise CannotDowngrade(f"a part of type {media_type.decode('latin-1')} that is said to be encoded")
 
 
-def _base64(data: bytes) -> bytes:
-    """Lines of 76 characters; no line end after the last one."""
-    return b"\n".join(binascii.b2a_base64(data[start : start + 57], newline=False) for start in range(0, len(data), 57))
-
-
-def _base64_size(octets: int) -> int:
-    return (octets + 2) // 3 * 4 + octets // 57
+def _is_kept(pieces: Iterable[Piece]) -> bool:
+    return all(isinstance(piece, Span) and piece.form is Form.KEPT for piece in pieces)

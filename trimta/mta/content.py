@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
-from trimta.mail.mime import CannotDowngrade, downgrade, needs
+from trimta.mail.mime import BEYOND, CannotDowngrade, needs, rewritten
+from trimta.mail.source import Source
 from trimta.smtp.transaction import Facts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
-from trimta.store.spool import Body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from trimta.mail.mime import Needs
+    from trimta.mail.reencoding import Plan
     from trimta.mta.disk import Disk
     from trimta.smtp.extensions import Offered
+    from trimta.store.spool import Body
 
 BLOCK: Final = 64 * 1024
 """Octets of content written at once: what `timeouts.data` is for."""
@@ -26,11 +28,63 @@ READ: Final = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class RewrittenBody:
+    """A body as a plan has it, made anew from what is kept each time that it is read: it takes no room anywhere."""
+
+    kept: Body
+    plan: Plan
+    size: int
+    lines: int
+    is_ascii: bool
+
+    @classmethod
+    def of(cls, kept: Body, *, binary: bool, eight_bit_ok: bool) -> Self:
+        """The body for a host with 8BITMIME (`eight_bit_ok`) or without.  Raises CannotDowngrade, BodyDamagedError.
+        Blocks: everything is read several times.
+        """
+        size = lines = 0
+        is_ascii = True
+        with kept.reader() as read:
+            source = Source(kept.size, read)
+            plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok)
+            for piece in plan.render(source):
+                if b"\r" in piece:
+                    raise CannotDowngrade("a bare CR where nothing may be rewritten")
+                size += len(piece)
+                lines += piece.count(b"\n")
+                is_ascii = is_ascii and piece.isascii()
+        if not (is_ascii or eight_bit_ok):
+            raise CannotDowngrade(BEYOND)
+        return cls(kept, plan, size, lines, is_ascii)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading it never blocks."""
+        return self.kept.in_memory
+
+    def wire_size(self, *, binary: bool = False) -> int:
+        """As of a Body."""
+        return self.size if binary else self.size + self.lines
+
+    def chunks(self, size: int) -> Generator[bytes, None, None]:
+        """As of a Body; `size` is what it goes by where the octets are new."""
+        with self.kept.reader() as read:
+            held = bytearray()
+            for piece in self.plan.render(Source(self.kept.size, read)):
+                held += piece
+                while len(held) >= size:
+                    yield bytes(held[:size])
+                    del held[:size]
+            if held:
+                yield bytes(held)
+
+
+@dataclass(frozen=True, slots=True)
 class Content:
     """Our trace fields with LF line ends, then what the client sent."""
 
     head: bytes
-    body: Body
+    body: Body | RewrittenBody
     binary: bool = False
     """The body is raw (BODY=BINARYMIME): its octets go as they are."""
 
@@ -55,11 +109,9 @@ class Content:
             if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
                 binary = True  # text with NULs or endless lines is not touched either
             else:
-                text = await self._rewritten(found, offered, disk)
-                if b"\r" in text:
-                    raise CannotDowngrade("a bare CR where nothing may be rewritten")
-                content = Content(head, Body.of(text))
-                eight_bit = not text.isascii()
+                body = await self._rewritten(offered, disk)
+                content = Content(head, body)
+                eight_bit = not body.is_ascii
         return content, Facts(
             size=content.wire_size,
             eight_bit=eight_bit or not head.isascii(),
@@ -68,17 +120,14 @@ class Content:
         )
 
     async def _needs(self, disk: Disk) -> Needs:
-        if self.body.data is not None:
-            return needs(self.body.data, binary=self.binary)
-        return await disk.run(lambda: needs(self.body.chunks(BLOCK), binary=self.binary))
+        def look() -> Needs:
+            return needs(self.body.chunks(BLOCK), binary=self.binary)
 
-    async def _rewritten(self, found: Needs, offered: Offered, disk: Disk) -> bytes:
-        eight_bit_ok = offered.eight_bit_mime
+        return look() if self.body.in_memory else await disk.run(look)
 
-        def rewrite() -> bytes:
-            return downgrade(self.body.read(), binary=self.binary, eight_bit_ok=eight_bit_ok)
-
-        return await disk.run(rewrite)
+    async def _rewritten(self, offered: Offered, disk: Disk) -> RewrittenBody:
+        assert not isinstance(self.body, RewrittenBody)
+        return await disk.run(RewrittenBody.of, self.body, binary=self.binary, eight_bit_ok=offered.eight_bit_mime)
 
     def for_data(self, disk: Disk) -> Octets:
         """What follows the 354 to DATA: CRLF, dots doubled, the end included.  Text only."""

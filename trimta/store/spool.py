@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from trimta.store import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 MEMORY_LIMIT: Final = 256 * 1024
 """Largest content, in octets, that is held in memory and in a database row."""
@@ -89,6 +89,34 @@ class Body:
             raise BodyDamagedError(f"{self.path} is missing") from error
         if read != self.size:
             raise BodyDamagedError(f"{self.path} has {read} octets where {self.size} are meant")
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[Callable[[int, int], bytes]]:
+        """Reads any octets from `start` to `end`.  Blocks unless `in_memory`.
+
+        BodyDamagedError, here or when reading, if the file is gone or not as long as it was.
+        """
+        data = self.data
+        if data is not None:
+            yield lambda start, end: data[start:end]
+            return
+        assert self.path is not None
+        try:
+            file = self.path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise BodyDamagedError(f"{self.path} is missing") from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            if size != self.size:
+                raise BodyDamagedError(f"{self.path} has {size} octets where {self.size} are meant")
+
+            def read(start: int, end: int) -> bytes:
+                found = os.pread(file.fileno(), end - start, start)
+                if len(found) != end - start:
+                    raise BodyDamagedError(f"{self.path} has become shorter than {self.size} octets")
+                return found
+
+            yield read
 
     def head(self, limit: int) -> bytes:
         """The first `limit` octets, or all if there are fewer.  Blocks unless `in_memory`."""
