@@ -528,15 +528,57 @@ def test_chunks_make_a_message(said: str, replies: list[str], messages: list[byt
     assert not peer.closed
 
 
-@pytest.mark.parametrize("line", ["BDAT 9223372036854775808", "BDAT " + "1" * 30, "BDAT -1 LAST", "BDAT x"])
-def test_a_chunk_of_no_known_size_ends_the_conversation(line: str) -> None:
-    peer = in_transaction()
-    assert peer.say(f"{line}\r\nQUIT\r\n") == ["501 5.5.4"]
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("BDAT 9223372036854775808", "BDAT " + "1" * 30, "BDAT -1 LAST", "BDAT +1", "BDAT x", "BDAT", "bdat ", "BDAT\t"),
+        *("BDAT LAST", "BDAT 1.5", "BDAT 1,5 LAST", "BDAT 1e3", "BDAT 0x10", "BDAT 10k", 'BDAT "10"', "BDAT 5LAST"),
+        *("BDAT 1_000", "BDAT 10/LAST", "BDAT =5", "BDAT FIRST 5"),
+    ],
+)
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_a_chunk_of_no_known_size_ends_the_conversation_at_once(line: str, protocol: Protocol, pieces: int) -> None:
+    for peer in (in_transaction(protocol=protocol), Peer(protocol=protocol)):
+        assert peer.say(f"{line}\r\n", pieces) == ["501 5.5.4"]  # without an octet more
+        assert peer.closed
+    assert in_transaction(protocol=protocol).say(f"{line}\r\nQUIT\r\nNOOP\r\n", pieces) == ["501 5.5.4"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "kw"),
+    [
+        (b"BDAT 6\xb2", "500 5.5.2", {}),
+        (b"BDAT \xd9\xa5", "500 5.5.2", {}),
+        (b"BDAT 6\r5 LAST", "500 5.5.2", {}),
+        (b"BDAT\x006", "500 5.5.2", {}),
+        (b"BDAT 6" + b" " * 13_000, "500 5.5.6", {}),
+        (b"BDAT 1.5", "502 5.5.1", {"hide": frozenset({"CHUNKING"})}),
+        (b"BDAT 1.5", "530 5.7.0", {"auth": AuthPolicy.REQUIRED}),
+    ],
+)
+def test_so_does_one_that_is_refused_for_another_reason(line: bytes, reply: str, kw: dict[str, Any]) -> None:
+    peer = started(**kw)
+    assert peer.say(line + b"\r\n") == [reply]
     assert peer.closed
 
 
-def test_bdat_alone_is_a_mistake_only() -> None:
-    assert in_transaction().say("BDAT\r\nNOOP\r\n") == ["501 5.5.4", DONE]
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        ("BDAT 6 FIRST", "501 5.5.4"),
+        ("BDAT 6 LAST now", "501 5.5.4"),
+        ("BDAT 6\tLAST", "501 5.5.4"),
+        ("BDAT\t6", "500 5.5.1"),
+        ("BDAT 6 \xff", "500 5.5.2"),
+        ("BDAT 6 L\0ST", "500 5.5.2"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [0, 1])
+def test_where_the_size_is_known_its_octets_are_taken_first(line: str, reply: str, pieces: int) -> None:
+    peer = in_transaction()
+    assert peer.say(f"{line}\r\nQUIT\r", pieces) == []
+    assert peer.say("\nNOOP\r\n", pieces) == [reply, DONE]
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 3])

@@ -201,6 +201,11 @@ def parse_command(line: bytes, offer: Offer) -> Command:
     return known.parse(argument, offer)
 
 
+def is_bdat(line: bytes) -> bool:
+    """Whether a line, or its beginning, is a BDAT, well formed or not: octets that are no commands follow it."""
+    return _BDAT_VERB.match(line) is not None
+
+
 def chunk_size(line: bytes) -> int | None:
     """How many octets of a chunk follow a BDAT line, well formed or not; None: nobody can say."""
     found = _BDAT_SIZE.match(line)
@@ -579,7 +584,8 @@ _PARAMETER: Final = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\ud
 _BY: Final = re.compile(r"([+-]?[0-9]{1,9});([NRnr])([Tt]?)", re.ASCII)
 _HOLD_FOR: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _BDAT: Final = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
-_BDAT_SIZE: Final = re.compile(rb"[Bb][Dd][Aa][Tt] +([0-9]{1,20})(?![0-9])")
+_BDAT_VERB: Final = re.compile(rb"[Bb][Dd][Aa][Tt](?:[^!-~]|\Z)")
+_BDAT_SIZE: Final = re.compile(rb"[Bb][Dd][Aa][Tt][ \t]+([0-9]{1,20})(?:[ \t]|\Z)")
 
 
 # Rendering

@@ -44,6 +44,7 @@ from trimta.smtp.commands import (
     Vrfy,
     chunk_size,
     decode_base64,
+    is_bdat,
     parse_command,
     verb_of,
 )
@@ -281,7 +282,7 @@ class ServerConnection:
     def _unfit(self, line: Unfit, beginning: bytes) -> BadInput:
         self._end_auth()
         if line is Unfit.TOO_LONG:
-            return _bad(500, "5.5.6", "line too long")
+            return _bad(500, "5.5.6", "line too long", close=is_bdat(beginning))
         return _bad(421, "4.7.0", "line too long", close=True)
 
     def _read_line(self, line: Line) -> Event | None:
@@ -299,7 +300,7 @@ class ServerConnection:
         try:
             command = self._parse(line.octets, verb)
         except CommandError as error:
-            if verb == "BDAT":
+            if is_bdat(line.octets):
                 return self._swallow(line.octets, error.reply)
             return BadInput(error.reply)
         if isinstance(command, Bdat):
@@ -397,7 +398,7 @@ class ServerConnection:
         if size is not None:
             self._chunk = Chunk(size, last=True, refusal=refusal)
             return None
-        return BadInput(refusal, close=line[4:].strip(b" \t") != b"")
+        return BadInput(refusal, close=True)
 
     def _next_chunk(self, chunk: Chunk) -> Event | None:
         if chunk.left:
