@@ -425,21 +425,26 @@ def test_utf8_in_an_address_means_smtputf8() -> None:
     assert peer.connection.transaction.smtputf8
 
 
-def test_replies_are_ascii_unless_the_client_said_smtputf8() -> None:
-    peer = started(policy=lambda event: Reply.of(250, "2.1.5", "jürgen") if isinstance(event, Vrfy | Rcpt) else None)
-    for said, text in [
-        ("VRFY a\r\n", b"j\\xfcrgen"),
-        ("VRFY a SMTPUTF8\r\n", "jürgen".encode()),
-        (MAIL, b"ok"),
-        (RCPT, b"j\\xfcrgen"),
-        ("RCPT TO:<ü@dev.test>\r\n", "jürgen".encode()),
-        (RCPT, "jürgen".encode()),
-        ("RSET\r\n", b""),
-        ("VRFY b\r\n", b"j\\xfcrgen"),
+def test_replies_are_ascii_but_to_vrfy_and_expn_with_smtputf8() -> None:
+    peer = started()
+    peer.policy = lambda event: None if isinstance(event, Mail) else Reply.of(250, "2.1.5", "jürgen")
+    for said, utf8 in [
+        ("VRFY a\r\n", False),
+        ("VRFY ü\r\n", False),
+        ("VRFY a SMTPUTF8\r\n", True),
+        ("NOOP\r\n", False),
+        ("EXPN ü smtputf8\r\n", True),
+        ("EXPN ü\r\n", False),
+        ("RSET\r\nMAIL FROM:<ü@dev.test> SMTPUTF8\r\n" + RCPT, False),
+        ("RCPT TO:<ü@dev.test>\r\n", False),
+        ("VRFY a SMTPUTF8\r\n", True),
+        ("BDAT 0 LAST\r\n", False),
     ]:
         peer.connection.receive_data(said.encode())
         peer.run()
-        assert text in peer.connection.data_to_send()
+        found = peer.connection.data_to_send()
+        assert found.endswith(("jürgen\r\n".encode()) if utf8 else b"j\\xfcrgen\r\n"), said
+        assert utf8 or found.isascii()
 
 
 def test_hidden_enhanced_codes_are_not_said() -> None:
@@ -531,7 +536,16 @@ def test_chunks_make_a_message(said: str, replies: list[str], messages: list[byt
 @pytest.mark.parametrize(
     "line",
     [
-        *("BDAT 9223372036854775808", "BDAT " + "1" * 30, "BDAT -1 LAST", "BDAT +1", "BDAT x", "BDAT", "bdat ", "BDAT\t"),
+        *(
+            "BDAT 9223372036854775808",
+            "BDAT " + "1" * 30,
+            "BDAT -1 LAST",
+            "BDAT +1",
+            "BDAT x",
+            "BDAT",
+            "bdat ",
+            "BDAT\t",
+        ),
         *("BDAT LAST", "BDAT 1.5", "BDAT 1,5 LAST", "BDAT 1e3", "BDAT 0x10", "BDAT 10k", 'BDAT "10"', "BDAT 5LAST"),
         *("BDAT 1_000", "BDAT 10/LAST", "BDAT =5", "BDAT FIRST 5"),
     ],

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     from trimta.policy import Policy
 
 
-def vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
+def vrfy(policy: Policy, string: str, *, may_relay: bool, utf8: bool = False) -> Reply:
     """250 for a listed user or an alias, 252 where any name has a mailbox and for other domains, 550 for nobody and for
-    those to whom this client may not send.
+    those to whom this client may not send.  Without `utf8` the reply is ASCII: 252 where it can't be.
     """
+    return _in_ascii(_vrfy(policy, string, may_relay=may_relay), utf8=utf8)
+
+
+def _vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
     try:
         mailbox = _read(policy, string)
     except AddressError as error:
@@ -32,8 +36,14 @@ def vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
             return Reply.of(252, "2.5.2", f"<{mailbox}>: cannot verify, but mail for it will be accepted")
 
 
-def expn(policy: Policy, string: str) -> Reply:
-    """The members of an alias; a user's own address; 252 where any name has a mailbox; 550 for nobody."""
+def expn(policy: Policy, string: str, *, utf8: bool = False) -> Reply:
+    """The members of an alias; a user's own address; 252 where any name has a mailbox; 550 for nobody.  `utf8` as for
+    VRFY.
+    """
+    return _in_ascii(_expn(policy, string), utf8=utf8)
+
+
+def _expn(policy: Policy, string: str) -> Reply:
     try:
         mailbox = _read(policy, string)
     except AddressError as error:
@@ -56,3 +66,10 @@ def _read(policy: Policy, string: str) -> Mailbox:
         name = string.removeprefix("<").removesuffix(">")
         return parse_mailbox(f"{name}@{policy.local.first}")
     return parse_mailbox(string)
+
+
+def _in_ascii(reply: Reply, *, utf8: bool) -> Reply:
+    """An address with its characters escaped would be another address: RFC 6531 3.7.4.2."""
+    if utf8 or reply.klass != 2 or reply.text.isascii():
+        return reply
+    return Reply.of(252, "2.6.8", "the answer is beyond ASCII: ask again with SMTPUTF8 behind the address")

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trimta.config.model import Fault, Listen
+    from trimta.mail.address import Mailbox
     from trimta.mta.peer import Peer
     from trimta.mta.site import Site
     from trimta.mta.wire import Wire
@@ -211,10 +212,10 @@ class Session:
                 self._reply(Reply.of(250, "2.0.0", "ok"))
             case Quit():
                 await self._say(Stage.QUIT, Reply.of(221, "2.0.0", f"{self._config.hostname} closing connection"))
-            case Vrfy(string):
-                self._reply(inquiries.vrfy(self._policy, string, may_relay=self._may_relay))
-            case Expn(string):
-                self._reply(inquiries.expn(self._policy, string))
+            case Vrfy(string, utf8):
+                self._reply(inquiries.vrfy(self._policy, string, may_relay=self._may_relay, utf8=utf8))
+            case Expn(string, utf8):
+                self._reply(inquiries.expn(self._policy, string, utf8=utf8))
             case Help(topic):
                 self._reply(help_text(connection.offer, topic))
             case Etrn(node):
@@ -357,7 +358,7 @@ class Session:
             self._refused(mail, refusal)
             return
         fault = self._site.faults.find(Stage.MAIL, client=self._peer.client, sender=_path(mail) or NULL_PATH)
-        reply = Reply.of(250, "2.1.0", f"<{_path(mail)}> sender ok")
+        reply = Reply.of(250, "2.1.0", f"{_named(mail.reverse_path)}sender ok")
         if fault is not None:
             reply = await self._suffer(fault, reply)
         if reply.klass == 2:
@@ -389,7 +390,7 @@ class Session:
         address = rcpt.forward_path
         limits = self._config.limits
         fault = self._fault(Stage.RCPT, [str(address)])
-        reply = Reply.of(250, "2.1.5", f"<{address}> recipient ok")
+        reply = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
         if len(self._transaction.recipients) >= limits.recipients:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limits.recipients} a message at most")
         else:
@@ -564,9 +565,9 @@ class Session:
         if not lmtp:
             return [done]
         return [
-            Reply.of(451, "4.2.0", f"<{recipient.original}>: {refused[recipient]}")
+            Reply.of(451, "4.2.0", f"{_named(recipient.original, ':')}{refused[recipient]}")
             if recipient in refused
-            else Reply.of(250, "2.6.0", f"<{recipient.original}> queued as {incoming.id}")
+            else Reply.of(250, "2.6.0", f"{_named(recipient.original)}queued as {incoming.id}")
             for recipient in envelope.recipients
         ]
 
@@ -662,3 +663,10 @@ def _name(protocol: Protocol) -> str:
 
 def _path(mail: Mail) -> str:
     return "" if mail.reverse_path is None else str(mail.reverse_path)
+
+
+def _named(mailbox: Mailbox | None, mark: str = "") -> str:
+    """An address, a mark and a space to begin a reply with; nothing for one beyond ASCII (RFC 6531 3.7.4)."""
+    if mailbox is None:
+        return f"<>{mark} "
+    return f"<{mailbox.wire(smtputf8=False)}>{mark} " if mailbox.is_ascii else ""

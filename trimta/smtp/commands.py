@@ -120,7 +120,7 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Vrfy:
-    """VRFY; `smtputf8`: said, or implied by the argument (RFC 6531 3.7.4.2)."""
+    """VRFY; `smtputf8`: the reply may have UTF-8 (RFC 6531 3.7.4.2), whatever the argument has."""
 
     string: str
     smtputf8: bool = False
@@ -268,7 +268,7 @@ def _mail(argument: str, offer: Offer) -> Command:
         reverse_path, rest = parse_reverse_path(argument[5:])
     except AddressError as error:
         raise _error(501, "5.1.7", str(error)) from error
-    beyond_ascii = _check_ascii(reverse_path, offer)
+    beyond_ascii = _check_ascii(reverse_path, offer, code=550)
     given = _parameters(rest)
     _check_known(given, _MAIL_PARAMETERS, offer)
     values: dict[str, object] = {}
@@ -289,7 +289,7 @@ def _rcpt(argument: str, offer: Offer) -> Command:
         forward_path, rest = parse_forward_path(argument[3:])
     except AddressError as error:
         raise _error(501, "5.1.3", str(error)) from error
-    _check_ascii(forward_path, offer)
+    _check_ascii(forward_path, offer, code=553)
     given = _parameters(rest)
     _check_known(given, _RCPT_PARAMETERS, offer)
     notify = _notify(given["NOTIFY"]) if "NOTIFY" in given else None
@@ -297,12 +297,14 @@ def _rcpt(argument: str, offer: Offer) -> Command:
     return Rcpt(forward_path, notify, orcpt)
 
 
-def _check_ascii(mailbox: Mailbox | None, offer: Offer) -> bool:
-    """Whether an address has other characters than ASCII; refused where SMTPUTF8 is not on offer."""
+def _check_ascii(mailbox: Mailbox | None, offer: Offer, *, code: int) -> bool:
+    """Whether an address has other characters than ASCII; where SMTPUTF8 is not on offer it is refused with the code
+    that RFC 6531 3.5 has for the command.
+    """
     if mailbox is None or (mailbox.local_part.isascii() and mailbox.domain.isascii()):
         return False
     if not offer.offers("SMTPUTF8"):
-        raise _error(553, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
+        raise _error(code, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
     return True
 
 
@@ -471,10 +473,8 @@ def _string_and_smtputf8(verb: str, argument: str, offer: Offer) -> tuple[str, b
         argument, smtputf8 = string.rstrip(" "), True
     if not argument:
         raise _bad(f"syntax: {_VERBS[verb].syntax}")
-    if not argument.isascii():
-        if not offer.offers("SMTPUTF8"):
-            raise _error(553, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
-        smtputf8 = True
+    if not argument.isascii() and not offer.offers("SMTPUTF8"):
+        raise _error(553, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
     return argument, smtputf8
 
 

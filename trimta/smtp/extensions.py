@@ -36,7 +36,10 @@ _ORDER: Final = (
     *("VRFY", "EXPN", "ETRN", "DELIVERBY", "FUTURERELEASE", "LIMITS", "STARTTLS", "AUTH", "HELP"),
 )
 
-_NEEDS: Final = {"BINARYMIME": ("CHUNKING", "8BITMIME")}  # RFC 3030 2: it is of no use without these
+_NEEDS: Final = {
+    "BINARYMIME": ("CHUNKING", "8BITMIME"),  # RFC 3030 2: it is of no use without these
+    "SMTPUTF8": ("8BITMIME",),  # RFC 6531 3.1(8)
+}
 
 
 @dataclass(frozen=True, slots=True)

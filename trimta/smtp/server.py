@@ -296,7 +296,7 @@ class ServerConnection:
         if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
             # A server before us may have seen content here, and so no DATA: SMTP smuggling.
             return _bad(503, "5.5.0", f"{verb} ended by a bare LF, with more behind it", close=True)
-        self._utf8 = self.transaction is not None and self.transaction.smtputf8
+        self._utf8 = False
         try:
             command = self._parse(line.octets, verb)
         except CommandError as error:
@@ -318,11 +318,7 @@ class ServerConnection:
         if verb == "STARTTLS" and self.tls and "STARTTLS" not in {keyword.upper() for keyword in self.settings.hide}:
             raise _error(503, "5.5.1", "TLS is active already")
         command = parse_command(line, self._offer)
-        if isinstance(command, Mail):
-            self._utf8 = command.parameters.smtputf8
-        elif isinstance(command, Rcpt):
-            self._utf8 = self._utf8 or _is_utf8(command)
-        elif isinstance(command, Vrfy | Expn):
+        if isinstance(command, Vrfy | Expn):  # the only replies that may have UTF-8: RFC 6531 3.7.4
             self._utf8 = command.smtputf8
         self._check_order(command)
         return command
@@ -330,7 +326,7 @@ class ServerConnection:
     def _check_order(self, command: Command) -> None:
         state, transaction = self.state, self.transaction
         if state is State.MAIL_GIVEN and isinstance(command, Data | Bdat):
-            if transaction is not None and transaction.refused:
+            if transaction is not None and transaction.refused and self.settings.protocol is not Protocol.LMTP:
                 raise _error(554, "5.5.1", "no valid recipients")
             raise _error(503, "5.5.1", "RCPT first")
         if isinstance(command, Auth) and self.identity is not None:
