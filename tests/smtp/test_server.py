@@ -383,6 +383,30 @@ def test_content_behind_a_bare_lf_is_smuggling(line: str) -> None:
     assert peer.say("hello" if line != "DATA" else "x\r\n.\r\n") == [QUEUED]
 
 
+@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_data_that_began_with_a_bare_lf_ends_with_one(protocol: Protocol, pieces: int) -> None:
+    peer = in_transaction(protocol=protocol)
+    assert peer.say("DATA\n") == ["354"]
+    assert peer.say("a\n..b\n.\nNOOP\n", pieces) == [QUEUED, DONE]
+    assert peer.messages == [b"a\n.b\n"]
+    peer.say(MAIL + RCPT)
+    assert peer.say("DATA\r\n") == ["354"]  # the next one is judged by its own line
+    assert peer.say("a\n.\nNOOP\n", pieces) == []
+    assert peer.say("\r\n.\r\n", pieces) == [QUEUED]
+    assert peer.messages[1:] == [b"a\n.\nNOOP\n\n"]
+    peer.say(MAIL.replace("\r", "") + RCPT.replace("\r", ""))
+    assert peer.say("DATA \t\n", pieces) == ["354"]
+    assert peer.say(".\n", pieces) == [QUEUED]
+
+
+def test_typed_data_ends_where_bare_line_ends_are_refused_as_well() -> None:
+    peer = in_transaction(bare_newline=BareNewline.REJECT)
+    assert peer.say("DATA\n") == ["354"]
+    assert peer.say("a\n.\n") == ["550 5.6.0"]
+    assert peer.say("NOOP\n") == [DONE]
+
+
 def test_the_last_line_is_known_without_credentials() -> None:
     peer = started(auth=AuthPolicy.OPTIONAL, auth_in_clear=True)
     peer.say(b"NOOP \x1b\xc3\xbc\xff\r\n")

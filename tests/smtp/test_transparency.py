@@ -12,9 +12,9 @@ from tests.support.effort import bounded_effort
 from trimta.smtp.transparency import DataDecoder, DataEncoder, TextDecoder, lf_to_crlf
 
 
-def decode(wire: bytes, pieces: int) -> tuple[bytes, bytes | None, DataDecoder]:
+def decode(wire: bytes, pieces: int, *, typed: bool = False) -> tuple[bytes, bytes | None, DataDecoder]:
     """The content, and what came after the end (None: no end)."""
-    decoder = DataDecoder()
+    decoder = DataDecoder(typed=typed)
     content = b""
     for start in range(0, len(wire), pieces):
         content += decoder.feed(wire[start : start + pieces])
@@ -59,6 +59,34 @@ def decode(wire: bytes, pieces: int) -> tuple[bytes, bytes | None, DataDecoder]:
 def test_data_ends_at_crlf_dot_crlf_only(wire: bytes, content: bytes, trailing: bytes) -> None:
     for pieces in (1, 2, 3, 5, 1000):
         got, leftover, decoder = decode(wire + trailing, pieces)
+        assert (got, leftover) == (content, trailing)
+        assert decoder.size == len(content) + content.count(b"\n")
+
+
+@pytest.mark.parametrize("trailing", [b"", b"QUIT\n", b".\n", b"\n.\n", b"\r\n.\r\n"])
+@pytest.mark.parametrize(
+    ("wire", "content"),
+    [
+        (b".\n", b""),
+        (b"\n.\n", b"\n"),
+        (b"a\n.\n", b"a\n"),
+        (b"..\n.a\n...\n.\n", b".\na\n..\n"),
+        # mixed: a lone dot with a bare LF behind it, or CRLF on both sides
+        (b"a\r\n.\n", b"a\n"),
+        (b"a\r\nb\n.\n", b"a\nb\n"),
+        (b".\r\n", b""),
+        (b"a\nb\r\n.\r\n", b"a\nb\n"),
+        # and nothing else
+        (b"a\n.\r\nb\n.\n", b"a\n.\nb\n"),
+        (b"a\r.\nb\n.\n", b"a\r.\nb\n"),
+        (b"a\n.\rb\n.\n", b"a\n\rb\n"),
+        (b"a.\n.\n", b"a.\n"),
+        (b"a\n. \n.\n", b"a\n \n"),
+    ],
+)
+def test_typed_data_ends_at_a_lone_dot_with_a_bare_lf_too(wire: bytes, content: bytes, trailing: bytes) -> None:
+    for pieces in (1, 2, 3, 5, 1000):
+        got, leftover, decoder = decode(wire + trailing, pieces, typed=True)
         assert (got, leftover) == (content, trailing)
         assert decoder.size == len(content) + content.count(b"\n")
 
@@ -154,9 +182,9 @@ def test_content_survives_the_wire_in_any_pieces(content: bytes, there: int, bac
     assert text.feed(lf_to_crlf(content)) + text.finish() == content
 
 
-def reference(wire: bytes) -> tuple[bytes, bytes | None]:
+def reference(wire: bytes, *, typed: bool) -> tuple[bytes, bytes | None]:
     """What the decoder says of itself, line by line and slowly."""
-    end = re.search(rb"(?:\A|(?<=\r\n))\.\r\n", wire)
+    end = re.search(rb"(?:\A|(?<=\r\n))\.\r\n" + (rb"|(?:\A|(?<=\n))\.\n" if typed else b""), wire)
     body = wire if end is None else wire[: end.start()]
     lines = re.split(rb"\r\n|\n", body)
     unstuffed = [line[1:] if line.startswith(b".") and line != b"." else line for line in lines]
@@ -164,11 +192,11 @@ def reference(wire: bytes) -> tuple[bytes, bytes | None]:
 
 
 @settings(deadline=None, max_examples=200)
-@given(WIRE.map(b"".join), st.integers(1, 20))
-def test_the_decoder_is_its_definition(wire: bytes, pieces: int) -> None:
+@given(WIRE.map(b"".join), st.integers(1, 20), st.booleans())
+def test_the_decoder_is_its_definition(wire: bytes, pieces: int, typed: bool) -> None:
     wire += b"\r\n.\r\nx"
-    got, leftover, _ = decode(wire, pieces)
-    assert (got, leftover) == reference(wire)
+    got, leftover, _ = decode(wire, pieces, typed=typed)
+    assert (got, leftover) == reference(wire, typed=typed)
 
 
 def test_octet_by_octet_takes_linear_time() -> None:

@@ -181,6 +181,8 @@ class ServerConnection:
         self._eof = False
         self._unanswered: Event | None = None
         self._utf8 = False
+        self._typed = False
+        """The last command line ended in a bare LF."""
         self._body: Body | None = None
         self._chunk: Chunk | None = None
         self._offer = self._make_offer()
@@ -289,6 +291,7 @@ class ServerConnection:
         if self.state is State.AUTH:
             self.line = "***"
             return self._read_auth_response(line.octets)
+        self._typed = not line.crlf
         verb = verb_of(line.octets)
         # A client that does not wait sends its password after an AUTH that was refused, too.
         self._secrets = line.octets[:4].upper() == b"AUTH" or (self._secrets and verb not in KNOWN_VERBS)
@@ -510,7 +513,7 @@ class ServerConnection:
                 self.state = State.AUTH if reply.code == 334 else State.READY
             case Data() if reply.code == 354:
                 self.state = State.DATA
-                self._body = self._new_body(DataDecoder())
+                self._body = self._new_body(DataDecoder(typed=self._typed))
             case Data() if done:
                 raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
             case Rcpt() if not done:

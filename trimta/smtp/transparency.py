@@ -5,7 +5,8 @@ encoders are fed octets in any pieces and give the same result for all of them, 
 back two octets at most.
 
 Data ends at CRLF.CRLF and at nothing else: a server that takes "\\n.\\r\\n" or "\\n.\\n" for the end reads commands
-where the server before it saw content (SMTP smuggling).
+where the server before it saw content (SMTP smuggling).  Only where DATA itself ended in a bare LF, which no server
+before us would let through as a command, somebody types, and ends with a lone dot and a bare LF.
 """
 
 from __future__ import annotations
@@ -77,8 +78,10 @@ class DataDecoder(TextDecoder):
     has the octets that came after the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, typed: bool = False) -> None:
+        """`typed`: DATA ended in a bare LF, so a line of a single dot that ends in a bare LF ends the data as well."""
         super().__init__()
+        self._typed = typed
         self.done = False
         self.leftover = b""
         self._at_start = True
@@ -91,11 +94,11 @@ class DataDecoder(TextDecoder):
         if self._held:
             data = self._held + data
             self._held = b""
-        if self._at_start and self._after_crlf and data.startswith(b".\r\n"):
-            return self._end(data, 0)
-        end = data.find(b"\r\n.\r\n")
-        if end >= 0:
-            return self._end(data, end + 2)
+        dot, end = self._find_end(data)
+        if dot >= 0:
+            self.done = True
+            self.leftover = data[end:]
+            return self._unstuff(data[:dot])
         # What can't be judged yet is held back: a CR whose LF may follow, a dot whose line may be nothing else.
         keep = len(data)
         if data.endswith(b"\r"):
@@ -105,10 +108,17 @@ class DataDecoder(TextDecoder):
         self._held = data[keep:]
         return self._unstuff(data[:keep])
 
-    def _end(self, data: bytes, dot: int) -> bytes:
-        self.done = True
-        self.leftover = data[dot + 3 :]
-        return self._unstuff(data[:dot])
+    def _find_end(self, data: bytes) -> tuple[int, int]:
+        """Where the dot that ends the data is, and where its line ends; (-1, -1) if there is none."""
+        if self._at_start and self._typed and data.startswith(b".\n"):
+            return 0, 2
+        if self._at_start and self._after_crlf and data.startswith(b".\r\n"):
+            return 0, 3
+        found = data.find(b"\r\n.\r\n")
+        typed = data.find(b"\n.\n", 0, found if found >= 0 else len(data)) if self._typed else -1
+        if typed >= 0:
+            return typed + 1, typed + 3
+        return (found + 2, found + 5) if found >= 0 else (-1, -1)
 
     def _unstuff(self, block: bytes) -> bytes:
         if not block:
