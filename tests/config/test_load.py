@@ -24,6 +24,7 @@ from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
 from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
 from trimta.mail.routing import MaildirRoute, Mx, TlsPolicy
+from trimta.policy import Policy
 
 FULL = """
 hostname = "mail.a.test"
@@ -145,6 +146,30 @@ def test_the_tables_look_up(full: Config) -> None:
         "carol@partner.test",
     ]
     assert route_table(full).lookup(Mailbox("x", "deep.corp.test"))[0] == ".corp.test"
+
+
+@pytest.mark.parametrize(
+    ("text", "leaves"),
+    [
+        ("", ["postmaster@dev.test"]),
+        ('[local]\ndomains = ["dev.test"]\nusers = ["alice"]', ["postmaster@dev.test"]),
+        ('[aliases]\npostmaster = ["alice", "far@x.test"]', ["alice@dev.test", "far@x.test"]),
+        ('[aliases]\nmailer-daemon = "bob"', ["bob@dev.test"]),
+        ('[aliases]\nMailer-Daemon = "bob"', ["bob@dev.test"]),
+        ('[aliases]\n"mailer-daemon@dev.test" = "bob"', ["bob@dev.test"]),
+        ('[local]\ndomains = ["dev.test"]\nusers = ["MAILER-DAEMON"]', ["MAILER-DAEMON@dev.test"]),
+        ('[aliases]\npostmaster = "mailer-daemon"', ["MAILER-DAEMON@dev.test"]),
+        ('[aliases]\npostmaster = "root"\nroot = "mailer-daemon"', ["MAILER-DAEMON@dev.test"]),
+        ('[routes]\n"MAILER-daemon@dev.test" = "discard"', ["MAILER-DAEMON@dev.test"]),
+    ],
+)
+def test_who_answers_a_report_reaches_postmaster_unless_it_is_said_otherwise(text: str, leaves: list[str]) -> None:
+    head = 'hostname = "dev.test"\n'
+    config = parse(head + text, base=Path("/"), file="conf.toml")
+    policy = Policy.of(config)
+    found = policy.aliases.expand(Mailbox("MAILER-DAEMON", "dev.test"))
+    assert [str(leaf) for leaf in found] == leaves
+    assert policy.refusal(Mailbox("MAILER-DAEMON", "dev.test"), may_relay=False) is None or "discard" in text
 
 
 def test_a_configuration_is_written_as_it_is_read_but_for_passwords(full: Config, tmp_path: Path) -> None:

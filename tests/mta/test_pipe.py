@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
+from tests.support.lab import open_lab
 from tests.support.sending import recipient
 from trimta.mail.address import parse_mailbox
+from trimta.mail.envelope import ByMode, DeliverBy, Notify
+from trimta.mail.outcome import Delivered, Handover
 from trimta.mail.routing import parse_route
 from trimta.mta import pipe
 from trimta.mta.disk import InlineDisk
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 20.0
 CONTENT = b"Subject: hi\n\nFrom here on\n.\n"
+NOW = 1_700_000_000.0
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +64,7 @@ async def run(
     route: Any = parse_route(f"pipe:{command}", folder)
     recipients = [recipient(address) for address in to]
     return await pipe.deliver(
-        route, message or stored(), recipients, "x.test", folder=folder, limit=limit, disk=InlineDisk()
+        route, message or stored(), recipients, "x.test", folder=folder, limit=limit, disk=InlineDisk(), now=NOW
     )
 
 
@@ -245,3 +251,49 @@ async def test_who_is_cancelled_leaves_no_process_behind(tmp_path: Path) -> None
         await trio.to_thread.run_sync(wait)
         nursery.cancel_scope.cancel()
     await ended((tmp_path / "pid").read_text().strip())
+
+
+async def test_a_command_relays_and_does_not_deliver(tmp_path: Path) -> None:
+    """RFC 3461 5.2.4: what becomes of the message behind it is not known."""
+    (outcome,) = await run(sh("cat > /dev/null"), tmp_path)
+    assert isinstance(outcome, Delivered)
+    assert outcome.handover is Handover.RELAYED
+    assert not outcome.deadline_dropped
+
+
+@pytest.mark.parametrize(
+    ("by", "expected", "dropped"),
+    [
+        (DeliverBy(NOW + 60, ByMode.NOTIFY), "Delivered 2.0.0", True),
+        (DeliverBy(NOW - 60, ByMode.NOTIFY), "Delivered 2.0.0", False),
+        (DeliverBy(NOW + 60, ByMode.RETURN), "Failed 5.3.3", False),
+        (DeliverBy(NOW + 60, ByMode.RETURN, trace=True), "Failed 5.3.3", False),
+    ],
+)
+async def test_a_command_is_as_a_host_without_deliverby(
+    tmp_path: Path, by: DeliverBy, expected: str, *, dropped: bool
+) -> None:
+    """RFC 2852 4.1.5."""
+    outcomes = await run(sh("cat > taken"), tmp_path, message=replace(stored(), deliver_by=by))
+    assert verdict(outcomes) == expected
+    assert getattr(outcomes[0], "deadline_dropped", False) is dropped
+    assert (names(tmp_path) == ["taken"]) is expected.startswith("Delivered")
+
+
+@pytest.mark.parametrize(
+    ("notify", "by", "told"),
+    [
+        (frozenset({Notify.SUCCESS}), None, ["relayed 2.0.0"]),
+        (None, None, []),
+        (None, DeliverBy(NOW + 60, ByMode.NOTIFY), ["relayed 2.0.0"]),
+        (frozenset({Notify.NEVER}), DeliverBy(NOW + 60, ByMode.NOTIFY), []),
+        (None, DeliverBy(NOW + 60, ByMode.RETURN), ["failed 5.3.3"]),
+    ],
+)
+async def test_the_sender_is_told_of_a_command_as_of_a_relay(
+    tmp_path: Path, notify: frozenset[Notify] | None, by: DeliverBy | None, told: list[str]
+) -> None:
+    async with open_lab(tmp_path, config=f'[routes]\n"*" = "pipe:{shutil.which("cat")}"', wall=lambda: NOW) as lab:
+        await lab.submit(recipient("a@x.test", notify=notify), deliver_by=by)
+        await lab.idle()
+        assert [verdict for dsn in lab.dsns() for verdict in dsn.verdicts.values()] == told

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Final
 
-from trimta.mail.aliases import AliasTable
+from trimta.mail.address import POSTMASTER, fold_local_part
+from trimta.mail.aliases import AliasError, AliasTable
 from trimta.mail.mailboxes import LocalDomains
 from trimta.mail.routing import RouteTable
 
@@ -18,9 +20,20 @@ def local_domains(config: Config) -> LocalDomains:
     return LocalDomains(local.domains, config.hostname, local.users, local.subaddress)
 
 
+REPORTER: Final = "mailer-daemon"
+"""Whose name DSNs bear in From, in lower case.  Who answers one is to reach a human (RFC 3464 2): postmaster, unless
+the configuration means somebody else by it.
+"""
+
+
 def alias_table(config: Config) -> AliasTable:
-    """[aliases].  A Config that `load` returned has no cycle in them."""
-    return AliasTable(dict(config.aliases), local_domains(config))
+    """[aliases], and the one for REPORTER.  A Config that `load` returned has no cycle in them."""
+    entries, local = dict(config.aliases), local_domains(config)
+    is_user = local.users != "any" and REPORTER in map(fold_local_part, local.users)
+    if not is_user and not any(key.lower().startswith(f"{REPORTER}@") for key in config.routes):
+        with contextlib.suppress(AliasError):  # it is an alias already, or postmaster's mail goes there
+            return AliasTable({REPORTER: (POSTMASTER,), **entries}, local)
+    return AliasTable(entries, local)
 
 
 def route_table(config: Config) -> RouteTable:

@@ -226,6 +226,7 @@ class Dispatcher:
                     folder=config.data_dir,
                     limit=config.timeouts.delivery,
                     disk=site.disk,
+                    now=site.clock.now(),
                 )
             case other:
                 raise AssertionError(f"{other} has a way of its own")

@@ -1,5 +1,8 @@
 """`pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
 
+What the command does with it is not known: it may be another mail system.  So a message is relayed, not delivered (RFC
+3461 5.2.4), and DELIVERBY is as with a host that does not know it (RFC 2852 4.1.5).
+
 No shell, a clean environment (PATH and LANG, nothing else), data_dir as working folder, a process group of its own,
 ended as a whole if it takes too long.  What the command says is kept to the last 4 KiB, for the DSN.
 """
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trimta.mail.envelope import ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.routing import RECIPIENTS
 from trimta.mail.status import EnhancedStatus
@@ -49,6 +53,7 @@ _DEFERRED: Final = EnhancedStatus(4, 3, 0)
 _CANNOT_RUN: Final = EnhancedStatus(4, 3, 5)
 _BAD_RECIPIENT: Final = EnhancedStatus(5, 1, 3)
 _BAD_SENDER: Final = EnhancedStatus(5, 1, 7)
+_NOT_CAPABLE: Final = EnhancedStatus(5, 3, 3)
 _DELIVERED: Final = EnhancedStatus(2, 0, 0)
 
 _PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
@@ -75,18 +80,25 @@ async def deliver(
     folder: Path,
     limit: float,
     disk: Disk,
+    now: float,
 ) -> list[Outcome]:
-    """Run the command once for all recipients; they share its outcome.  `limit` in seconds.
+    """Run the command once for all recipients; they share its outcome.  `limit` in seconds, `now` on the queue's clock.
 
     An address that a command would take for an option does not get there.  Raises BodyDamagedError, or OSError, for a
     message that can't be read; the command has not seen its end then.
     """
+    by = message.deliver_by
+    if by is not None and by.mode is ByMode.RETURN:
+        text = f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying"
+        return [Failed(recipient=recipient, status=_NOT_CAPABLE, diagnostic=text) for recipient in recipients]
     if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
         return [_option(recipient, _BAD_SENDER, "sender") for recipient in recipients]
     options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
     if options and RECIPIENTS in route.argv:
         rest = [recipient for recipient in recipients if recipient not in options]
-        outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk) if rest else []
+        outcomes: list[Outcome] = []
+        if rest:
+            outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk, now=now)
         return [*outcomes, *(_option(recipient, _BAD_RECIPIENT, "recipient") for recipient in options)]
     command = route.argv[0]
     try:
@@ -115,7 +127,8 @@ async def deliver(
         text = f"{command} took longer than {limit:g} s"
         return [Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text) for recipient in recipients]
     said = bytes(run.output).decode(errors="backslashreplace").strip()
-    return [_outcome(process.returncode, recipient, command, said) for recipient in recipients]
+    dropped = by is not None and now < by.deadline
+    return [_outcome(process.returncode, one, command, said, deadline_dropped=dropped) for one in recipients]
 
 
 class _Run:
@@ -195,10 +208,16 @@ def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:
     return Failed(recipient=recipient, status=status, diagnostic=f'a {which} that begins with "-" is no argument')
 
 
-def _outcome(code: int | None, recipient: Recipient, command: str, said: str) -> Outcome:
+def _outcome(code: int | None, recipient: Recipient, command: str, said: str, *, deadline_dropped: bool) -> Outcome:
     text = f"{command} {_describe(code)}" + (f": {said}" if said else "")
     if code == 0:
-        return Delivered(recipient=recipient, status=_DELIVERED, diagnostic=text, handover=Handover.FINAL)
+        return Delivered(
+            recipient=recipient,
+            status=_DELIVERED,
+            diagnostic=text,
+            handover=Handover.RELAYED,
+            deadline_dropped=deadline_dropped,
+        )
     if code is None or code < 0 or code == EX_TEMPFAIL:
         return Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text)
     return Failed(recipient=recipient, status=_FAILURES.get(code, _FAILED), diagnostic=text)
