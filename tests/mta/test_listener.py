@@ -226,3 +226,43 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
             nursery.cancel_scope.cancel()
     for stream in (*clients, *bound.sockets):
         await stream.aclose()
+
+
+async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_clock: MockClock) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    crowd, looks, most = Crowd(), 0, 1
+    served: list[Peer] = []
+    ends = [trio.Event() for _ in range(3)]
+
+    def ceiling() -> int:
+        nonlocal looks
+        looks += 1
+        return most
+
+    async def session(stream: trio.SocketStream, peer: Peer) -> None:
+        served.append(peer)
+        await ends[len(served) - 1].wait()
+        await stream.aclose()
+
+    async def served_are(count: int) -> None:
+        with trio.fail_after(DEADLINE):
+            while len(served) < count:
+                await trio.lowlevel.checkpoint()
+
+    async with listener, AsyncExitStack() as clients, trio.open_nursery() as nursery:
+        await nursery.start(accept_connections, listener, nursery, session, crowd, ceiling)
+        for _ in range(3):
+            await clients.enter_async_context(await trio.open_tcp_stream(*listener.socket.getsockname()[:2]))
+        await served_are(1)
+        await trio.testing.wait_all_tasks_blocked()
+        before = looks
+        await trio.sleep(3600)
+        assert looks == before
+        ends[0].set()
+        await served_are(2)
+        most = 2  # a reload
+        crowd.look_again()
+        await served_are(3)
+        for end in ends:
+            end.set()
+        nursery.cancel_scope.cancel()

@@ -285,13 +285,13 @@ def test_a_resolver_is_made_without_asking_or_reading_anything(monkeypatch: pyte
     Resolver(Dns(), hostname="box.test")
 
 
-def test_the_nameservers_of_resolv_conf_are_used_and_read_again_when_it_changes(tmp_path: Path) -> None:
+async def test_the_nameservers_of_resolv_conf_are_used_and_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("# a comment\nnameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch a.test\n")
     client = dns_client.DnsClient(Dns(), allowed=lambda address: True, resolv_conf=path)
-    assert [str(server) for server in client.nameservers()] == ["192.0.2.53", "2001:db8::53"]
+    assert [str(server) for server in await client.nameservers()] == ["192.0.2.53", "2001:db8::53"]
     path.write_text("nameserver 192.0.2.54\n")
-    assert [str(server) for server in client.nameservers()] == ["192.0.2.54"]
+    assert [str(server) for server in await client.nameservers()] == ["192.0.2.54"]
 
 
 async def test_equal_preferences_are_shuffled_within_their_rank() -> None:

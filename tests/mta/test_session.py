@@ -368,6 +368,7 @@ async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
             patch.setattr(Queue, "accept", full)
             content = b"0123456789abcd\r\n" * (size // 16)
             await send_message(client, "alice@dev.test", "x@later.test", content=content, reply="452 4.3.1")
+        await client.say("NOOP", "250")  # the content goes after the reply
         assert mailbox(tmp_path, "alice") == []
         assert [*(tmp_path / "maildir-example/alice/tmp").iterdir()] == []
         assert left_in_spool(site) == []

@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import trio
+
 from trimta.mail.envelope import BodyKind
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.routing import Discard, MaildirRoute
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 DELIVERED: Final = EnhancedStatus(2, 0, 0)
 UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
+
+DISCARD_LIMIT: Final = 1.0
+"""Seconds that a message waits for copies to go that are not to be seen: nothing depends on it."""
 
 
 async def accept(
@@ -86,16 +91,17 @@ async def accept(
             _postponed(copy, reason, now=now, next_try=next_try, warn_at=warn_at) for copy, reason in failed.items()
         )
     pending = [result for result in results if isinstance(result, Pending)]
+    are_visible = not pending
     try:
         if envelopes:
             await site.queue.run(lambda queue: queue.accept(message, envelopes))
         if pending:
             await _make_visible(site, message, pending, queued=bool(envelopes))
+        are_visible = True
     finally:
-        for (
-            one
-        ) in pending:  # what is visible by now stays; it is an unlink, and a cancelled task can't wait for a thread
-            maildir.discard(one)
+        if not are_visible:  # those that are by now stay
+            with trio.move_on_after(DISCARD_LIMIT, shield=True):  # else: files in tmp/ for a reader to remove some day
+                await site.disk.run_or_leave(maildir.discard_all, pending)
     if envelopes:
         site.scheduler.wake()
 

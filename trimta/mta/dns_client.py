@@ -97,6 +97,11 @@ class _Timed:
     ttl: float
 
 
+_System: TypeAlias = "tuple[object, tuple[Nameserver, ...]]"
+"""What resolv.conf names, with the version of the file."""
+_UNREAD: Final[_System] = (None, ())
+
+
 class DnsClient:
     """A stub resolver over the configured nameservers or, without any, those of /etc/resolv.conf.
 
@@ -110,7 +115,8 @@ class DnsClient:
         self._resolv_conf = resolv_conf
         self._limiter = trio.CapacityLimiter(IN_FLIGHT)
         self._cache: OrderedDict[tuple[str, str], tuple[float, object]] = OrderedDict()
-        self._system: tuple[object, tuple[Nameserver, ...]] = (None, ())
+        self._system = _UNREAD
+        self._reader = trio.CapacityLimiter(1)
 
     async def mx(self, name: str) -> Answer[MxRecord]:
         """The MX records of `name` (ASCII, no last dot), lowest preference first; a null MX has the host "."."""
@@ -128,13 +134,18 @@ class DnsClient:
             nursery.start_soon(one, "AAAA")
         return _both(found["A"], found["AAAA"])
 
-    def nameservers(self) -> tuple[Nameserver, ...]:
+    async def nameservers(self) -> tuple[Nameserver, ...]:
         """Whom a question goes to, before `[egress]` is asked.  Empty: nobody."""
-        return self._configured or self._system_nameservers()
+        if self._configured:
+            return self._configured
+        with trio.move_on_after(self._timeout):  # past it the disk hangs: what is known has to do
+            self._system = await trio.to_thread.run_sync(
+                self._system_nameservers, self._system, abandon_on_cancel=True, limiter=self._reader
+            )
+        return self._system[1]
 
-    def refused(self) -> Trouble | None:
-        """Trouble if there is no nameserver that `[egress]` lets us ask; it says which ones it does not."""
-        servers = self.nameservers()
+    def refused(self, servers: Sequence[Nameserver]) -> Trouble | None:
+        """Trouble if there is none among the nameservers that `[egress]` lets us ask; it says which it does not."""
         if not servers:
             return Trouble(f"there is no nameserver: [dns] nameservers is empty and {self._resolv_conf} names none")
         outside = [str(server) for server in servers if not self._allowed(server.address)]
@@ -194,11 +205,12 @@ class DnsClient:
             query = dns.message.make_query(_wire_name(name), rdtype)
         except dns.exception.DNSException:
             return _Timed(NoName(), MAX_NEGATIVE_TTL)  # no name in DNS can look like this (RFC 1035 2.3.4)
-        refused = self.refused()
+        servers = await self.nameservers()
+        refused = self.refused(servers)
         if refused is not None:
             return refused
         troubles: dict[Nameserver, str] = {}
-        waiting = deque((server, 0) for server in self.nameservers() if self._allowed(server.address))
+        waiting = deque((server, 0) for server in servers if self._allowed(server.address))
         while waiting:
             share = (deadline - trio.current_time()) / sum(ROUNDS - asked for _, asked in waiting)
             server, asked = waiting.popleft()
@@ -216,20 +228,19 @@ class DnsClient:
         said = "; ".join(f"nameserver {server}: {trouble}" for server, trouble in troubles.items())
         return Trouble(f"{name} {rdtype}: {said}")
 
-    def _system_nameservers(self) -> tuple[Nameserver, ...]:
-        """Those of resolv.conf, read again when it changes: a laptop moves between networks."""
+    def _system_nameservers(self, known: _System) -> _System:
+        """Those of resolv.conf, read again when it changes: a laptop moves between networks.  Blocking."""
         try:
             status = self._resolv_conf.stat()
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if version == self._system[0]:
-                return self._system[1]
+            if version == known[0]:
+                return known
             reader = dns.resolver.Resolver(configure=False)
             reader.read_resolv_conf(str(self._resolv_conf))
             servers = [Nameserver(ip_address(server)) for server in reader.nameservers if isinstance(server, str)]
         except (OSError, dns.exception.DNSException, ValueError):
-            return ()
-        self._system = (version, tuple(servers))
-        return self._system[1]
+            return _UNREAD
+        return version, tuple(servers)
 
 
 async def _exchange(server: Nameserver, query: dns.message.Message) -> dns.message.Message | str:

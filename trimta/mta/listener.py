@@ -168,6 +168,7 @@ class Crowd:
     def __init__(self) -> None:
         self.total = 0
         self._by_client: Counter[str] = Counter()
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def enter(self, peer: Peer) -> None:
         self.total += 1
@@ -178,6 +179,15 @@ class Crowd:
         self._by_client[peer.client] -= 1
         if not self._by_client[peer.client]:
             del self._by_client[peer.client]
+        self.look_again()
+
+    async def change(self) -> None:
+        """Wait until there may be room: a connection has ended, or `look_again` was called."""
+        await self._waiting.park()
+
+    def look_again(self) -> None:
+        """The limits may be others now."""
+        self._waiting.unpark_all()
 
     def is_full(self, limits: Limits) -> bool:
         """Whether there are more connections than `limits.connections`."""
@@ -225,7 +235,7 @@ async def accept_connections(
     task_status.started()
     while True:
         if crowd.total >= ceiling():
-            await trio.sleep(ACCEPT_PAUSE)
+            await crowd.change()
             continue
         try:
             stream = await listener.accept()

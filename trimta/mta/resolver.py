@@ -6,6 +6,7 @@ status of the outcome.  `[dns.zones]` is asked first and, for the names in it, a
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import socket
@@ -31,6 +32,9 @@ HOSTS_FILE: Final = Path("/etc/hosts")
 LOOPBACK: Final = ("127.0.0.1", "::1")
 SYSTEM_LOOKUPS: Final = 16
 """Threads in getaddrinfo at once; one that hangs keeps its thread, and Trio's default limiter is everybody's."""
+
+BLOCK: Final = 64 * 1024
+"""Octets of the hosts file that are looked at together."""
 
 NULL_MX: Final = EnhancedStatus(5, 1, 10)  # RFC 7505 4.1
 NO_DOMAIN: Final = EnhancedStatus(5, 1, 2)
@@ -105,6 +109,7 @@ class Resolver:
         self._hosts_file = hosts_file
         self._system_lookup = system_lookup or _getaddrinfo
         self._system_limiter = trio.CapacityLimiter(SYSTEM_LOOKUPS)
+        self._file_limiter = trio.CapacityLimiter(1)
         self._client = DnsClient(config, allowed=allowed, resolv_conf=resolv_conf)
 
     async def resolve_mx(self, domain: str, *, port: int = 25) -> Routing:
@@ -280,19 +285,29 @@ class Resolver:
     async def _host_addresses(self, name: str) -> Answer[str]:
         if name in self._zones:
             return await self._addresses(name)
-        listed = _from_hosts_file(self._hosts_file, name)
+        listed = await self._listed_addresses(name)
+        if isinstance(listed, Trouble):
+            return listed
         if listed:
             return Records(listed, name)
         if self._configured or _is_localhost(name):
             return await self._addresses(name)
         return await self._ask_system(name)
 
+    async def _listed_addresses(self, name: str) -> tuple[str, ...] | Trouble:
+        """What the hosts file says; those that block advertisements have 100 000 lines."""
+        with trio.move_on_after(self._timeout):
+            return await trio.to_thread.run_sync(
+                _from_hosts_file, self._hosts_file, name, abandon_on_cancel=True, limiter=self._file_limiter
+            )
+        return Trouble(f"{self._hosts_file} could not be read within {self._timeout:g} s")
+
     async def _ask_system(self, name: str) -> Answer[str]:
         """getaddrinfo, as every other program on this machine: search domains, mDNS, container names."""
-        if self._client.nameservers():
-            refused = self._client.refused()
-            if refused is not None:
-                return refused
+        servers = await self._client.nameservers()
+        refused = self._client.refused(servers) if servers else None
+        if refused is not None:
+            return refused
         with trio.move_on_after(self._timeout):
             try:
                 found = await trio.to_thread.run_sync(
@@ -336,19 +351,30 @@ def _listed(addresses: Iterable[str]) -> str:
 
 
 def _from_hosts_file(path: Path, name: str) -> tuple[str, ...]:
-    """The addresses that /etc/hosts gives for a name, IPv4 and IPv6, in its order."""
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return ()
+    """The addresses that /etc/hosts gives for a name, IPv4 and IPv6, in its order.  Blocking; whatever the file's size,
+    the interpreter is let go between blocks, since the event loop needs it.
+    """
+    wanted = name.encode()
     found: list[str] = []
-    for line in lines:
+    begun = b""
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            lines, newline, begun = (begun + block).rpartition(b"\n")
+            if wanted in lines.lower():
+                _note_addresses(lines, name, found)
+            if not newline and len(begun) > BLOCK:
+                begun = b""  # no line of this kind is so long
+        _note_addresses(begun, name, found)
+    return tuple(found)
+
+
+def _note_addresses(lines: bytes, name: str, found: list[str]) -> None:
+    for line in lines.decode("utf-8", "replace").splitlines():
         match line.partition("#")[0].lower().split():
             case [text, *names] if name in names:
                 address = _address(text)
                 if address is not None and address not in found:
                     found.append(address)
-    return tuple(found)
 
 
 def _getaddrinfo(name: str) -> list[str]:

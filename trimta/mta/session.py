@@ -147,8 +147,8 @@ class Session:
                 await self._say_goodbye(_BROKEN)
             raise
         finally:
-            if self._incoming is not None:
-                self._incoming.spool.discard()
+            with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # else: a file is left in the spool until a start
+                await self._discard()
             self._site.events.emit("disconnect", client=str(self._peer), messages=self._messages)
             with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # TLS says goodbye; a cancelled session closes, too
                 await self._wire.aclose()
@@ -187,7 +187,8 @@ class Session:
                     self._note(event)
                     await self._answer(event)
                     if self._connection.transaction is None:
-                        self._forget()
+                        self._may_send = False
+                        await self._discard()
                     if self._connection.waiting > MAX_WAITING:
                         await self._flush()
                     self._be_patient()
@@ -345,11 +346,11 @@ class Session:
         client = None if self._peer.is_unix else self._peer.client
         return self._connection.identity is not None or self._policy.may_relay(client)
 
-    def _forget(self) -> None:
-        if self._incoming is not None:
-            self._incoming.spool.discard()
-            self._incoming = None
-        self._may_send = False
+    async def _discard(self) -> None:
+        """Forget the content that has come: a large file is removed in a thread."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None and not incoming.spool.in_memory:
+            await self._site.disk.run_or_leave(SpoolWriter.discard, incoming.spool)
 
     async def _mail(self, mail: Mail) -> None:
         self._begun = self._site.clock.now()
@@ -430,7 +431,7 @@ class Session:
                 incoming.spool.append(data)
         except OSError as cause:
             self._site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
-            incoming.spool.discard()
+            await self._on_disk(incoming, SpoolWriter.discard, incoming.spool)
             incoming.trouble = _NO_ROOM
 
     async def _on_disk(self, incoming: Incoming, function: Callable[[A], T], argument: A) -> T:

@@ -143,6 +143,7 @@ class Site:
             tls=client_tls,
             disk=self.disk,
         )
+        self.crowd.look_again()
 
     @property
     def tls_context(self) -> ssl.SSLContext:

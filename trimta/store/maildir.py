@@ -111,6 +111,12 @@ def discard(pending: Pending) -> None:
         pending.source.unlink(missing_ok=True)
 
 
+def discard_all(pending: Iterable[Pending]) -> None:
+    """discard() each."""
+    for one in pending:
+        discard(one)
+
+
 def prepare_all(deliveries: Iterable[Delivery]) -> list[Pending | MaildirError]:
     """prepare() each; one that fails does not keep the others."""
     return [_try_prepare(delivery) for delivery in deliveries]

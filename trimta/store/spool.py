@@ -198,11 +198,16 @@ class SpoolWriter:
         return self._body
 
     def discard(self) -> None:
-        """Forget everything and remove the file, if there is one and nobody adopted it.  Idempotent."""
-        self._close()
+        """Forget everything and remove the file, if there is one and nobody adopted it.  Idempotent.
+
+        What the disk does not let go of, the next start of the server removes.
+        """
         self._buffer = bytearray()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
 
     def _spill(self) -> None:
         if self._fd is None:
