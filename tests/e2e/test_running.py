@@ -266,6 +266,31 @@ def test_a_key_that_only_root_can_read_and_a_socket_in_a_folder_of_roots(reachab
             smtplib.SMTP("127.0.0.1", server.port, timeout=10) as client,
         ):
             assert client.starttls()[0] == 220
+            server.signal(signal.SIGHUP)  # nobody can read the key now: all the rest is read again
+            server.wait_for(r" reloaded ")
+            assert " certificate_kept " in server.log
+            assert "reload_failed" not in server.log
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=10) as another:
+                assert another.starttls()[0] == 220
+
+
+@pytest.mark.parametrize("how", ["deleted", "cut"])
+def test_a_queue_that_is_gone_is_told_at_the_start(how: str, reachable: Path) -> None:
+    database = reachable / "var" / "queue.sqlite3"
+    with TrimtaProcess(reachable) as server:
+        assert "is gone" not in server.log
+    database.unlink() if how == "deleted" else database.write_bytes(b"")
+    assert "is gone" in run_trimta(reachable, "queue", "list").stderr
+    with TrimtaProcess(reachable) as server:
+        server.wait_for(r" queue_lost ")
+        assert f"WARNING: the queue that was in {database} is gone" in server.log
+    with TrimtaProcess(reachable) as server:
+        assert "is gone" not in server.log
+
+
+def test_authorities_of_the_environment_that_are_gone_hinder_only_what_verifies(reachable: Path) -> None:
+    with TrimtaProcess(reachable, environment={"SSL_CERT_FILE": str(reachable / "gone.pem")}) as server:
+        assert f"warning: SSL_CERT_FILE={reachable / 'gone.pem'}" in server.log
 
 
 def test_a_data_dir_that_the_account_cannot_use_is_named_with_what_to_do(reachable: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from trimta.mta.connection import TlsContexts
 from trimta.mta.tls import (
     LIFETIME,
     ServerTls,
@@ -328,5 +329,12 @@ def test_a_ca_file_that_is_no_use_is_told(
         path.write_text(content)
     if by_environment:
         monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    if by_environment:
+        contexts = TlsContexts.load(None)
+        assert str(path) in contexts.trouble
+        assert contexts.verifying.cert_store_stats()["x509"] == 0
+    else:
+        with pytest.raises(TlsError):
+            TlsContexts.load(path)
     with pytest.raises(TlsError, match=r"SSL_CERT_FILE=.*ca.pem" if by_environment else r"tls.ca .*ca.pem"):
         verified_context(None if by_environment else path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from trimta.cli.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, CommandError
 from trimta.mta import control
 from trimta.mta.console import CLOCK_OFFSET
 from trimta.mta.control import NoAnswer, NotRunning
+from trimta.store import queue_loss
 from trimta.store.queue import Queue, exists
 from trimta.store.queue_values import DamagedEntry, NoSuchEntry, QueueError
 
@@ -43,6 +45,7 @@ def ask_server(config: Config, request: Json, *, timeout: float | None = 10.0) -
 def queue_of(config: Config) -> Iterator[Queue | None]:
     """The queue, whether a server runs or not; None if there has never been one, and none is made."""
     try:
+        warn_of_loss(config)
         if not exists(config.data_dir):
             yield None
             return
@@ -56,6 +59,13 @@ def queue_of(config: Config) -> Iterator[Queue | None]:
         raise CommandError(EX_TEMPFAIL, str(cause)) from cause
     except PermissionError as cause:
         raise _not_ours(config) from cause
+
+
+def warn_of_loss(config: Config) -> None:
+    """Say that the queue is gone, where it is: what is seen of it is not all that there was."""
+    with suppress(PermissionError):  # who may not look is told so where the queue is opened
+        if queue_loss.is_lost(config.data_dir):
+            sys.stderr.write(f"trimta: {queue_loss.explanation(config.data_dir)}\n")
 
 
 def _not_ours(config: Config) -> CommandError:

@@ -22,7 +22,7 @@ from trimta.cli.exits import (
     EX_USAGE,
     CommandError,
 )
-from trimta.cli.running import queue_time
+from trimta.cli.running import queue_time, warn_of_loss
 from trimta.cli.sendmail_flags import Flags, parse
 from trimta.config.find import find
 from trimta.config.load import load
@@ -369,6 +369,7 @@ def _become(config: Config) -> None:
 @contextmanager
 def _open_queue(config: Config) -> Iterator[Queue]:
     try:
+        warn_of_loss(config)
         queue = Queue(config.data_dir)
     except QueueUnreadable as error:
         raise _not_stored(config, error) from error

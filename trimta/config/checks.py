@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config.model import InetAddress, ListenAuth, Protocol, Stage, UnixAddress
 from trimta.config.tables import local_domains
-from trimta.config.values import show
+from trimta.config.values import show, was_readable
 from trimta.mail.aliases import AliasCycle, AliasError, AliasTable
 from trimta.mail.routing import RouteError, RouteTable
 
@@ -79,6 +79,9 @@ def check_tls(reader: Reader, config: Config) -> None:
         try:
             # An empty passphrase, else OpenSSL asks for one on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+        except PermissionError:
+            if not (was_readable(certificate) and was_readable(key)):
+                raise
         except (OSError, ValueError) as error:
             found = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
             reader.mistake(("tls",), ("certificate",), found, "expected a PEM certificate and its key, not encrypted")

@@ -435,6 +435,17 @@ def readable_file(base: Path) -> Parser[Path]:
     return parse
 
 
+_read_before: Final[set[Path]] = set()
+"""Files that this process could read once.  A server that was root at its start may be so no longer, and what it reads
+again may be root's alone: whoever needs the content then says so, and the rest of the configuration is none the worse.
+"""
+
+
+def was_readable(file: Path) -> bool:
+    """Whether this process could read a file once, though perhaps it can't now."""
+    return file in _read_before
+
+
 def check_readable(value: object, file: Path) -> None:
     """Raise a Mistake about `value` unless `file` is a file that can be read."""
     expected = "a file that is there and can be read"
@@ -443,6 +454,10 @@ def check_readable(value: object, file: Path) -> None:
             raise wrong(value, expected, f"{file}: not a file")
         with file.open("rb") as opened:
             opened.read(0)
+        _read_before.add(file)
+    except PermissionError as error:
+        if file not in _read_before:
+            raise wrong(value, expected, f"{file}: {error.strerror}") from None
     except OSError as error:
         raise wrong(value, expected, f"{file}: {error.strerror}") from None
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimta.mail.mailboxes import maildir_path
 from trimta.mail.routing import MaildirRoute
+from trimta.store import trusted_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from trimta.config.model import Config
 
@@ -44,12 +46,12 @@ def become(name: str, folders: Iterable[Path]) -> None:
         raise AccountError(f"user: there is no account {name!r} on this machine") from None
     try:
         for folder in folders:
-            _make(folder, account.pw_uid, account.pw_gid)
+            _make(folder, account)
         os.initgroups(name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
     except OSError as cause:
-        raise AccountError(f"user: cannot become {name}: {cause.strerror}") from cause
+        raise AccountError(f"user: cannot become {name}: {cause.strerror or cause}") from cause
 
 
 def folders(config: Config) -> list[Path]:
@@ -76,11 +78,39 @@ def become_owner(folder: Path) -> None:
         raise AccountError(f"cannot become the owner of {folder}: {cause.strerror}") from cause
 
 
-def _make(folder: Path, uid: int, gid: int) -> None:
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(0o700)
-        os.chown(new, uid, gid)
+def _make(folder: Path, account: pwd.struct_passwd) -> None:
+    """Make a folder and those above it that are missing: as the account, wherever that may; as root only where nobody
+    else can put a link, or another folder, in the way.
+    """
+    for step in (*reversed(folder.parents), folder):
+        if os.path.lexists(step):
+            continue
+        with _as(account):
+            made = _made(step)
+        if not made:
+            trusted_folders.make_for(step, account.pw_uid, account.pw_gid)
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(0o700)
+    except PermissionError:
+        return False
+    except FileExistsError:  # another process was faster
+        return True
+    return True
+
+
+@contextmanager
+def _as(account: pwd.struct_passwd) -> Iterator[None]:
+    """Act as the account for a moment, and be root again."""
+    groups = os.getgroups()
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setegid(account.pw_gid)
+    os.seteuid(account.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)

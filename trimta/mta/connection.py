@@ -13,7 +13,7 @@ import trio
 from trimta.mail.outcome import Delivered
 from trimta.mail.routing import TlsPolicy
 from trimta.mail.status import EnhancedStatus
-from trimta.mta.tls import opportunistic_context, verified_context
+from trimta.mta.tls import TlsError, opportunistic_context, trusting_nobody, verified_context
 from trimta.mta.wire import HandshakeError, Wire, WireError
 from trimta.smtp.client import CLOSING, ClientConnection, PeerClosedError
 from trimta.smtp.commands import Auth, Ehlo, Helo, Quit, Rset, StartTls
@@ -115,11 +115,19 @@ class TlsContexts:
 
     opportunistic: ssl.SSLContext
     verifying: ssl.SSLContext
+    trouble: str = ""
+    """Why `verifying` trusts nobody: what the environment names is of no use."""
 
     @classmethod
     def load(cls, ca: Path | None = None) -> Self:
-        """Read the authorities; `tls.TlsError` if that fails.  Blocks."""
-        return cls(opportunistic=opportunistic_context(), verifying=verified_context(ca))
+        """Read the authorities; `tls.TlsError` if those of the configuration can't be had.  Blocks."""
+        try:
+            return cls(opportunistic=opportunistic_context(), verifying=verified_context(ca))
+        except TlsError as cause:
+            if ca is not None:
+                raise
+            # The environment's: mail that asks for no verification need not suffer from it.
+            return cls(opportunistic=opportunistic_context(), verifying=trusting_nobody(), trouble=str(cause))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +322,10 @@ class SmtpConnection:
         try:
             with trio.fail_after(self._timeouts.command):
                 await self._wire.start_tls(context, server_hostname=self.endpoint.host)
+        except HandshakeError as error:
+            if not error.untrusted or not contexts.trouble:
+                raise
+            raise HandshakeError(f"{error}: {contexts.trouble}", untrusted=True) from error
         except trio.TooSlowError:
             raise HandshakeError(f"no handshake within {self._timeouts.command:g} s", untrusted=False) from None
         self._on_first_octet()

@@ -40,14 +40,14 @@ from trimta.mta.session import Session
 from trimta.mta.site import Site, bound_waits
 from trimta.mta.tls import ServerTls, TlsError, TlsSettings
 from trimta.mta.wire import Wire
-from trimta.store import durable
+from trimta.store import durable, queue_loss
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import Queue
 from trimta.store.queue_values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from trimta.config.model import Config, Listen
@@ -127,7 +127,9 @@ async def background(service: Callable[..., Awaitable[object]]) -> AsyncGenerato
 class Server:
     """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
 
-    def __init__(self, site: Site, control_socket: trio.SocketListener, recovered: Recovered) -> None:
+    def __init__(
+        self, site: Site, control_socket: trio.SocketListener, recovered: Recovered, rescued: Sequence[Path] | None
+    ) -> None:
         self.site = site
         self.console = Console(site)
         self.bugs = site.bugs
@@ -135,6 +137,8 @@ class Server:
         self.ended = trio.Event()
         self._control_socket = control_socket
         self._recovered = recovered
+        self._rescued = rescued
+        """Contents that are left of a queue that is gone; None where none is."""
         self._acceptors = trio.CancelScope()
         self._work = trio.CancelScope()
         """Sessions and deliveries."""
@@ -176,6 +180,7 @@ class Server:
             rng=rng,
         )
         site.bound = bound
+        rescued = _rescued(config, queue)
         recovered = _recover(site, queue, time_scale, wall())
         try:
             control_socket = await control.listen(config.data_dir)
@@ -185,7 +190,7 @@ class Server:
             ) from cause
         cleanup.callback(control.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
-        return cls(site, control_socket, recovered)
+        return cls(site, control_socket, recovered, rescued)
 
     # While it runs.
 
@@ -194,6 +199,10 @@ class Server:
         site = self.site
         async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as helpers:
             helpers.start_soon(_tell_of_unsynced, site.events)
+            if self._rescued is not None:
+                data_dir = site.policy.config.data_dir
+                kept = [str(path) for path in self._rescued]
+                site.events.emit("queue_lost", reason=queue_loss.explanation(data_dir), kept=kept or None)
             for aside in self._recovered.set_aside:
                 site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
             await helpers.start(control.serve, self._control_socket, self.console.handlers)
@@ -253,13 +262,18 @@ class Server:
         site, old = self.site, self.site.policy.config
         try:
             config = await site.disk.run(load)
+            swap = None
             if site.server_tls is not None:
-                await site.disk.run(site.server_tls.reload, _tls_settings(config))
+                swap = await site.disk.run(site.server_tls.prepare, _tls_settings(config))
             client_tls = await site.disk.run(TlsContexts.load, config.tls.ca)
         except (ConfigErrors, ConfigFileError, TlsError, OSError) as cause:
             for line in str(cause).splitlines():
                 site.events.emit("reload_failed", reason=line)
             return
+        # Everything is read: from here on nothing can fail, and all of it changes together.
+        kept = swap() if swap is not None else ""
+        if kept:
+            site.events.emit("certificate_kept", reason=f"{kept}; a restart reads it")
         for name in ("listen", "data_dir"):
             if getattr(config, name) != getattr(old, name):
                 site.events.emit("needs_restart", key=name)
@@ -286,6 +300,11 @@ class Server:
         lines.append(f"queue and state: in {config.data_dir}")
         if self.site.server_tls is not None:
             lines.extend(self.site.server_tls.describe())
+        if self._rescued is not None:
+            lines.append(f"WARNING: {queue_loss.explanation(config.data_dir)}")
+            lines.extend(f"WARNING: the content of a message of it is kept: {path}" for path in self._rescued)
+        if self.site.sending.tls.trouble:
+            lines.append(f'warning: {self.site.sending.tls.trouble}; what is sent with tls = "verify" waits')
         if account.is_root() and not config.user:
             lines.append("warning: running as root; set `user` in conf.toml to the account to become")
         return lines
@@ -369,6 +388,18 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
     cleanup.callback(queue.close)
     return queue
+
+
+def _rescued(config: Config, queue: Queue) -> list[Path] | None:
+    """What is left of a queue that was here and is gone; None where none is."""
+    if not queue_loss.is_lost(config.data_dir):
+        return None
+    try:
+        found = queue_loss.rescue(config.data_dir, queue.spool)
+        queue_loss.note(config.data_dir, told=True)
+    except OSError as cause:
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
+    return found
 
 
 def _clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:

@@ -103,11 +103,30 @@ class ServerTls:
         """The development CA's certificate; None with a certificate from the configuration."""
         return None if self._settings.certificate else _Development(self._settings.data_dir / FOLDER).ca
 
-    def reload(self, settings: TlsSettings | None = None) -> None:
-        """Read the files again, by other settings if given.  TlsError if that fails: the old certificate stays."""
+    def prepare(self, settings: TlsSettings | None = None) -> Callable[[], str]:
+        """Read the files again, by other settings if given.  TlsError if that fails.  The new certificate is shown once
+        the result is called, which says what could not be renewed, or nothing: of the same files as before, one that
+        this process may not read any more, since it was root at its start, leaves the certificate as it is.
+        """
         settings = settings or self._settings
-        self._context = self._load(settings)
-        self._settings = settings
+        problem = ""
+        try:
+            context = self._load(settings)
+        except TlsError as error:
+            same = (settings.certificate, settings.key) == (self._settings.certificate, self._settings.key)
+            if not same or not isinstance(error.__cause__, PermissionError):
+                raise
+            context, problem = self._context, str(error)
+
+        def swap() -> str:
+            self._context, self._settings = context, settings
+            return problem
+
+        return swap
+
+    def reload(self, settings: TlsSettings | None = None) -> None:
+        """`prepare`, and show it at once."""
+        self.prepare(settings)()
 
     def describe(self) -> tuple[str, ...]:
         """Lines for the banner: which certificate, and how to trust it."""
@@ -143,7 +162,8 @@ def verified_context(ca: Path | None = None) -> ssl.SSLContext:
     """For `tls = "verify"`: the peer's certificate must be for the name given as `server_hostname`, and come from a CA
     in the file `ca` or, without one, from one that the system trusts ($SSL_CERT_FILE is honoured).
 
-    TlsError if the file is missing or holds no certificate: OpenSSL would then trust nobody and say so of each peer.
+    TlsError if the file of the configuration is missing or holds no certificate: OpenSSL would then trust nobody and
+    say so of each peer.
     """
     named = os.environ.get("SSL_CERT_FILE") if ca is None else None
     origin = f"SSL_CERT_FILE={named}" if named else f"tls.ca {ca}"
@@ -156,6 +176,13 @@ def verified_context(ca: Path | None = None) -> ssl.SSLContext:
     except OSError as error:
         raise TlsError(f"{origin}: {error.strerror}") from error
     context.minimum_version = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+    return context
+
+
+def trusting_nobody() -> ssl.SSLContext:
+    """Where no authority can be had: every peer's certificate is refused."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 

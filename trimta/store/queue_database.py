@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from trimta.store import durable
+from trimta.store import durable, queue_loss
 from trimta.store.queue_schema import FILE, open_database
 from trimta.store.queue_values import QueueError, QueueFull, QueueUnreadable
 from trimta.store.spool import Body
@@ -29,7 +29,12 @@ class Database:
         """Open it, made first if there is none.  QueueUnreadable if the database can't be read."""
         self._data_dir = data_dir
         self._spool = data_dir / "spool"
-        self._connection = open_database(data_dir)
+        try:
+            queue_loss.note(data_dir)  # before a new database takes the place of one that is gone
+            self._connection = open_database(data_dir)
+            queue_loss.note(data_dir)
+        except OSError as error:
+            raise QueueUnreadable(data_dir / FILE, error) from error
         self._batch = threading.Lock()
         """Held by the thread that runs a batch."""
         self._active = False
