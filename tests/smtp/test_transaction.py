@@ -531,6 +531,44 @@ def test_a_host_without_deliverby_is_asked_for_what_its_deadline_would_have_told
     assert outcome.deadline_dropped == dropped
 
 
+@pytest.mark.parametrize(
+    ("offered", "authenticated", "parameter"),
+    [
+        (offering("AUTH PLAIN"), True, " AUTH=<>"),
+        (offering("AUTH PLAIN"), False, ""),
+        (offering("SIZE"), True, " SIZE=100"),
+    ],
+)
+def test_a_host_that_we_logged_in_to_is_told_that_we_vouch_for_nobody(
+    offered: Offered, authenticated: bool, parameter: str
+) -> None:
+    assert asked(envelope(), FACTS, offered, authenticated=authenticated)[0] == f"MAIL FROM:<me@here.test>{parameter}"
+
+
+GERMAN = "jürgen@x.test"
+PIPELINING_DSN = offering("PIPELINING", "DSN")
+PIPELINING_DSN_UTF8 = offering("PIPELINING", "DSN", "SMTPUTF8")
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "plain", "utf8"),
+    [
+        (OriginalRecipient("rfc822", "a@b", "a+40b"), "rfc822;a+40b", "rfc822;a+40b"),
+        (OriginalRecipient("rfc822", "a@b"), "rfc822;a@b", "rfc822;a@b"),
+        (OriginalRecipient("RFC822", "a+b@c", "a+2Bb@c"), "RFC822;a+2Bb@c", "RFC822;a+2Bb@c"),
+        (OriginalRecipient("utf-8", GERMAN, "j\\x{fc}rgen@x.test"), "utf-8;j\\x{fc}rgen@x.test", f"utf-8;{GERMAN}"),
+        (OriginalRecipient("utf-8", GERMAN, GERMAN), "utf-8;j\\x{FC}rgen@x.test", f"utf-8;{GERMAN}"),
+        (OriginalRecipient("utf-8", "jü+r@x"), "utf-8;j\\x{FC}\\x{2B}r@x", "utf-8;jü\\x{2B}r@x"),
+    ],
+)
+def test_orcpt_goes_on_as_it_came(orcpt: OriginalRecipient, plain: str, utf8: str) -> None:
+    for address, offered, value in (("a@x.test", PIPELINING_DSN, plain), (UNICODE, PIPELINING_DSN_UTF8, utf8)):
+        mail = Envelope(
+            reverse_path=parse_mailbox("me@here.test"), recipients=recipients(address, orcpt=orcpt), smtputf8=True
+        )
+        assert asked(mail, FACTS, offered)[1] == f"RCPT TO:<{address}> ORCPT={value}"
+
+
 # LMTP.
 
 

@@ -179,6 +179,7 @@ class SmtpConnection:
         self.opened_at = trio.current_time()
         self.transactions = 0
         """How many have begun."""
+        self.authenticated = False
         self.has_taken = False
         """Some recipient has been delivered to over it."""
         self._domains: set[str] = set()
@@ -354,6 +355,7 @@ class SmtpConnection:
         if reply.klass != 2:
             status = status_of(reply, Stage.AUTH, klass=4)
             raise TroubleError(status, reply.diagnostic, smtp=True, final=reply.klass == 5)
+        self.authenticated = True
 
     # Transactions.
 

@@ -363,6 +363,7 @@ class SmtpDelivery:
             seconds_left=None if by is None else by.deadline - self._now(),
             max_recipients=min(self._max_recipients, run.room or self._max_recipients),
             fallback=connection.fallback,
+            authenticated=connection.authenticated,
         )
         try:
             await connection.perform(transaction, content)

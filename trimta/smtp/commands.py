@@ -617,8 +617,7 @@ def _words(command: Command, *, smtputf8: bool) -> list[str]:
             if notify is not None:
                 words.append("NOTIFY=" + ",".join(case for case in Notify if case in notify))
             if orcpt is not None:
-                encode = xtext.encode_utf8_address if orcpt.addr_type.lower() == "utf-8" else xtext.encode
-                words.append(f"ORCPT={orcpt.addr_type};{encode(orcpt.address)}")
+                words.append(f"ORCPT={orcpt.addr_type};{_orcpt_value(orcpt, smtputf8=smtputf8)}")
             return words
         case Bdat(size, last):
             return ["BDAT", str(size), *(["LAST"] if last else [])]
@@ -634,6 +633,16 @@ def _words(command: Command, *, smtputf8: bool) -> list[str]:
             return ["AUTH", mechanism, base64.b64encode(initial).decode("ascii") or "="]
         case _:
             return [type(command).__name__.upper()]
+
+
+def _orcpt_value(orcpt: OriginalRecipient, *, smtputf8: bool) -> str:
+    """As it came wherever the host can take that (RFC 3461 5.2.1); else, of the type utf-8, as RFC 6533 3 has it."""
+    of_utf8 = orcpt.addr_type.lower() == "utf-8"
+    if of_utf8 and smtputf8 and not orcpt.address.isascii():
+        return xtext.unitext(orcpt.address) if orcpt.received.isascii() else orcpt.received
+    if orcpt.received and orcpt.received.isascii():
+        return orcpt.received
+    return xtext.encode_utf8_address(orcpt.address) if of_utf8 else xtext.encode(orcpt.address)
 
 
 def _mail_words(parameters: MailParameters) -> list[str]:

@@ -121,9 +121,11 @@ class Transaction:
         seconds_left: float | None = None,
         max_recipients: int = WINDOW,
         fallback: Fallback = COMPLETE,
+        authenticated: bool = False,
     ) -> None:
         """`seconds_left`: from now until the deadline of `envelope.deliver_by`, where there is one; MAIL is to be sent
         next.  `host` is for outcomes.  `fallback`: what the connection does without.
+        `authenticated`: we have logged in.
         """
         if facts.binary and not (offered.binarymime and offered.chunking):
             raise LocalProtocolError("binary content to a peer that cannot take it")
@@ -134,6 +136,7 @@ class Transaction:
         self._host = host
         self._seconds_left = seconds_left
         self._fallback = fallback
+        self._authenticated = authenticated
         by = envelope.deliver_by
         self._deadline_dropped = (
             by is not None
@@ -306,6 +309,7 @@ class Transaction:
                 smtputf8=self._smtputf8,
                 ret=envelope.ret if offered.dsn else None,
                 envid=envelope.envid if offered.dsn else None,
+                auth="<>" if self._authenticated and offered.offers("AUTH") else None,  # RFC 4954 5
                 by=by,
             ),
         )

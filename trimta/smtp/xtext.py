@@ -13,6 +13,7 @@ _NOT_XCHAR: Final = re.compile(rb"[^!-*,-<>-~]")
 _UNITEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-Fa-f]{2,6}\})*")
 _POINT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
 _NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
+_NOT_UNICHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]")
 
 
 def encode(text: str) -> str:
@@ -35,6 +36,11 @@ def decode(text: str) -> str:
 def encode_utf8_address(text: str) -> str:
     r"""`"jürgen@dev.test"` -> `"j\x{FC}rgen@dev.test"`: utf-8-addr-xtext, which every server takes as xtext."""
     return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
+
+
+def unitext(text: str) -> str:
+    r"""`"jürgen+a@dev.test"` -> `"jürgen\x{2B}a@dev.test"`: utf-8-addr-unitext, for servers with SMTPUTF8."""
+    return _NOT_UNICHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
 
 
 def decode_utf8_address(text: str) -> str:
