@@ -21,6 +21,7 @@ from trimta.mta.clock import QueueClock
 from trimta.mta.console import CLOCK_OFFSET
 from trimta.mta.serve import Server
 from trimta.store.queue import Queue
+from trimta.store.queue_values import QueueFull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,6 +201,28 @@ async def test_a_dead_destination_is_not_spared_for_longer(tmp_path: Path, autoj
         await lab.submit("b@x.test")
         await lab.idle()
         assert await lab.waiting() == {"a@x.test": "4.4.1", "b@x.test": "4.4.1"}
+
+
+async def test_a_queue_that_fails_meanwhile_is_asked_again(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = Wall(YEAR)
+    async with open_lab(tmp_path, {ONE: FakeMx(LATER)}, wall=wall) as lab:
+        await lab.submit()
+        await lab.idle()
+        asked: list[float] = []
+
+        def full(queue: Queue, now: float, **options: object) -> int:
+            asked.append(now)
+            raise QueueFull("no room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Queue, "bound_waits", full)
+            wall.ahead = 0
+            await lab.wait_for("queue_trouble", count=2)
+        assert len(asked) >= 2
+        with trio.fail_after(3 * MINUTE):
+            await lab.wait_for("deferred", count=2)
 
 
 # At the start.

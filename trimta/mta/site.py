@@ -117,6 +117,8 @@ class Site:
         self.dispatcher = Dispatcher(self)
         self.notices = Notices(self)
         self.scheduler = Scheduler(self)
+        self._behind = 0.0
+        """Seconds by which the clock was set back that the queue does not know of."""
         self._time_scale = time_scale
         self._rng = rng or random.Random()
         self.apply(config, client_tls)
@@ -176,11 +178,13 @@ class Site:
 
     async def heed_clock(self) -> None:
         """Where the clock was set back, the queue waits no longer for it."""
-        back = self.clock.set_back()
+        self._behind += self.clock.set_back()
+        back = self._behind
         if not back:
             return
         now, busy = self.clock.now(), self.scheduler.active
         moved = await self.queue.run(lambda queue: bound_waits(queue, self.policy.retry, now, back=back, busy=busy))
+        self._behind -= back  # not before: where the queue fails, it is asked again
         if moved or back >= WORTH_TELLING:
             self.events.emit("clock_set_back", seconds=round(back), envelopes=moved)
 
