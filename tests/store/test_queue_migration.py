@@ -14,6 +14,7 @@ from tests.store.support import NOW, envelope, message
 from trimta.mail.envelope import Ret
 from trimta.store import queue_migration
 from trimta.store.queue import Queue
+from trimta.store.queue_loss import MARKER
 from trimta.store.queue_schema import FILE, VERSION
 from trimta.store.queue_values import QueueUnreadable, State
 
@@ -95,7 +96,7 @@ def test_a_copy_of_the_old_one_is_kept(old: Path) -> None:
     assert rows(copy, "PRAGMA integrity_check") == [("ok",)]
     assert rows(copy, "SELECT count(*) FROM messages") == [(9,)]
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert {path.name for path in old.iterdir()} - {f"{copy.name}-shm", f"{copy.name}-wal"} == {FILE, copy.name}
+    assert {path.name for path in old.iterdir()} - {f"{copy.name}-shm", f"{copy.name}-wal"} == {FILE, copy.name, MARKER}
     before = copy.stat()
     Queue(old).close()
     assert copy.stat().st_mtime_ns == before.st_mtime_ns
