@@ -25,6 +25,7 @@ What `downgrade` promises:
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -213,11 +214,29 @@ def downgrade(content: bytes, *, binary: bool = False, eight_bit_ok: bool = Fals
 BEYOND: Final = "8-bit octets outside of what may be encoded"
 
 
-def rewritten(content: Source, *, binary: bool = False, eight_bit_ok: bool = False) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What a message that asked for SMTPUTF8 has below its own header."""
+
+    eight_bit_header: bool
+    """In the header of a part, or of a message/rfc822."""
+    eight_bit_global: bool
+    """In a message/global or one of its relatives."""
+
+
+def inside(content: Source, *, binary: bool = False) -> Inside:
+    """Where internationalised headers travel (RFC 6531 3.2, RFC 6532 3.7), as far as the structure can be read."""
+    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=True)
+    with contextlib.suppress(CannotDowngrade):
+        rewriter.entity(0, len(content), depth=0, default=b"text/plain", boundaries=(), message=True)
+    return Inside(rewriter.eight_bit_header, rewriter.eight_bit_global)
+
+
+def rewritten(content: Source, *, binary: bool = False, eight_bit_ok: bool = False, global_ok: bool = True) -> Plan:
     """The same for content that need not be in memory: what is to become of it.  Who renders the plan has to look for
-    octets over 127 where none may be.
+    octets over 127 where none may be.  Unless `global_ok` no message/global keeps any (RFC 6533 4.5).
     """
-    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=eight_bit_ok)
+    rewriter = _Rewriter(content, raw=binary, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
     pieces = rewriter.entity(0, len(content), depth=0, default=b"text/plain", boundaries=(), message=True)
     return Plan(pieces, binary)
 
@@ -245,12 +264,15 @@ class _Header:
 
 
 class _Rewriter:
-    def __init__(self, content: Source, *, raw: bool, eight_bit_ok: bool) -> None:
+    def __init__(self, content: Source, *, raw: bool, eight_bit_ok: bool, global_ok: bool = True) -> None:
         self.content = content
         self.raw = raw
         self.line_end = b"\r\n" if raw else b"\n"
         self.eight_bit_ok = eight_bit_ok
+        self.global_ok = global_ok
         self.parts = 0
+        self.eight_bit_header = False
+        self.eight_bit_global = False
 
     # What a span holds.
 
@@ -303,6 +325,8 @@ class _Rewriter:
     ) -> list[Piece]:
         header = self.header(start, end)
         self.keep(start, header.end, "the header")
+        if depth and not self.eight_bit_header and not self.content.is_ascii(start, header.end):
+            self.eight_bit_header = True
         type_field = header.only(b"content-type")
         encoding_field = header.only(b"content-transfer-encoding")
         found = content_type(type_field.value) if type_field else (default, None)
@@ -336,7 +360,11 @@ class _Rewriter:
             self.keep(body, body_end, f"a part of type {media_type.decode('latin-1')}")
             inner = [Span(body, body_end)]
         elif encoding in _IDENTITY:
-            inner, encoded = self.leaf(body, body_end, encoding)
+            seven_bit = False
+            if media_type.startswith(_GLOBAL) and not self.content.is_ascii(body, body_end):
+                self.eight_bit_global = True
+                seven_bit = not self.global_ok
+            inner, encoded = self.leaf(body, body_end, encoding, seven_bit=seven_bit)
         else:
             self.keep(body, body_end, f"a part encoded as {encoding.decode('latin-1')[:40] or 'nothing'}")
             return [Span(start, end)]
@@ -435,10 +463,10 @@ class _Rewriter:
 
     # Bodies.
 
-    def leaf(self, start: int, end: int, encoding: bytes) -> tuple[list[Piece], bytes]:
-        """The body of a part that is not a composite, and how it is now encoded."""
+    def leaf(self, start: int, end: int, encoding: bytes, *, seven_bit: bool) -> tuple[list[Piece], bytes]:
+        """The body of a part that is not a composite, and how it is now encoded; `seven_bit`: it has to be."""
         exact = self.exact(start, end)
-        if not exact and self.forbidden(start, end) is None and not self.long_line(start, end):
+        if not exact and not seven_bit and self.forbidden(start, end) is None and not self.long_line(start, end):
             return [Span(start, end)], encoding
         final = b"\n" if self.content.ends(self.line_end, start, end) else b""
         if self.raw and exact:

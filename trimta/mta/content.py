@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.mail.mime import BEYOND, CannotDowngrade, needs, rewritten
+from trimta.mail.mime import BEYOND, CannotDowngrade, Inside, inside, needs, rewritten
 from trimta.mail.source import Source
 from trimta.smtp.transaction import Facts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
@@ -27,6 +27,9 @@ READ: Final = 512 * 1024
 """Octets read from a spool file in one go to a thread."""
 
 
+_NOTHING: Final = Inside(eight_bit_header=False, eight_bit_global=False)
+
+
 @dataclass(frozen=True, slots=True)
 class RewrittenBody:
     """A body as a plan has it, made anew from what is kept each time that it is read: it takes no room anywhere."""
@@ -38,7 +41,7 @@ class RewrittenBody:
     is_ascii: bool
 
     @classmethod
-    def of(cls, kept: Body, *, binary: bool, eight_bit_ok: bool) -> Self:
+    def of(cls, kept: Body, *, binary: bool, eight_bit_ok: bool, global_ok: bool = True) -> Self:
         """The body for a host with 8BITMIME (`eight_bit_ok`) or without.  Raises CannotDowngrade, BodyDamagedError.
         Blocks: everything is read several times.
         """
@@ -46,7 +49,7 @@ class RewrittenBody:
         is_ascii = True
         with kept.reader() as read:
             source = Source(kept.size, read)
-            plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok)
+            plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
             for piece in plan.render(source):
                 if b"\r" in piece:
                     raise CannotDowngrade("a bare CR where nothing may be rewritten")
@@ -93,8 +96,9 @@ class Content:
         """Octets on the wire, before dot-stuffing."""
         return len(self.head) + self.head.count(b"\n") + self.body.wire_size(binary=self.binary)
 
-    async def fitted(self, offered: Offered, disk: Disk) -> tuple[Content, Facts]:
-        """The content as a host with these extensions can take it, and what to tell it.
+    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, Facts]:
+        """The content as a host with these extensions can take it, and what to tell it.  `smtputf8`: the message asked
+        for SMTPUTF8, so that what is internationalised inside counts.
 
         What it offers to take is not touched; else parts are re-encoded.  Raises CannotDowngrade.
         """
@@ -103,8 +107,14 @@ class Content:
         content = replace(self, head=head)
         binary = False
         eight_bit = found.eight_bit
-        if self.binary and offered.binarymime:
+        within = await self._inside(disk) if smtputf8 and found.eight_bit_body else _NOTHING
+        global_ok = offered.smtputf8 or not within.eight_bit_global
+        if self.binary and offered.binarymime and global_ok:
             binary = True
+        elif not global_ok and not self.binary:
+            body = await self._rewritten(offered, disk, global_ok=False)
+            content = Content(head, body)
+            eight_bit = not body.is_ascii
         elif self.binary or not found.fits(eight_bit_ok=offered.eight_bit_mime):
             if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
                 binary = True  # text with NULs or endless lines is not touched either
@@ -116,7 +126,8 @@ class Content:
             size=content.wire_size,
             eight_bit=eight_bit or not head.isascii(),
             binary=binary,
-            utf8_header=found.eight_bit_header or not head.isascii(),
+            utf8_header=found.eight_bit_header or not head.isascii() or within.eight_bit_header,
+            utf8_inside=within.eight_bit_global,
         )
 
     async def _needs(self, disk: Disk) -> Needs:
@@ -125,9 +136,25 @@ class Content:
 
         return look() if self.body.in_memory else await disk.run(look)
 
-    async def _rewritten(self, offered: Offered, disk: Disk) -> RewrittenBody:
+    async def _inside(self, disk: Disk) -> Inside:
         assert not isinstance(self.body, RewrittenBody)
-        return await disk.run(RewrittenBody.of, self.body, binary=self.binary, eight_bit_ok=offered.eight_bit_mime)
+        kept, binary = self.body, self.binary
+
+        def look() -> Inside:
+            with kept.reader() as read:
+                return inside(Source(kept.size, read), binary=binary)
+
+        return await disk.run(look)
+
+    async def _rewritten(self, offered: Offered, disk: Disk, *, global_ok: bool = True) -> RewrittenBody:
+        assert not isinstance(self.body, RewrittenBody)
+        return await disk.run(
+            RewrittenBody.of,
+            self.body,
+            binary=self.binary,
+            eight_bit_ok=offered.eight_bit_mime,
+            global_ok=global_ok,
+        )
 
     def for_data(self, disk: Disk) -> Octets:
         """What follows the 354 to DATA: CRLF, dots doubled, the end included.  Text only."""

@@ -324,7 +324,9 @@ class SmtpDelivery:
             run.transcript.note(f"on the open connection to {endpoint}")
             connection.transcript = run.transcript
         try:
-            content, facts = await run.job.content.fitted(connection.offered, self._sending.disk)
+            content, facts = await run.job.content.fitted(
+                connection.offered, self._sending.disk, smtputf8=run.job.envelope.smtputf8
+            )
         except CannotDowngrade as error:
             if run.job.envelope.smtputf8 and not connection.offered.smtputf8:
                 status, text = NO_SMTPUTF8, f"{endpoint.host} does not offer SMTPUTF8, which this message needs"

@@ -59,7 +59,9 @@ class Facts:
     binary: bool = False
     """Lines don't matter: BODY=BINARYMIME, by BDAT only."""
     utf8_header: bool = False
-    """There is an octet over 127 in a header field."""
+    """There is an octet over 127 in a header field; of a message that asked for SMTPUTF8, also in that of a part."""
+    utf8_inside: bool = False
+    """A message that asked for SMTPUTF8 has internationalised headers inside a message/global."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,8 @@ class Transaction:
                 self._fail(recipient, _NO_SMTPUTF8, text, of_content=recipient.address.is_ascii)
             else:
                 fit.append(recipient)
-        self._smtputf8 = utf8_message or any(not recipient.address.is_ascii for recipient in fit)
+        inside = self._facts.utf8_inside and self._offered.smtputf8  # RFC 6531 3.4; elsewhere it is encoded
+        self._smtputf8 = utf8_message or inside or any(not recipient.address.is_ascii for recipient in fit)
         return fit
 
     def _unfit(self) -> tuple[EnhancedStatus, str] | None:
