@@ -19,6 +19,7 @@ from trimta.mail.address import (
     parse_local_part,
     parse_mailbox,
     parse_reverse_path,
+    path_faults,
 )
 
 LONG_LABEL = "x" * 63
@@ -372,11 +373,21 @@ def test_any_other_text_is_refused_with_what_is_wrong(text: str, problem: str, r
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "between '<' and '>'"),
-        ("alice@dev.test", "between '<' and '>'"),
-        ("  ", "between '<' and '>'"),
-        ("\t<alice@dev.test>", "between '<' and '>'"),
-        ("\u3000<alice@dev.test>", "between '<' and '>'"),
+        ("", "empty"),
+        ("  ", "empty"),
+        (" SIZE=1", "needs a domain"),
+        ("\t<alice@dev.test>", "U\\+0009 is not allowed"),
+        ("\u3000<alice@dev.test>", "'<' is not allowed"),
+        ("alice@dev.test>", "between '<' and '>'"),
+        ("Alice <alice@dev.test>", "needs a domain"),
+        ("Alice<alice@dev.test>", "'<' is not allowed"),
+        ("alice@dev.test\tSIZE=1", "U\\+0009 is not allowed"),
+        ("alice@dev.test,bob@dev.test", "',' is not allowed"),
+        ('"a b@dev.test', "not closed"),
+        ('"a b"c@dev.test', "'c' is not allowed"),
+        ("alice", "needs a domain"),
+        ("alice dev.test", "needs a domain"),
+        ("@dev.test", "'@'|':'|empty"),
         ("<", "empty"),
         ("<alice@dev.test", "'>' after the address is missing"),
         ("<alice@dev.test SIZE=1>", "a space"),
@@ -389,6 +400,40 @@ def test_a_path_stands_in_brackets_and_a_space_follows(text: str, problem: str) 
     for path in (parse_forward_path, parse_reverse_path):
         with pytest.raises(AddressError, match=problem):
             path(text)
+
+
+@pytest.mark.parametrize("rest", ["", " ", " SIZE=1 X"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("alice@dev.test", '"a b"@dev.test', '"<a> \\" @"@dev.test', "a@[IPv6:::1]", "jürgen@bücher.test"),
+        *("@a.test,@b.test:alice@dev.test", "x" * 230 + "@dev.test"),
+    ],
+)
+def test_a_path_without_its_brackets_is_taken(text: str, rest: str) -> None:
+    for path in (parse_forward_path, parse_reverse_path):
+        assert path(f"{text}{rest}") == path(f"  {text}{rest}") == path(f"<{text}>{rest}")
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("<a@b.test>", ()),
+        ("<>", ()),
+        (" <>", ("a space before the path",)),
+        ("a@b.test", ("a path without angle brackets",)),
+        ("   a@b.test", ("a space before the path", "a path without angle brackets")),
+    ],
+)
+def test_what_is_tolerated_has_a_name(text: str, faults: tuple[str, ...]) -> None:
+    assert path_faults(text) == faults
+
+
+def test_postmaster_needs_no_brackets_but_a_sender_needs_a_domain_without_them_too() -> None:
+    assert parse_forward_path("Postmaster NOTIFY=NEVER") == (Mailbox("Postmaster", ""), " NOTIFY=NEVER")
+    for text in ("postmaster", "alice", " alice SIZE=1"):
+        with pytest.raises(AddressError, match="needs a domain"):
+            parse_reverse_path(text)
 
 
 def test_only_a_reverse_path_may_be_null() -> None:
@@ -621,9 +666,12 @@ def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
         "<" + "@a," * 333_333,
         "<" + "@a," * 333_333 + "@a:b@c>",
         " " * 1_000_000,
+        '"' * 999_999,
+        'a"' * 333_333,
+        '"' + "\\" * 999_999,
         "<" + "@" * 1_000_000,
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_a_very_long_text_is_refused_at_once(text: str) -> None:
     with bounded_effort(), pytest.raises(AddressError):

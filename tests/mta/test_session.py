@@ -510,3 +510,31 @@ async def test_a_client_may_call_itself_anything(
         assert any(line.startswith(f"C: {verb} ") for line in lines)
         assert all(line.isprintable() for line in lines)
         assert all(as_text(event).isprintable() for event in events)
+
+
+# What is tolerated.
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "submission", "lmtp"])
+async def test_a_path_without_brackets_is_logged_as_the_clients_fault(
+    protocol: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path, f'[[listen]]\nprotocol = "{protocol}"') as site:
+        events = record(site)
+        async with talk(site) as client:
+            await client.say_all(
+                ("MAIL FROM: a@dev.test", "250"), ("RCPT TO:<bob@dev.test>", "250"), ("RCPT TO:alice@dev.test", "250")
+            )
+            await client.say("DATA", "354")
+            await client.send(SENT)
+            await client.say(".", *["250"] * (2 if protocol == "lmtp" else 1))
+        assert b"Return-Path: <a@dev.test>\n" in mailbox(tmp_path, "alice")[0]
+    assert [
+        (event.fields["client"], event.fields["problem"], event.fields["command"])
+        for event in events
+        if event.name == "client_fault"
+    ] == [
+        (str(LOOPBACK), "a space before the path", "MAIL FROM: a@dev.test"),
+        (str(LOOPBACK), "a path without angle brackets", "MAIL FROM: a@dev.test"),
+        (str(LOOPBACK), "a path without angle brackets", "RCPT TO:alice@dev.test"),
+    ]

@@ -1,6 +1,7 @@
 """Addresses: the Mailbox and Path grammar of RFC 5321 4.1.2, with UTF-8 (RFC 6531 3.3) and underscores in domains.
 
-A text either is a mailbox or raises AddressError with what is wrong; nothing is mended.  A percent hack, a bang path or
+A text either is a mailbox or raises AddressError with what is wrong; nothing is mended, but for what clients leave out
+or put in round a path: its angle brackets, and spaces before it.  A percent hack, a bang path or
 a quoted "@" is an ordinary local part of the one domain behind the last "@", so none of them names another destination.
 """
 
@@ -30,6 +31,7 @@ _LOCAL_CONTENT: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
 _DOMAIN_TOKEN: Final = re.compile(rf"[A-Za-z0-9._\-{_BEYOND_ASCII}]*")
 _LITERAL_TOKEN: Final = re.compile(r"\[[!-Z^-~]*\]")  # dcontent, RFC 5321 4.1.3
 _SNUM: Final = re.compile(r"[0-9]{1,3}")
+_BARE_PATH: Final = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*+"?)*+', re.DOTALL)
 _IPV6_TAG: Final = "ipv6:"
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -130,25 +132,32 @@ def _fold_letter(letter: str) -> str:
 
 
 def parse_reverse_path(text: str) -> tuple[Mailbox | None, str]:
-    """Read what follows "MAIL FROM:", spaces before "<" tolerated.  Returns the mailbox, None for `<>`, and the rest of
-    the line, which is empty or begins with a space.  `text` is UTF-8 decoded with surrogateescape.
+    """Read what follows "MAIL FROM:", spaces before the path and missing angle brackets tolerated (see `path_faults`).
+    Returns the mailbox, None for `<>`, and the rest of the line, which is empty or begins with a space.  `text` is
+    UTF-8 decoded with surrogateescape.
     """
-    start = _path_start(text)
-    if text.startswith("<>", start):
-        return None, _rest(text, start + 2)
-    mailbox, end = _path(text, start)
+    text = text.lstrip(" ")
+    if text.startswith("<>"):
+        return None, _rest(text, 2)
+    mailbox, rest = _bracketed_path(text) if text.startswith("<") else _bare_path(text)
     if not mailbox.domain:
         raise AddressError("a sender needs a domain: local-part@domain")
-    return mailbox, _rest(text, end)
+    return mailbox, rest
 
 
 def parse_forward_path(text: str) -> tuple[Mailbox, str]:
-    """Read what follows "RCPT TO:", spaces before "<" tolerated, `<postmaster>` included.  Returns the mailbox and the
-    rest of the line, which is empty or begins with a space.  `text` is UTF-8 decoded with surrogateescape.
-    """
-    start = _path_start(text)
-    mailbox, end = _path(text, start)
-    return mailbox, _rest(text, end)
+    """Read what follows "RCPT TO:", `<postmaster>` included; tolerance, result and `text` as in parse_reverse_path."""
+    text = text.lstrip(" ")
+    return _bracketed_path(text) if text.startswith("<") else _bare_path(text)
+
+
+def path_faults(text: str) -> tuple[str, ...]:
+    """What parse_reverse_path and parse_forward_path tolerate in a text, in words for the log."""
+    path = text.lstrip(" ")
+    return (
+        *(() if path == text else ("a space before the path",)),
+        *(() if path.startswith("<") else ("a path without angle brackets",)),
+    )
 
 
 def parse_mailbox(text: str) -> Mailbox:
@@ -184,11 +193,18 @@ def parse_domain(text: str) -> str:
 # Reading.  Every function takes the text and a position, and returns what it read and the position behind it.
 
 
-def _path_start(text: str) -> int:
-    start = len(text) - len(text.lstrip(" "))
-    if not text.startswith("<", start):
+def _bracketed_path(text: str) -> tuple[Mailbox, str]:
+    mailbox, end = _path(text, 0)
+    return mailbox, _rest(text, end)
+
+
+def _bare_path(text: str) -> tuple[Mailbox, str]:
+    """A path without its angle brackets ends at the first space that is not quoted."""
+    end = _end(_BARE_PATH, text, 0)
+    mailbox, read = _path(f"<{text[:end]}>", 0)
+    if read != end + len("<>") or text[end : end + 1] not in ("", " "):
         raise AddressError("an address is written between '<' and '>'")
-    return start
+    return mailbox, text[end:]
 
 
 def _rest(text: str, end: int) -> str:

@@ -201,8 +201,10 @@ class Session:
             case Helo():
                 await self._say(Stage.HELO, connection.helo_reply())
             case Mail():
+                self._note_tolerated(event)
                 await self._mail(event)
             case Rcpt():
+                self._note_tolerated(event)
                 await self._rcpt(event)
             case Data():
                 self._may_send = True
@@ -313,6 +315,11 @@ class Session:
             self._transcript.client(self._connection.line)
         elif event.last:
             self._transcript.client(f"({event.size} octets of content)")
+
+    def _note_tolerated(self, command: Mail | Rcpt) -> None:
+        for problem in command.tolerated:
+            command_line = self._connection.line
+            self._site.events.emit("client_fault", client=str(self._peer), problem=problem, command=command_line)
 
     # Scripted trouble.
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path
+from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
 from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
 from trimta.smtp import xtext
 from trimta.smtp.errors import CommandError
@@ -79,6 +79,8 @@ class Mail:
 
     reverse_path: Mailbox | None
     parameters: MailParameters = field(default_factory=MailParameters)
+    tolerated: tuple[str, ...] = field(default=(), compare=False)
+    """What is wrong with how the path was written, in words for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Rcpt:
     forward_path: Mailbox
     notify: frozenset[Notify] | None = None
     orcpt: OriginalRecipient | None = None
+    tolerated: tuple[str, ...] = field(default=(), compare=False)
+    """As in Mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +283,8 @@ def _mail(argument: str, offer: Offer) -> Command:
         values["smtputf8"] = True
     if "hold_for" in values and "hold_until" in values:
         raise _bad("HOLDFOR and HOLDUNTIL exclude each other")
-    return Mail(reverse_path, MailParameters(**values))  # type: ignore[arg-type]  # names and types: _MAIL_PARAMETERS
+    parameters = MailParameters(**values)  # type: ignore[arg-type]  # names and types: _MAIL_PARAMETERS
+    return Mail(reverse_path, parameters, path_faults(argument[5:]))
 
 
 def _rcpt(argument: str, offer: Offer) -> Command:
@@ -294,7 +299,7 @@ def _rcpt(argument: str, offer: Offer) -> Command:
     _check_known(given, _RCPT_PARAMETERS, offer)
     notify = _notify(given["NOTIFY"]) if "NOTIFY" in given else None
     orcpt = _orcpt(given["ORCPT"], offer) if "ORCPT" in given else None
-    return Rcpt(forward_path, notify, orcpt)
+    return Rcpt(forward_path, notify, orcpt, path_faults(argument[3:]))
 
 
 def _check_ascii(mailbox: Mailbox | None, offer: Offer, *, code: int) -> bool:
