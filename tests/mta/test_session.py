@@ -538,3 +538,54 @@ async def test_a_path_without_brackets_is_logged_as_the_clients_fault(
         (str(LOOPBACK), "a path without angle brackets", "MAIL FROM: a@dev.test"),
         (str(LOOPBACK), "a path without angle brackets", "RCPT TO:alice@dev.test"),
     ]
+
+
+# Any credentials.
+
+
+def coded(octets: bytes) -> str:
+    return base64.b64encode(octets).decode()
+
+
+@pytest.mark.parametrize("helo", ["EHLO", "HELO"])
+@pytest.mark.parametrize("protocol", ["smtp", "submission"])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize(
+    ("authorization", "name", "password"),
+    [
+        (b"root", b"j\xfcrgen", b"p\xe4ss"),
+        (b"", b"", b""),
+        (b"\xfc", "jürgen".encode(), b"\xff" * 2000),
+        (b"", b"alice", b"wrong"),
+    ],
+)
+async def test_any_means_any(
+    helo: str,
+    protocol: str,
+    mechanism: str,
+    authorization: bytes,
+    name: bytes,
+    password: bytes,
+    tmp_path: Path,
+    autojump_clock: MockClock,
+) -> None:
+    text = (
+        '[auth]\nany = true\nusers = { alice = "secret" }\n[relay]\nnetworks = []\n[routes]\n"*" = "hold"\n'
+        f'[[listen]]\nprotocol = "{protocol}"\nauth = "required"'
+    )
+    async with open_site(tmp_path, text) as site:
+        events = record(site)
+        async with talk(site, greet=False) as client:
+            await client.expect("220")
+            await client.say(f"{helo} client.test", "250")
+            if mechanism == "PLAIN":
+                await client.say(f"AUTH PLAIN {coded(authorization + bytes(1) + name + bytes(1) + password)}", "235")
+            else:
+                await client.say("AUTH LOGIN", "334")
+                await client.say(coded(name), "334")
+                await client.say(coded(password), "235")
+            await send_message(client, "far@far.test", sender="bob@dev.test")
+        (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
+        message, _ = await site.queue.run(lambda queue: queue.show(accepted))
+        assert b"SMTPA id" in message.trace or helo == "HELO"
+        assert message.origin.isprintable()

@@ -29,6 +29,42 @@ def test_plain_has_everything_in_one_response(response: bytes) -> None:
     assert exchange.step(response) == ALICE
 
 
+ANYTHING = [
+    (b"alice", b"secret", Credentials("alice", "secret")),
+    (b"", b"", Credentials("", "")),
+    (b"", b"secret", Credentials("", "secret")),
+    ("jürgen".encode(), "pässword".encode(), Credentials("jürgen", "pässword")),
+    ("jürgen".encode("latin-1"), "pässword".encode("latin-1"), Credentials("jürgen", "pässword")),
+    (b"\xff", b"\xc3\x28\x80", Credentials("ÿ", "Ã(\x80")),
+    (b"a\r\nX: y\x1b", b"\x01", Credentials("a??X: y?", "\x01")),
+    (b"n" * 4000, b"p" * 4000, Credentials("n" * 4000, "p" * 4000)),
+]
+
+
+@pytest.mark.parametrize(("name", "password", "credentials"), ANYTHING)
+@pytest.mark.parametrize("authorization", [b"", b"alice", b"somebody else", b"\xfc", b"z" * 500])
+def test_where_any_credentials_will_do_none_are_refused_for_what_they_are(
+    name: bytes, password: bytes, credentials: Credentials, authorization: bytes
+) -> None:
+    plain = server_exchange("PLAIN", lenient=True)
+    assert plain.step(authorization + b"\0" + name + b"\0" + password) == credentials
+    login = server_exchange("LOGIN", lenient=True)
+    assert login.step(name) == Challenge(b"Password:")
+    assert login.step(password) == credentials
+
+
+@pytest.mark.parametrize("response", [b"", b"alice", b"alice\0secret", b"\0a\0b\0c"])
+def test_but_what_is_not_plain_is_refused_there_too(response: bytes) -> None:
+    with pytest.raises(CommandError):
+        server_exchange("PLAIN", lenient=True).step(response)
+
+
+@pytest.mark.parametrize("lenient", [True, False])
+def test_another_mechanism_is_not_known(lenient: bool) -> None:
+    with pytest.raises(KeyError):
+        server_exchange("CRAM-MD5", lenient=lenient)
+
+
 @pytest.mark.parametrize("initial", [True, False])
 def test_login_asks_for_name_and_password(initial: bool) -> None:
     exchange = server_exchange("LOGIN")

@@ -753,6 +753,13 @@ def test_between_starttls_and_the_handshake_nothing_is_read() -> None:
 
 # AUTH
 
+
+def test_auth_comes_after_helo_too() -> None:
+    peer = started("HELO c\r\n", auth=AuthPolicy.REQUIRED, auth_in_clear=True)
+    assert peer.say(MAIL) == ["530 5.7.0"]
+    assert peer.say("AUTH PLAIN AGEAYg==\r\n" + MAIL) == ["235 2.7.0", DONE]
+
+
 AUTH: dict[str, Any] = {"auth": AuthPolicy.OPTIONAL, "auth_in_clear": True}
 
 

@@ -229,7 +229,7 @@ class Session:
                 await self._start_tls()
                 connection.start_tls_done()
             case Auth(mechanism, initial):
-                self._exchange = server_exchange(mechanism)
+                self._exchange = server_exchange(mechanism, lenient=self._config.auth.any)
                 await self._authenticate(initial)
             case AuthResponse(data):
                 await self._authenticate(data)

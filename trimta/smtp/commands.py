@@ -17,6 +17,7 @@ from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Re
 from trimta.smtp import xtext
 from trimta.smtp.errors import CommandError
 from trimta.smtp.extensions import Offer, Protocol, format_datetime, parse_datetime
+from trimta.smtp.lines import printable
 from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -253,7 +254,7 @@ def _helo_domain(argument: str, verb: str) -> str:
         raise _bad(f"syntax: {_VERBS[verb].syntax}")
     if len(argument.encode(errors="surrogateescape")) > MAX_HELO:
         raise _bad(f"a name of at most {MAX_HELO} octets is due")
-    return argument if argument.isprintable() else "".join(c if c.isprintable() else "?" for c in argument)
+    return printable(argument)
 
 
 def _helo(argument: str, _: Offer) -> Command:

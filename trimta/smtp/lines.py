@@ -13,6 +13,11 @@ MAX_LINE: Final = 12 * 1024  # octets, line end included: what RFC 4954 4 wants 
 MAX_ENDLESS: Final = 1024 * 1024  # octets after which the end of a line is no longer waited for
 
 
+def printable(text: str) -> str:
+    """What a client said, fit to be shown: "?" for each character that is not printable."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A line without its end; `crlf` says whether that was CRLF."""

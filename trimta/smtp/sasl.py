@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from trimta.smtp.errors import CommandError, ProtocolError
+from trimta.smtp.lines import printable
 from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
@@ -56,15 +57,20 @@ class ServerExchange(Protocol):
 
 
 class PlainServer:
-    """PLAIN: everything in one response."""
+    """PLAIN: everything in one response.  `lenient`: see server_exchange."""
+
+    def __init__(self, *, lenient: bool = False) -> None:
+        self._lenient = lenient
 
     def step(self, response: bytes | None) -> Step:
         """See ServerExchange."""
         if response is None:
             return Challenge(b"")
         parts = response.split(b"\0")
-        if len(parts) != 3 or not parts[1]:
+        if len(parts) != 3 or not (parts[1] or self._lenient):
             raise _error(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
+        if self._lenient:
+            return Credentials(_lenient_name(parts[1]), _lenient_text(parts[2]))
         authorization, name, password = (_text(part) for part in parts)
         if authorization not in ("", name):
             raise _error(535, "5.7.8", "nobody may act for somebody else here")
@@ -72,9 +78,10 @@ class PlainServer:
 
 
 class LoginServer:
-    """LOGIN: the name, which may come as initial response, then the password."""
+    """LOGIN: the name, which may come as initial response, then the password.  `lenient`: see server_exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lenient: bool = False) -> None:
+        self._lenient = lenient
         self._name: str | None = None
 
     def step(self, response: bytes | None) -> Step:
@@ -82,15 +89,24 @@ class LoginServer:
         if response is None:
             return Challenge(b"Username:")
         if self._name is None:
-            self._name = _text(response)
+            self._name = _lenient_name(response) if self._lenient else _text(response)
             return Challenge(b"Password:")
-        return Credentials(self._name, _text(response))
+        return Credentials(self._name, _lenient_text(response) if self._lenient else _text(response))
 
 
-def server_exchange(mechanism: str) -> ServerExchange:
-    """A new exchange for one of MECHANISMS; KeyError for another."""
-    exchanges: dict[str, type[ServerExchange]] = {"PLAIN": PlainServer, "LOGIN": LoginServer}
-    return exchanges[mechanism]()
+def server_exchange(mechanism: str, *, lenient: bool = False) -> ServerExchange:
+    """A new exchange for one of MECHANISMS; KeyError for another.
+
+    `lenient`: any credentials will be accepted, so no name, password or authorization identity is refused for what it
+    is: empty, not UTF-8 (it is read as Latin-1 then), somebody else's.
+    """
+    match mechanism:
+        case "PLAIN":
+            return PlainServer(lenient=lenient)
+        case "LOGIN":
+            return LoginServer(lenient=lenient)
+        case _:
+            raise KeyError(mechanism)
 
 
 class ClientExchange(Protocol):
@@ -174,6 +190,17 @@ def _text(octets: bytes) -> str:
         return octets.decode()
     except UnicodeDecodeError:
         raise _error(501, "5.5.2", "names and passwords are UTF-8") from None
+
+
+def _lenient_text(octets: bytes) -> str:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")
+
+
+def _lenient_name(octets: bytes) -> str:
+    return printable(_lenient_text(octets))  # nobody compares it: it is shown only
 
 
 def _error(code: int, status: str, text: str) -> CommandError:

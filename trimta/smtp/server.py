@@ -336,7 +336,7 @@ class ServerConnection:
             raise _error(503, "5.5.1", "authenticated already")
         if (state, type(command)) not in NEXT:
             raise _error(503, "5.5.1", self._order_hint(command))
-        if isinstance(command, Auth | StartTls | Bdat) and not self.esmtp:
+        if isinstance(command, StartTls | Bdat) and not self.esmtp:
             raise _error(503, "5.5.1", "EHLO first")
         binary = transaction is not None and transaction.body is BodyKind.BINARY
         if isinstance(command, Data) and binary:
