@@ -56,7 +56,7 @@ TIME = "2023-11-14T22:13:20.000Z"
     ],
 )
 def test_a_value_is_shown_so_that_it_neither_ends_nor_forges_anything(value: Value, shown: str) -> None:
-    assert as_text(Event("tried", {"key": value}, AT)) == f"{TIME} tried key={shown}"
+    assert as_text(Event("deferred", {"key": value}, AT)) == f"{TIME} deferred key={shown}"
 
 
 values = st.one_of(st.text(), st.integers(), st.booleans(), st.lists(st.text()))
@@ -65,7 +65,7 @@ values = st.one_of(st.text(), st.integers(), st.booleans(), st.lists(st.text()))
 @given(st.dictionaries(st.sampled_from(["id", "to", "reply", "client"]), values))
 @settings(deadline=None, max_examples=100)
 def test_an_event_is_one_printable_line_in_every_form(fields: dict[str, Value]) -> None:
-    event = Event("tried", fields, AT)
+    event = Event("deferred", fields, AT)
     text = as_text(event)
     assert text.splitlines() == [text]
     assert escape(text) == text
@@ -78,28 +78,32 @@ def test_subscribers_hear_of_every_event_until_they_leave() -> None:
     events = Events()
     heard: list[str] = []
     unsubscribe = events.subscribe(lambda event: heard.append(event.name))
-    events.emit("one", id="x", empty="", nothing=None)
+    events.emit("accepted", id="x", empty="", nothing=None)
     unsubscribe()
-    events.emit("two")
-    events.emit("two")
-    assert heard == ["one"]
-    assert events.counters == {"one": 1, "two": 2}
+    events.emit("delivered")
+    events.emit("delivered")
+    assert heard == ["accepted"]
+    assert events.counters == {"accepted": 1, "delivered": 2}
 
 
 def test_facts_that_are_not_there_are_left_out() -> None:
     events = Events()
     found: list[Event] = []
     events.subscribe(found.append)
-    events.emit("one", id="x", empty="", nothing=None, zero=0, no=False)
+    events.emit("accepted", id="x", empty="", nothing=None, zero=0, no=False)
     assert found[0].fields == {"id": "x", "zero": 0, "no": False}
 
 
 # The log.
 
 
+def named(name: str) -> Event:
+    return Event("bug", {"name": name})
+
+
 def name_of(event: Event) -> str:
-    count = event.fields.get("count")
-    return event.name if count is None else f"{event.name} {count}"
+    count, name = event.fields.get("count"), event.fields.get("name", event.name)
+    return str(name) if count is None else f"{name} {count}"
 
 
 async def test_what_waits_is_written_when_the_log_ends() -> None:
@@ -107,8 +111,8 @@ async def test_what_waits_is_written_when_the_log_ends() -> None:
     log = LogWriter(stream, name_of)
     async with trio.open_nursery() as nursery:
         await nursery.start(log.serve)
-        log(Event("one"))
-        log(Event("two"))
+        log(named("one"))
+        log(named("two"))
         nursery.cancel_scope.cancel()
     assert stream.getvalue() == "one\ntwo\n"
 
@@ -123,10 +127,10 @@ async def test_a_reader_that_stops_reading_blocks_nobody_and_is_told_what_it_mis
         log = LogWriter(stream, name_of)
         async with trio.open_nursery() as nursery:
             await nursery.start(log.serve)
-            log(Event("x" * 200_000))  # more than a pipe holds
+            log(named("x" * 200_000))  # more than a pipe holds
             await trio.testing.wait_all_tasks_blocked(0.01)
             for number in range(15):
-                log(Event(str(number)))
+                log(named(str(number)))
             first = await trio.to_thread.run_sync(reader.read, 200_001)
             rest = await trio.to_thread.run_sync(reader.read, len("0\n" * 10 + "log_lines_lost 5\n"))
             nursery.cancel_scope.cancel()
@@ -142,7 +146,7 @@ async def test_a_reader_that_went_away_is_no_trouble() -> None:
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             await nursery.start(log.serve)
-            log(Event("one"))
+            log(named("one"))
             nursery.cancel_scope.cancel()
     with contextlib.suppress(BrokenPipeError):
         stream.close()

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
     from trimta.mta.connection import TlsContexts
     from trimta.mta.disk import Disk
+    from trimta.mta.event_names import EventName
     from trimta.mta.events import Event
     from trimta.store.queue_values import Listed
 
@@ -175,7 +176,7 @@ class Lab:
         await self.site.queue.run(operation)
         self.site.scheduler.wake()
 
-    def notice(self, names: Sequence[str], action: Callable[[Event], object]) -> None:
+    def notice(self, names: Sequence[EventName], action: Callable[[Event], object]) -> None:
         """Do this at each event of these names."""
 
         def note(event: Event) -> None:
@@ -184,7 +185,7 @@ class Lab:
 
         self.site.events.subscribe(note)
 
-    async def wait_for(self, name: str, *, count: int = 1) -> None:
+    async def wait_for(self, name: EventName, *, count: int = 1) -> None:
         """Until so many events of this name have happened."""
         while self.site.events.counters[name] < count:
             news = trio.Event()

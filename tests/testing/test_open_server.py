@@ -1,4 +1,4 @@
-"""`open_server`: a server in the Trio run of its test."""
+"""`open_server`: a server beside a test in Trio."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ NULL_PATH: Final = "<>"
 
 _DELIVERED: Final = frozenset({"delivered-to", "x-original-to"})
 _SENT: Final = frozenset({"return-path", "from"})
+FIELDS: Final = _DELIVERED | _SENT | {"subject"}
+"""The fields that are looked at, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)

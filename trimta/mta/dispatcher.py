@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import Recipient
     from trimta.mail.outcome import Outcome
+    from trimta.mta.event_names import EventName
     from trimta.mta.reporter import NewMessage
     from trimta.mta.scheduler import Claimed, Work
     from trimta.mta.site import Site
@@ -409,6 +410,7 @@ class Dispatcher:
         return False
 
     def _log(self, claimed: Claimed, outcomes: Sequence[Outcome], *, next_try: float | None, where: str) -> None:
+        name: EventName
         for outcome in outcomes:
             match outcome:
                 case Delivered():

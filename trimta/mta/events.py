@@ -17,6 +17,8 @@ from trimta import real_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from trimta.mta.event_names import EventName
+
 Value: TypeAlias = str | int | float | bool | list[str] | None
 
 _BARE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
@@ -28,9 +30,9 @@ _CONTROL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: a name (accepted, delivered, deferred, bounced, rejected …) and its facts."""
+    """One event: a name and its facts."""
 
-    name: str
+    name: EventName
     fields: dict[str, Value] = field(default_factory=dict)
     at: float = field(default_factory=real_time.wall)
 
@@ -40,14 +42,14 @@ class Events:
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[Event], None]] = []
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[EventName] = Counter()
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
         """Add a subscriber, a quick function that does not raise; calling the result removes it."""
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
-    def emit(self, name: str, **fields: Value) -> None:
+    def emit(self, name: EventName, **fields: Value) -> None:
         """Say that something happened; fields that are None or empty are left out."""
         self.counters[name] += 1
         event = Event(name, {key: value for key, value in fields.items() if value not in (None, "")})

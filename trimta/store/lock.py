@@ -57,6 +57,7 @@ class DataDirLock:
         """Let go.  Idempotent."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)  # the number in it no longer means anything
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # closing is not enough: a forked child may have the file open, too
             os.close(self._fd)
             self._fd = None
 

@@ -8,22 +8,28 @@
         send(server.host, server.port)
         message = server.wait_for(to="alice@dev.test")
 
+    async with run_server() as server:                  # asyncio
+        await send(server.host, server.port)
+        message = await server.wait_for(to="alice@dev.test")
+
 With pytest, the fixture `trimta` is such a server.  It is the real one, that `trimta serve` runs.  Leaving the block
 proves that nothing of it is left, and raises what went wrong inside it.
 """
 
 from trimta.testing.blocking import BlockingServer, run_server
 from trimta.testing.configuration import Configuration
-from trimta.testing.handle import NotArrivedError, ServerEndedError
+from trimta.testing.handle import NotArrivedError
 from trimta.testing.leftovers import LeftBehindError
 from trimta.testing.queue import QueueEntry, QueueRecipient, QueueView
 from trimta.testing.scripting import Faults
 from trimta.testing.server import Server, open_server
+from trimta.testing.thread import ForkedError, ServerEndedError
 
 __all__ = [
     "BlockingServer",
     "Configuration",
     "Faults",
+    "ForkedError",
     "LeftBehindError",
     "NotArrivedError",
     "QueueEntry",

@@ -1,43 +1,56 @@
-"""A server in a thread of its own, for tests that know nothing of Trio."""
+"""A server in a thread of its own, for tests that know nothing of event loops."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
+from time import sleep
+from typing import TYPE_CHECKING, Final, overload
 
-import trio
-
-from trimta.testing.handle import Handle, NotArrivedError, ServerEndedError
-from trimta.testing.server import DEADLINE, Server, conclude, open_server
+from trimta import real_time
+from trimta.testing.handle import DEADLINE, Handle
+from trimta.testing.index import Index
+from trimta.testing.mail import Wanted
+from trimta.testing.scripting import Span, seconds
+from trimta.testing.server import Server, beside, conclude
+from trimta.testing.thread import ServerThread
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
     from email.message import EmailMessage
+    from types import TracebackType
 
     from trimta.testing.configuration import Configuration
-    from trimta.testing.scripting import Span
 
-T = TypeVar("T")
-
-SECOND_CHANCE: Final = 5.0
-"""Seconds that the end of a server may still take after Ctrl-C: its files should not stay."""
+PAUSE: Final = 0.05
+"""Seconds between two looks of a forked child."""
 
 
 class BlockingServer(Handle):
     """What `run_server` gives.  It may be used from any thread; where it waits, it blocks that thread."""
 
-    def __init__(self, inner: Server, loop: _Loop) -> None:
-        super().__init__(inner._server)
-        self._inner = inner
-        self._loop = loop
+    @overload
+    def wait_for(
+        self,
+        *,
+        to: str | None = None,
+        from_: str | None = None,
+        subject: str | None = None,
+        count: None = None,
+        after: EmailMessage | None = None,
+        timeout: float = DEADLINE,
+    ) -> EmailMessage: ...
 
-    def _in_loop(self, function: Callable[[], T]) -> T:
-        async def call() -> T:
-            return function()
-
-        return self._loop.call(call)
+    @overload
+    def wait_for(
+        self,
+        *,
+        to: str | None = None,
+        from_: str | None = None,
+        subject: str | None = None,
+        count: int,
+        after: EmailMessage | None = None,
+        timeout: float = DEADLINE,
+    ) -> list[EmailMessage]: ...
 
     def wait_for(
         self,
@@ -45,117 +58,88 @@ class BlockingServer(Handle):
         to: str | None = None,
         from_: str | None = None,
         subject: str | None = None,
+        count: int | None = None,
+        after: EmailMessage | None = None,
         timeout: float = DEADLINE,
-    ) -> EmailMessage:
+    ) -> EmailMessage | list[EmailMessage]:
         """The oldest message in any mailbox, captured ones included, that all given criteria match; it may be there
         already.
 
         `to`: whom it was delivered to, an address or a local part.  `from_`: whom it is from, in the envelope ("<>" for
-        reports) or the header.  `subject`: a glob for the whole of it, case aside.  NotArrivedError, an AssertionError
-        that tells what did arrive, after `timeout` seconds.
+        reports) or the header.  `subject`: a glob for the whole of it, case aside.  `count`: that many,
+        as a list.  `after`: only what came after this message.  NotArrivedError, an AssertionError that tells what did
+        arrive, after `timeout` seconds.
         """
         __tracebackhide__ = True  # pytest: what is of interest is who waits
-        try:
-            return self._loop.call(lambda: self._inner.wait_for(to=to, from_=from_, subject=subject, timeout=timeout))
-        except NotArrivedError as error:
-            raise error.with_traceback(None) from None
+        wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
+        if self._thread.forked:
+            found = self._look_until(wanted, timeout)
+        else:
+            found = self._thread.call(partial(self._inside.wait_for, wanted, timeout))
+        self._must_have(found, wanted, timeout)
+        return found[0] if count is None else found
 
     def settle(self, timeout: float = DEADLINE) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError if that takes longer than
         `timeout` seconds.
         """
-        self._loop.call(lambda: self._inner.settle(timeout))
+        self._thread.call(partial(self._inside.settle, timeout))
 
     def advance(self, span: Span) -> None:
         """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
         in between happen, in order, before this returns.
         """
-        self._loop.call(lambda: self._inner.advance(span))
+        self._thread.call(partial(self._inside.advance, seconds(span)))
+
+    def _look_until(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
+        """wait_for in a forked child, where nobody tells that something has come."""
+        deadline = real_time.monotonic() + timeout
+        index = Index(self._mailboxes.templates)
+        while True:
+            found = index.find(wanted.criteria(), wanted.count, wanted.after)
+            left = deadline - real_time.monotonic()
+            if len(found) == wanted.count or left <= 0:
+                return found
+            sleep(min(PAUSE, left))
 
 
-@contextlib.contextmanager
-def run_server(config: Configuration = None) -> Iterator[BlockingServer]:
-    """The same as `open_server`, for synchronous code: the server runs in a thread beside the block."""
-    loop = _Loop(config)
-    block: BaseException | None = None
-    try:
-        yield loop.start()
-    except BaseException as error:  # noqa: BLE001, ASYNC103 - kept apart from the server's
-        block = error
-    conclude(block, loop.stop())
-
-
-class _Loop:
-    """The thread, and the way into it."""
+class Running(AbstractContextManager[BlockingServer], AbstractAsyncContextManager[Server]):
+    """What `run_server` returns."""
 
     def __init__(self, config: Configuration) -> None:
         self._config = config
-        self._thread = threading.Thread(target=self._run, name="trimta", daemon=True)
-        self._started: Future[BlockingServer] = Future()
-        self._error: BaseException | None = None
-        self._token: trio.lowlevel.TrioToken | None = None
-        self._stop = trio.Event()
-        self._stopping = False
+        self._thread: ServerThread | None = None
+        self._beside: AbstractAsyncContextManager[Server] | None = None
 
-    def start(self) -> BlockingServer:
-        """Start it; raises what keeps it from starting."""
-        self._thread.start()
-        return self._started.result()
-
-    def stop(self) -> BaseException | None:
-        """End it and wait for that; returns what went wrong inside it."""
-        self._stopping = True
-        if self._token is not None:
-            with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._stop.set)
-        if self._thread.ident is not None:
-            try:
-                self._thread.join()
-            except KeyboardInterrupt:
-                self._thread.join(SECOND_CHANCE)
-                raise
-        return self._error
-
-    def call(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an asynchronous function in the server's Trio run, and wait for what it returns or raises."""
-        answer: Future[T] = Future()
-
-        async def work() -> None:
-            try:
-                answer.set_result(await function())
-            except Exception as error:  # noqa: BLE001 - it is the caller's
-                answer.set_exception(error)
-            finally:
-                if not answer.done():  # cancelled: the run is at its end
-                    answer.set_exception(ServerEndedError())
-
-        def begin() -> None:
-            try:
-                trio.lowlevel.spawn_system_task(work)
-            except RuntimeError:  # too late
-                answer.set_exception(ServerEndedError())
-
-        assert self._token is not None, "whoever has a handle has it from a run that has begun"
+    def __enter__(self) -> BlockingServer:
+        self._thread = ServerThread(self._config)
         try:
-            self._token.run_sync_soon(begin)
-        except trio.RunFinishedError:
-            raise ServerEndedError from None
-        return answer.result()
+            return BlockingServer(self._thread.start(), self._thread)
+        except BaseException as error:
+            conclude(error, self._thread.stop())
+            raise
 
-    # In the thread.
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._thread is not None, "it has been entered"
+        trouble = self._thread.stop()
+        if trouble is not None:
+            conclude(error, trouble)
 
-    def _run(self) -> None:
-        try:
-            trio.run(self._serve)
-        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised where the block ends, or did not begin
-            if self._started.done():
-                self._error = error
-            else:
-                self._started.set_exception(error)
+    async def __aenter__(self) -> Server:
+        self._beside = beside(self._config)
+        return await self._beside.__aenter__()
 
-    async def _serve(self) -> None:
-        async with open_server(self._config) as server:
-            self._token = trio.lowlevel.current_trio_token()
-            self._started.set_result(BlockingServer(server, self))
-            if not self._stopping:
-                await self._stop.wait()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._beside is not None, "it has been entered"
+        return await self._beside.__aexit__(kind, error, traceback)
+
+
+def run_server(config: Configuration = None) -> Running:
+    """The same as `open_server`, for `with` in synchronous code, and for `async with` in asyncio, where `wait_for`,
+    `settle` and `advance` are awaited.
+    """
+    return Running(config)

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import time
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trimta import real_time
 from trimta.mta import control
-from trimta.store.lock import locked_by
+from trimta.store.lock import LOCK_FILE, locked_by
 from trimta.store.queue import Queue
 from trimta.testing.mail import Mailboxes
 
@@ -57,6 +57,26 @@ class Watch:
         self._addresses = {listener.socket.getsockname() for bound in site.bound for listener in bound.sockets}
         self._addresses.add(os.fspath(control.address(self._config.data_dir)))
         site.sending = self._watched(site.sending)
+        _FOLLOWED.add(self)
+
+    def forget(self) -> None:
+        """The server is about to close what it has open."""
+        _FOLLOWED.discard(self)
+
+    def let_go(self) -> None:
+        """In a forked child: give up what it has inherited of the server.  Else its parent could close no connection
+        that the other side sees closed, and release neither port nor lock, as long as the child lives.
+        """
+        assert self._config is not None, "it follows a server"
+        lock = str(self._config.data_dir / LOCK_FILE)
+        outgoing = {stream.socket.fileno() for stream in self._outgoing if isinstance(stream, trio.SocketStream)}
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd, target in _descriptors().items():
+            is_socket = target.startswith("socket:")
+            if target == lock or (is_socket and (fd in outgoing or _name_of(fd) in self._addresses)):
+                # Not closed: an object that holds the number would close it again, when it is somebody else's.
+                os.dup2(nothing, fd, inheritable=False)
+        os.close(nothing)
 
     def check(self) -> None:
         """LeftBehindError if anything is left."""
@@ -86,7 +106,7 @@ class Watch:
             yield f"the lock of {data_dir}"
             return
         with Queue(data_dir) as queue:
-            recovered = queue.recover(time.time())  # what the next start would have to put in order
+            recovered = queue.recover(real_time.wall())  # what the next start would have to put in order
         yield from (f"the file {path}, which belongs to no message" for path in recovered.removed)
         yield from (f"the damaged queue entry {aside.id}: {aside.reason}" for aside in recovered.set_aside)
 
@@ -112,6 +132,19 @@ class Watch:
             return True
         folders = {folder.resolve() for folder in self._mailboxes.folders()}
         return path.parent.parent in folders and _is_written(fd)
+
+
+_FOLLOWED: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+"""Of the servers that run."""
+
+
+def _after_fork() -> None:
+    for watch in tuple(_FOLLOWED):
+        watch.let_go()
+    _FOLLOWED.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _descriptors() -> dict[int, str]:

@@ -5,33 +5,74 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from email import message_from_bytes
+from email.contentmanager import ContentManager, raw_data_manager
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
 from trimta.mail.matching import NULL_PATH, Address, Criteria
+from trimta.mail.reading import text
 from trimta.mail.routing import MaildirRoute
 from trimta.policy import Local, Routed, UnknownUser
+from trimta.store import arrivals
 from trimta.store.arrivals import Watch, maildirs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from email.message import Message
 
     from trimta.policy import Policy
+    from trimta.store.arrivals import Arrival
 
 
-class _Utf8Policy(EmailPolicy):
-    """Header fields in UTF-8 are what they say (RFC 6532), where Python's own policies show question marks."""
+class _Content(ContentManager):
+    """Content as Python's own manager has it, and a text also where it contradicts its charset or encoding."""
+
+    def get_content(self, msg: Message, *args: Any, **options: Any) -> Any:
+        try:
+            return raw_data_manager.get_content(msg, *args, **options)
+        except (LookupError, ValueError):
+            if msg.get_content_maintype() != "text":
+                raise
+            return text(msg)
+
+    def set_content(self, msg: Message, obj: Any, *args: Any, **options: Any) -> None:
+        raw_data_manager.set_content(msg, obj, *args, **options)
+
+
+class _Tolerant(EmailPolicy):
+    """Header fields in UTF-8 are what they say (RFC 6532), where Python's own policies show question marks; what its
+    parser can't read is the text that is there.
+    """
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
         with contextlib.suppress(UnicodeError):  # characters already, or octets that are no UTF-8
             value = value.encode("ascii", "surrogateescape").decode()
-        return super().header_fetch_parse(name, value)
+        try:
+            return super().header_fetch_parse(name, value)
+        except Exception:  # noqa: BLE001 - of odd input it raises IndexError, OverflowError, RecursionError and others
+            return "".join(value.splitlines()).encode(errors="surrogateescape").decode(errors="replace")
 
 
-POLICY: Final = _Utf8Policy(utf8=True)
+POLICY: Final = _Tolerant(utf8=True, content_manager=_Content())
+
+Mark: TypeAlias = tuple[int, str]
+"""When a message came, as in Arrival, and its name."""
+
+_MARKS: Final[WeakKeyDictionary[EmailMessage, Mark]] = WeakKeyDictionary()
+"""Of the messages that tests have been given."""
+
+
+def mark_of(message: EmailMessage) -> Mark:
+    """When a message came that a server gave to a test.  ValueError for one of another origin."""
+    mark = _MARKS.get(message)
+    if mark is None:
+        raise ValueError("after: expected a message that wait_for, mailbox or captured returned, not a copy of it")
+    return mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +82,14 @@ class Wanted:
     to: str | None = None
     from_: str | None = None
     subject: str | None = None
+    count: int = 1
+    after: EmailMessage | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count: found {self.count}, expected 1 or more")
+        if self.after is not None:
+            mark_of(self.after)
 
     def criteria(self) -> Criteria:
         """ValueError where an address is none."""
@@ -49,19 +98,31 @@ class Wanted:
 
     def __str__(self) -> str:
         said = {"to": self.to, "from": self.from_, "subject": self.subject}
-        return ",".join(f" {name} {value!r}" for name, value in said.items() if value is not None)
+        words = [f" {name} {value!r}" for name, value in said.items() if value is not None]
+        if self.after is not None:
+            words.append(f" after {str(self.after['Subject'] or '')!r}")
+        return ",".join(words)
 
 
-def read(path: Path) -> EmailMessage:
-    """One message."""
-    message = message_from_bytes(path.read_bytes(), policy=POLICY)
+def read(arrival: Arrival) -> EmailMessage:
+    """One message, wherever it has been moved meanwhile.  FileNotFoundError if it is gone."""
+    _, content = arrivals.read(arrival)
+    try:
+        message = message_from_bytes(content, policy=POLICY)
+    except RecursionError:  # more parts in each other than Python can follow
+        message = BytesHeaderParser(policy=POLICY).parsebytes(content)
     assert isinstance(message, EmailMessage)
+    _MARKS[message] = (arrival.at, arrival.name)
     return message
 
 
 def read_all(templates: Iterable[str]) -> list[EmailMessage]:
     """All messages of the Maildirs that some templates name, oldest first."""
-    return [read(arrival.path) for arrival in Watch(templates).look()]
+    messages = []
+    for arrival in Watch(templates).look():
+        with contextlib.suppress(FileNotFoundError):  # somebody has just removed it
+            messages.append(read(arrival))
+    return messages
 
 
 def in_words(message: EmailMessage) -> str:
@@ -90,14 +151,7 @@ class Mailboxes:
 
     def everything(self) -> list[EmailMessage]:
         """All of it, oldest first."""
-        return read_all(self._templates)
-
-    def find(self, criteria: Criteria) -> EmailMessage | None:
-        """The oldest message that is meant."""
-        for arrival in Watch(self._templates).look():
-            if criteria.matches(arrival.path.read_bytes()):
-                return read(arrival.path)
-        return None
+        return read_all(self.templates)
 
     def captured(self, domain: str | None = None) -> list[EmailMessage]:
         """What `maildir:` routes took, for one domain or for all."""
@@ -109,14 +163,14 @@ class Mailboxes:
 
     def folders(self) -> Iterator[Path]:
         """Every Maildir that there is."""
-        return (path for template in self._templates for path in maildirs_of(template) if path.is_dir())
+        return (path for template in self.templates for path in maildirs_of(template) if path.is_dir())
 
     @property
     def _captures(self) -> list[str]:
         return [route.template for route in self._policy.config.routes.values() if isinstance(route, MaildirRoute)]
 
     @property
-    def _templates(self) -> list[str]:
+    def templates(self) -> list[str]:
         return [self._policy.config.local.maildir, *self._captures]
 
     def _find(self, name: str) -> tuple[Path, str | None]:

@@ -55,9 +55,17 @@ class QueueEntry:
 class QueueView(Sequence[QueueEntry]):
     """What was in the queue at one moment, oldest first.  The verbs act on the queue of now."""
 
-    def __init__(self, data_dir: Path, clock: QueueClock, active: Collection[str], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        clock: QueueClock,
+        active: Collection[str],
+        must_run: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
         self._data_dir = data_dir
         self._clock = clock
+        self._must_run = must_run
         self._wake = wake
         with Queue(data_dir) as queue:
             now = clock.now()
@@ -112,6 +120,7 @@ class QueueView(Sequence[QueueEntry]):
         self._change(lambda queue: queue.bounce(entry_id, self._clock.now()))
 
     def _change(self, operation: Callable[[Queue], object]) -> None:
+        self._must_run()  # else a queue would be made where one was
         with Queue(self._data_dir) as queue:
             operation(queue)
         self._wake()

@@ -10,6 +10,7 @@ from trimta.config.errors import BadValueError, ConfigErrors
 from trimta.config.values import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from trimta.mta.site import Site
@@ -34,9 +35,10 @@ def seconds(span: Span) -> float:
 class Faults:
     """The faults of one server; those of its configuration come first."""
 
-    def __init__(self, site: Site, folder: Path) -> None:
+    def __init__(self, site: Site, folder: Path, in_loop: Callable[[Callable[[], None]], None]) -> None:
         self._site = site
         self._folder = folder
+        self._in_loop = in_loop
 
     def add(
         self,
@@ -73,9 +75,13 @@ class Faults:
             config = load.build({"faults": [table]}, base=self._folder, file="fault")
         except ConfigErrors as errors:
             raise ValueError("; ".join(f"{e.key or 'fault'}: {e.found}, {e.expected}" for e in errors.errors)) from None
-        for fault in config.faults:
-            self._site.faults.add(fault)
+
+        def add() -> None:
+            for fault in config.faults:
+                self._site.faults.add(fault)
+
+        self._in_loop(add)
 
     def clear(self) -> None:
         """Script none any more, those of the configuration included."""
-        self._site.faults.clear()
+        self._in_loop(lambda: self._site.faults.clear())

@@ -1,52 +1,67 @@
-"""A server in the Trio run of its test."""
+"""A server beside an asynchronous test, in Trio or in asyncio."""
 
 from __future__ import annotations
 
-import os
-import random
-import tempfile
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+import sys
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, overload
 
 import trio
 
-from trimta.mta.connection import TlsContexts
-from trimta.mta.serve import Server as MtaServer
-from trimta.testing.configuration import complete
-from trimta.testing.handle import Handle, NotArrivedError
-from trimta.testing.leftovers import Watch
+from trimta.testing.handle import DEADLINE, Handle
 from trimta.testing.mail import Wanted
 from trimta.testing.scripting import Span, seconds
+from trimta.testing.thread import ServerThread, apart
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from concurrent.futures import Future
     from email.message import EmailMessage
+    from types import TracebackType
 
-    from trimta.mta.events import Event
     from trimta.testing.configuration import Configuration
+    from trimta.testing.inside import Inside
 
 T = TypeVar("T")
 
-DEADLINE = 5.0
-"""Seconds that a test waits for what it expects, unless it says otherwise."""
+
+class Await(Protocol):
+    """Waits for a future of another thread, in the way of one event loop."""
+
+    async def __call__(self, answer: Future[T]) -> T: ...
 
 
 class Server(Handle):
-    """What `open_server` gives."""
+    """What `open_server` gives, and `async with run_server`."""
 
-    def __init__(self, server: MtaServer) -> None:
-        super().__init__(server)
-        self._news = trio.Event()
-        server.site.events.subscribe(self._tell)
+    def __init__(self, inside: Inside, thread: ServerThread, wait: Await) -> None:
+        super().__init__(inside, thread)
+        self._wait = wait
 
-    def _in_loop(self, function: Callable[[], T]) -> T:
-        return function()
+    @overload
+    async def wait_for(
+        self,
+        *,
+        to: str | None = None,
+        from_: str | None = None,
+        subject: str | None = None,
+        count: None = None,
+        after: EmailMessage | None = None,
+        timeout: float = DEADLINE,
+    ) -> EmailMessage: ...
 
-    def _tell(self, _: Event) -> None:
-        self._news.set()
-        self._news = trio.Event()
+    @overload
+    async def wait_for(
+        self,
+        *,
+        to: str | None = None,
+        from_: str | None = None,
+        subject: str | None = None,
+        count: int,
+        after: EmailMessage | None = None,
+        timeout: float = DEADLINE,
+    ) -> list[EmailMessage]: ...
 
     async def wait_for(
         self,
@@ -54,98 +69,186 @@ class Server(Handle):
         to: str | None = None,
         from_: str | None = None,
         subject: str | None = None,
+        count: int | None = None,
+        after: EmailMessage | None = None,
         timeout: float = DEADLINE,
-    ) -> EmailMessage:
+    ) -> EmailMessage | list[EmailMessage]:
         """The oldest message in any mailbox, captured ones included, that all given criteria match; it may be there
         already.
 
         `to`: whom it was delivered to, an address or a local part.  `from_`: whom it is from, in the envelope ("<>" for
-        reports) or the header.  `subject`: a glob for the whole of it, case aside.  NotArrivedError, an AssertionError
-        that tells what did arrive, after `timeout` seconds.
+        reports) or the header.  `subject`: a glob for the whole of it, case aside.  `count`: that many,
+        as a list.  `after`: only what came after this message.  NotArrivedError, an AssertionError that tells what did
+        arrive, after `timeout` seconds.
         """
         __tracebackhide__ = True  # pytest: what is of interest is who waits
-        wanted = Wanted(to, from_, subject)
-        criteria = wanted.criteria()
-        with trio.move_on_after(timeout):
-            while True:
-                news = self._news  # before looking: what comes while we look is looked at again
-                found = self._mailboxes.find(criteria)
-                if found is not None:
-                    return found
-                await news.wait()
-        raise NotArrivedError(self._story(wanted, timeout))
+        wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
+        found = await self._do(partial(self._inside.wait_for, wanted, timeout))
+        self._must_have(found, wanted, timeout)
+        return found[0] if count is None else found
 
     async def settle(self, timeout: float = DEADLINE) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError if that takes longer than
         `timeout` seconds.
         """
-        with trio.move_on_after(timeout):
-            await self._server.site.scheduler.idle()
-            return
-        active = sorted(self._server.site.scheduler.active)
-        raise TimeoutError(f"after {timeout:g} s there is still work in the queue: {', '.join(active) or 'due'}")
+        await self._do(partial(self._inside.settle, timeout))
 
     async def advance(self, span: Span) -> None:
         """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
         in between happen, in order, before this returns.
         """
-        await self._server.console.advance(seconds(span))
+        await self._do(partial(self._inside.advance, seconds(span)))
+
+    async def _do(self, function: Callable[[], Awaitable[T]]) -> T:
+        call = self._thread.begin(function)
+        try:
+            return await self._wait(call.answer)
+        finally:
+            if not call.answer.done():
+                self._thread.cancel(call)
 
 
-@asynccontextmanager
-async def open_server(config: Configuration = None) -> AsyncGenerator[Server, None]:
-    """A mail server for the block, with files of its own in a temporary folder.
+class Opening(AbstractAsyncContextManager[Server]):
+    """What `open_server` returns."""
+
+    def __init__(self, config: Configuration) -> None:
+        self._config = config
+        self._opened: AbstractAsyncContextManager[Server] | None = None
+
+    async def __aenter__(self) -> Server:
+        if not trio.lowlevel.in_trio_run():
+            raise RuntimeError("open_server is for Trio; in asyncio use `async with run_server(config) as server`")
+        self._opened = in_trio(self._config)
+        return await self._opened.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        assert self._opened is not None, "it has been entered"
+        return await self._opened.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> NoReturn:
+        raise RuntimeError(
+            "open_server is for `async with` in Trio; in synchronous code use `with run_server(config) as server`"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to leave."""
+
+
+def open_server(config: Configuration = None) -> Opening:
+    """A mail server for the block of an `async with` in Trio, with files of its own in a temporary folder.
 
     `config` is like conf.toml: a dict, the text, or a path.  Where it says nothing else, the server listens on a free
     port of 127.0.0.1, mail for any user of dev.test and localhost is local, and everything else is captured.  Retries
-    come without jitter.  It is not for a test with a MockClock that jumps: the server's threads work in real time.
+    come without jitter.  It has a thread and a clock of its own: its waits pass in real time, whatever the test's are.
 
     Leaving the block stops the server, raises what went wrong inside it, with its own traceback, and, if nothing did,
     LeftBehindError should anything be left of it.
     """
+    return Opening(config)
+
+
+@asynccontextmanager
+async def in_trio(config: Configuration) -> AsyncGenerator[Server, None]:
+    """A server beside a block of a Trio program; an error that ends the server cancels the block."""
+    thread = ServerThread(config)
     block: BaseException | None = None
-    trouble: BaseException | None = None
-    bugs: list[Exception] = []
-    with _temporary_folder() as folder:
-        watch = Watch()
-        try:
-            async with AsyncExitStack() as cleanup:
-                configuration = complete(config, folder)
-                tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if configuration.tls.ca is None else None
-                server = await MtaServer.start(configuration, cleanup, rng=_Steady(), client_tls=tls)
-                bugs = server.bugs
-                watch.follow(server)
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(server.run)
-                    try:
-                        yield Server(server)
-                    except BaseException as error:  # noqa: ASYNC103 - kept apart from the server's; raised below
-                        if _is_cancelled(error):
-                            raise
-                        block = error
-                    finally:
-                        server.stop()
-        except (BaseExceptionGroup, trio.Cancelled) as error:  # noqa: ASYNC103 - what it did not cancel is raised
-            trouble = _besides_cancelled(error)
-            if trouble is None and block is None and not bugs:
-                raise
-        trouble = _as_one([*([] if trouble is None else [trouble]), *bugs])
-        if block is None and trouble is None:
-            watch.check()
+    try:
+        inside = await _trio_wait(apart(thread.start))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_at_the_end, thread, nursery.cancel_scope)
+            try:
+                yield Server(inside, thread, _trio_wait)
+            except BaseException as error:  # noqa: ASYNC103 - the nursery would put it into a group; raised below
+                if _is_cancelled(error):
+                    raise
+                block = error
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - kept apart from the server's; raised below
+        block = error
+    with trio.CancelScope(shield=True):  # bounded by ServerThread.stop; else the thread would outlive the block
+        trouble = await _trio_wait(apart(thread.stop))
     conclude(block, trouble)
 
 
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="trimta-test-") as name:
-        yield Path(name).resolve()
+async def _cancel_at_the_end(thread: ServerThread, scope: trio.CancelScope) -> None:
+    await _trio_wait(thread.finished)
+    scope.cancel()
+
+
+async def _trio_wait(answer: Future[T]) -> T:
+    done = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def tell(_: object) -> None:
+        try:
+            token.run_sync_soon(done.set)
+        except trio.RunFinishedError:  # nobody waits any more
+            return
+
+    answer.add_done_callback(tell)
+    await done.wait()
+    return answer.result()
+
+
+@asynccontextmanager
+async def in_asyncio(config: Configuration) -> AsyncGenerator[Server, None]:
+    """A server beside a block of an asyncio program."""
+    thread = ServerThread(config)
+    block: BaseException | None = None
+    try:
+        inside = await _asyncio_wait(apart(thread.start))
+        yield Server(inside, thread, _asyncio_wait)
+    except BaseException as error:  # noqa: BLE001, ASYNC103 - kept apart from the server's; raised below
+        block = error
+    conclude(block, await _asyncio_wait_shielded(apart(thread.stop)))
+
+
+async def _asyncio_wait(answer: Future[T]) -> T:
+    import asyncio
+
+    return await asyncio.wrap_future(answer)
+
+
+async def _asyncio_wait_shielded(answer: Future[T]) -> T:
+    """Also if the task is cancelled meanwhile, which it then is at the end.  Bounded by ServerThread.stop."""
+    import asyncio
+
+    waiting = asyncio.wrap_future(answer)
+    cancelled: asyncio.CancelledError | None = None
+    while not waiting.done():
+        try:
+            await asyncio.shield(waiting)
+        except asyncio.CancelledError as error:  # noqa: ASYNC103 - raised below
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return waiting.result()
+
+
+def beside(config: Configuration) -> AbstractAsyncContextManager[Server]:
+    """A server for the event loop that this is called in."""
+    if trio.lowlevel.in_trio_run():
+        return in_trio(config)
+    if "asyncio" in sys.modules:
+        import asyncio
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            return in_asyncio(config)
+    raise RuntimeError("`async with run_server` is for asyncio and Trio; elsewhere use `with run_server(config)`")
 
 
 def conclude(block: BaseException | None, trouble: BaseException | None) -> None:
     """Raise what has to be told of how a block ended, and of what went wrong inside its server: the reason first."""
-    if trouble is not None and isinstance(block, Exception | None):  # Ctrl-C, and a test that is skipped, go first
+    if trouble is not None and (isinstance(block, Exception | None) or _is_cancelled(block)):
         raise trouble from block
-    if block is not None:
+    if block is not None:  # Ctrl-C, and a test that is skipped, go first
         raise block
 
 
@@ -154,30 +257,3 @@ def _is_cancelled(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(trio.Cancelled) is not None
     return isinstance(error, trio.Cancelled | GeneratorExit)
-
-
-def _besides_cancelled(error: BaseExceptionGroup | trio.Cancelled) -> BaseException | None:
-    """What a nursery raises, out of its wrappings where it is one; None if it is cancelled, and nothing else."""
-    rest: BaseException | None = error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else None
-    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
-        rest = rest.exceptions[0]
-    return rest
-
-
-def _as_one(errors: list[BaseException]) -> BaseException | None:
-    if len(errors) > 1:
-        return BaseExceptionGroup("errors inside the server", errors)
-    return errors[0] if errors else None
-
-
-@lru_cache(maxsize=1)
-def _system_authorities(_: str | None) -> TlsContexts:
-    """Read once for all servers of a test run: it is most of what a start takes."""
-    return TlsContexts.load()
-
-
-class _Steady(random.Random):
-    """No jitter: a test that advances the clock by a wait of [queue] retry is at the next try, each time."""
-
-    def random(self) -> float:
-        return 0.5

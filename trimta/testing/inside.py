@@ -1,0 +1,236 @@
+"""A test's server from its start to its end, and what is done in its Trio run."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shutil
+import tempfile
+from collections import deque
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta import real_time
+from trimta.mta.connection import TlsContexts
+from trimta.mta.faults import FaultScript
+from trimta.mta.serve import Server as MtaServer
+from trimta.store.arrivals import FOLDERS, unique_name
+from trimta.store.arrivals import Watch as Arrivals
+from trimta.store.queue import Queue, exists
+from trimta.store.queue_values import NoSuchEntry
+from trimta.testing.configuration import complete
+from trimta.testing.index import Index
+from trimta.testing.leftovers import Watch
+from trimta.testing.mail import Mailboxes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+    from email.message import EmailMessage
+
+    from trimta.config.model import Config
+    from trimta.mta.events import Event
+    from trimta.testing.configuration import Configuration
+    from trimta.testing.mail import Wanted
+
+EVENTS: Final = 10_000
+"""Events that are remembered: the last ones."""
+
+POLL: Final = 0.25
+"""Seconds after which Maildirs are looked at again though the server has said nothing: other programs deliver, too."""
+
+SHARE: Final = 4
+"""After a look the server has so many times as long for itself."""
+
+CLEAR_LIMIT: Final = 2.0
+"""Seconds for deliveries under way to notice that their envelopes were removed."""
+
+
+class Inside:
+    """A server that runs, as its own Trio run sees it: only there these methods may be called."""
+
+    def __init__(self, server: MtaServer) -> None:
+        self.server = server
+        self.mailboxes = Mailboxes(server.site.policy)
+        self.events: deque[Event] = deque(maxlen=EVENTS)
+        self._news = trio.Event()
+        self._index = Index(self.mailboxes.templates)
+        self._looking = trio.CapacityLimiter(1)
+        config = server.site.policy.config
+        self._kept_messages = _messages(self.mailboxes)
+        self._kept_entries = _entries(config.data_dir)
+        server.site.events.subscribe(self._note)
+
+    def _note(self, event: Event) -> None:
+        self.events.append(event)
+        self._news.set()
+        self._news = trio.Event()
+
+    async def wait_for(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
+        """The messages that are wanted; fewer, if no more come in time.  They may be there already."""
+        found: list[EmailMessage] = []
+        deadline = trio.current_time() + timeout
+        while True:
+            news = self._news  # before looking: what comes while we look is looked at again
+            began = trio.current_time()
+            found = await trio.to_thread.run_sync(
+                self._index.find, wanted.criteria(), wanted.count, wanted.after, limiter=self._looking
+            )
+            now = trio.current_time()
+            if len(found) == wanted.count or began >= deadline:
+                return found
+            with trio.move_on_at(min(deadline, now + POLL)):
+                await news.wait()
+            await trio.sleep_until(min(deadline, now + SHARE * (now - began)))
+
+    async def settle(self, timeout: float) -> None:
+        """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError."""
+        with trio.move_on_after(timeout):
+            await self.server.site.scheduler.idle()
+            return
+        active = sorted(self.server.site.scheduler.active)
+        raise TimeoutError(f"after {timeout:g} s there is still work in the queue: {', '.join(active) or 'due'}")
+
+    async def advance(self, length: float) -> None:
+        """Move the queue's clock forward by so many seconds, and let happen what falls due on the way."""
+        await self.server.console.advance(length)
+
+    async def clear(self) -> None:
+        """Remove what has come since the start."""
+        site = self.server.site
+        site.faults = FaultScript(site.policy.config.faults)
+        await self._empty_queue()
+        site.scheduler.wake()
+        with trio.move_on_after(CLEAR_LIMIT):
+            await site.scheduler.idle()
+        await self._empty_queue()  # a report may have been on its way into it
+        await trio.to_thread.run_sync(self._empty_maildirs)
+        self._index = Index(self.mailboxes.templates)
+        self.events.clear()
+
+    async def _empty_queue(self) -> None:
+        def remove(queue: Queue) -> None:
+            for listed in list(queue.list_envelopes()):
+                if listed.envelope.id not in self._kept_entries:
+                    with suppress(NoSuchEntry):  # it was delivered just now
+                        queue.remove(listed.envelope.id)
+
+        await self.server.site.queue.run(remove)
+
+    def _empty_maildirs(self) -> None:
+        for path in _message_files(self.mailboxes):
+            if (path.parent.parent, unique_name(path.name)) not in self._kept_messages:
+                path.unlink(missing_ok=True)
+
+    def take_bugs(self) -> list[Exception]:
+        """What went wrong inside the server since the last call."""
+        bugs = [*self.server.bugs]
+        self.server.bugs.clear()
+        return bugs
+
+
+def _messages(mailboxes: Mailboxes) -> frozenset[tuple[Path, str]]:
+    """The messages that are there already: a configuration may name the Maildirs of somebody who reads mail there."""
+    return frozenset((one.path.parent.parent, one.name) for one in Arrivals(mailboxes.templates).look())
+
+
+def _message_files(mailboxes: Mailboxes) -> Iterator[Path]:
+    for maildir in mailboxes.folders():
+        for name in FOLDERS:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                yield from (path for path in list((maildir / name).iterdir()) if path.is_file())
+
+
+def _entries(data_dir: Path) -> frozenset[str]:
+    """The ids of the envelopes that wait already."""
+    if not exists(data_dir):
+        return frozenset()
+    with Queue(data_dir) as queue:
+        return frozenset(listed.envelope.id for listed in queue.list_envelopes())
+
+
+@asynccontextmanager
+async def inside(config: Configuration) -> AsyncGenerator[Inside, None]:
+    """A server for the block, in the Trio run that this is called in.
+
+    Leaving the block stops it, raises what went wrong inside it, and, if nothing did, LeftBehindError should anything
+    be left of it.
+    """
+    trouble: BaseException | None = None
+    bugs: list[Exception] = []
+    with _temporary_folder() as folder:
+        watch = Watch()
+        try:
+            async with AsyncExitStack() as cleanup:
+                server = await _start(complete(config, folder), cleanup)
+                bugs = server.bugs
+                watch.follow(server)
+                cleanup.callback(watch.forget)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(server.run)
+                    try:
+                        yield Inside(server)
+                    finally:
+                        server.stop()
+        except (BaseExceptionGroup, trio.Cancelled) as error:  # noqa: ASYNC103 - what it did not cancel is raised
+            trouble = _besides_cancelled(error)
+            if trouble is None and not bugs:
+                raise
+        trouble = _as_one([*([] if trouble is None else [trouble]), *bugs])
+        if trouble is None:
+            watch.check()
+    if trouble is not None:
+        raise trouble
+
+
+async def _start(config: Config, cleanup: AsyncExitStack) -> MtaServer:
+    tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
+    return await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Taken away at the end, or when Python ends before that; never by a forked child."""
+    folder, owner = Path(tempfile.mkdtemp(prefix="trimta-test-")).resolve(), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    try:
+        yield folder
+    finally:
+        remove()
+        atexit.unregister(remove)
+
+
+def _besides_cancelled(error: BaseExceptionGroup | trio.Cancelled) -> BaseException | None:
+    """What a nursery raises, out of its wrappings where it is one; None if it is cancelled, and nothing else."""
+    rest: BaseException | None = error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else None
+    while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
+        rest = rest.exceptions[0]
+    return rest
+
+
+def _as_one(errors: list[BaseException]) -> BaseException | None:
+    if len(errors) > 1:
+        return BaseExceptionGroup("errors inside the server", errors)
+    return errors[0] if errors else None
+
+
+@lru_cache(maxsize=1)
+def _system_authorities(_: str | None) -> TlsContexts:
+    """Read once for all servers of a test run: it is most of what a start takes."""
+    return TlsContexts.load()
+
+
+class _Steady(random.Random):
+    """No jitter: a test that advances the clock by a wait of [queue] retry is at the next try, each time."""
+
+    def random(self) -> float:
+        return 0.5
