@@ -39,6 +39,8 @@ EventName: TypeAlias = Literal[
     "damaged",
     "disk_trouble",
     "queue_trouble",
+    "queue_lost",
+    "certificate_kept",
     "folders_not_synced",
     "bug",
 ]
