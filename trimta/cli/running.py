@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, CommandError
-from trimta.mta import control
+from trimta.mta import account, control
+from trimta.mta.account import AccountError
 from trimta.mta.console import CLOCK_OFFSET
 from trimta.mta.control import NoAnswer, NotRunning
 from trimta.store import queue_loss
@@ -43,8 +44,12 @@ def ask_server(config: Config, request: Json, *, timeout: float | None = 10.0) -
 
 @contextmanager
 def queue_of(config: Config) -> Iterator[Queue | None]:
-    """The queue, whether a server runs or not; None if there has never been one, and none is made."""
+    """The queue, whether a server runs or not; None if there has never been one, and none is made.
+
+    Root looks at it, and changes it, as its owner: files that SQLite makes beside it must be the server's too.
+    """
     try:
+        account.become_owner(config.data_dir)
         warn_of_loss(config)
         if not exists(config.data_dir):
             yield None
@@ -59,13 +64,15 @@ def queue_of(config: Config) -> Iterator[Queue | None]:
         raise CommandError(EX_TEMPFAIL, str(cause)) from cause
     except PermissionError as cause:
         raise _not_ours(config) from cause
+    except AccountError as cause:
+        raise CommandError(EX_NOPERM, str(cause)) from cause
 
 
 def warn_of_loss(config: Config) -> None:
     """Say that the queue is gone, where it is: what is seen of it is not all that there was."""
     with suppress(PermissionError):  # who may not look is told so where the queue is opened
         if queue_loss.is_lost(config.data_dir):
-            sys.stderr.write(f"trimta: {queue_loss.explanation(config.data_dir)}\n")
+            streams.say(f"trimta: {queue_loss.explanation(config.data_dir)}")
 
 
 def _not_ours(config: Config) -> CommandError:

@@ -1,4 +1,7 @@
-"""Started as root: the account to become once the sockets are bound."""
+"""Started as root: the account to become once the sockets are bound.
+
+Until then root changes nothing where anybody else could have put something else in its way: that the account does.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,7 @@ def become(name: str, folders: Iterable[Path]) -> None:
 
     `folders` that do not exist yet are made for it first, since it may not be able to; those that exist are left alone.
     """
-    try:
-        account = pwd.getpwnam(name)
-    except KeyError:
-        raise AccountError(f"user: there is no account {name!r} on this machine") from None
+    account = _account(name)
     try:
         for folder in folders:
             _make(folder, account)
@@ -54,6 +54,25 @@ def become(name: str, folders: Iterable[Path]) -> None:
         raise AccountError(f"user: cannot become {name}: {cause.strerror or cause}") from cause
 
 
+@contextmanager
+def hands_for(name: str, folder: Path) -> Iterator[None]:
+    """For a block that changes what is in `folder`: as root it acts as the account `name`, if there is one, unless the
+    folder is root's alone.  The whole process does: at the start only.
+    """
+    if not is_root() or not name or trusted_folders.is_roots(folder):
+        yield
+        return
+    with _as(_account(name)):
+        yield
+
+
+def _account(name: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise AccountError(f"user: there is no account {name!r} on this machine") from None
+
+
 def folders(config: Config) -> list[Path]:
     """Where the server writes: what `become` should make before root is given up."""
     mail = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
@@ -62,11 +81,14 @@ def folders(config: Config) -> list[Path]:
 
 
 def become_owner(folder: Path) -> None:
-    """As root: be whoever owns a folder, so that files made in it are that account's too.  Nothing happens to others,
-    nor where the folder is root's or does not exist.
+    """As root: be whoever owns a folder, or the one that it is to be made in, so that files made there are that
+    account's too.  Nothing happens to others, nor where the folder is root's.
     """
-    if not is_root() or not folder.exists():
+    if not is_root():
         return
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
     owner = folder.stat()
     if owner.st_uid == 0:
         return
@@ -104,7 +126,7 @@ def _made(folder: Path) -> bool:
 @contextmanager
 def _as(account: pwd.struct_passwd) -> Iterator[None]:
     """Act as the account for a moment, and be root again."""
-    groups = os.getgroups()
+    groups, group = os.getgroups(), os.getegid()
     os.initgroups(account.pw_name, account.pw_gid)
     os.setegid(account.pw_gid)
     os.seteuid(account.pw_uid)
@@ -112,5 +134,5 @@ def _as(account: pwd.struct_passwd) -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
-        os.setegid(0)
+        os.setegid(group)
         os.setgroups(groups)

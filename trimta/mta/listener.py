@@ -33,6 +33,9 @@ RESERVED: Final = 32
 behind a crowd that only sits there.
 """
 
+PROBE_LIMIT: Final = 2.0
+"""Seconds for a server to answer whose socket is in the way."""
+
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _NO_SUCH_FAMILY: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
@@ -41,12 +44,14 @@ class BindError(Exception):
     """An address that could not be listened on; the message says why and what to do."""
 
     def __init__(self, address: object, cause: OSError) -> None:
-        super().__init__(f"cannot listen on {address}: {_explain(cause)}")
+        super().__init__(f"cannot listen on {address}: {_explain(address, cause)}")
         self.permission = cause.errno in (errno.EACCES, errno.EPERM)
 
 
-def _explain(cause: OSError) -> str:
+def _explain(address: object, cause: OSError) -> str:
     match cause.errno:
+        case errno.EACCES | errno.EPERM if isinstance(address, UnixAddress):
+            return "no permission in its folder; with `user` in conf.toml it is that account that makes a socket there"
         case errno.EADDRINUSE:
             return "the address is in use; stop the other server or choose another port with --listen"
         case errno.EACCES | errno.EPERM:
@@ -155,7 +160,8 @@ async def _remove_stale(path: Path) -> None:
         raise OSError(errno.EADDRINUSE, "there is a file of that name")
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            await probe.connect(str(path))
+            with trio.move_on_after(PROBE_LIMIT):  # a server that takes nobody on is there all the same
+                await probe.connect(str(path))
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)  # noqa: ASYNC240
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -18,7 +18,7 @@ import trio
 
 from trimta import __version__
 from trimta.config.errors import ConfigErrors, ConfigFileError
-from trimta.config.model import ListenTls
+from trimta.config.model import ListenTls, UnixAddress
 from trimta.mail.routing import Discard, Hold, MaildirRoute, Reject, describe
 from trimta.mta import account, control
 from trimta.mta.account import AccountError
@@ -48,6 +48,7 @@ from trimta.store.queue_values import QueueError, QueueUnreadable
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trimta.config.model import Config, Listen
@@ -345,7 +346,10 @@ async def _bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
     found = []
     for listen in config.listen:
         try:
-            bound = await bind(listen, both_families=wants_both_families(listen, config.listen))
+            with _hands_for(listen, config.user):
+                bound = await bind(listen, both_families=wants_both_families(listen, config.listen))
+        except AccountError as cause:
+            raise StartError(str(cause), os.EX_NOPERM) from cause
         except BindError as cause:
             owner = locked_by(config.data_dir)
             if owner is not None:  # the same configuration served twice: the address is the lesser part of it
@@ -355,6 +359,13 @@ async def _bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
         cleanup.push_async_callback(bound.close)
         found.append(bound)
     return found
+
+
+def _hands_for(listen: Listen, user: str) -> AbstractContextManager[None]:
+    """A socket's name in a folder that is not root's alone is the account's to make, not root's."""
+    if isinstance(listen.address, UnixAddress):
+        return account.hands_for(user, listen.address.path.parent)
+    return nullcontext()
 
 
 def _give_up_root(config: Config) -> None:

@@ -71,8 +71,9 @@ class DataDirLock:
 
 def locked_by(data_dir: Path) -> int | None:
     """The process id of the server at work on `data_dir`, None if there is none (0 if it has not said who it is)."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        fd = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
+    with contextlib.suppress(OSError):  # what can't be opened is not locked by a server of ours
+        # Asked as root, too, about a folder that is somebody else's: no link is followed, no FIFO waited for.
+        fd = os.open(data_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

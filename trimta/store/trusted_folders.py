@@ -33,6 +33,15 @@ def make_for(folder: Path, uid: int, gid: int) -> None:
         os.close(parent)
 
 
+def is_roots(folder: Path) -> bool:
+    """Whether a folder is there, and nobody but root can change what root finds by its path, or has made in it."""
+    try:
+        os.close(_descend(folder / "any name"))
+    except OSError:
+        return False
+    return True
+
+
 def _descend(folder: Path) -> int:
     """A descriptor of the folder above."""
     left = [*folder.absolute().parts[1:-1]]
