@@ -673,6 +673,7 @@ async def test_credentials_go_in_clear_to_loopback_only_and_their_refusal_defers
     attempt, _ = await deliver_one({address: mx}, route=secured(secret), answers={"hub.test": [("hub.test", address)]})
     assert verdicts(attempt.outcomes) == {"a@x.test": outcome}
     assert mx.logins[:1] == logins
+    assert all(command.endswith(" AUTH=<>") for command in mx.commands if command.startswith("MAIL"))
     assert "secret" not in "\n".join(attempt.transcript)
 
 
