@@ -8,6 +8,7 @@ import hashlib
 import os
 import tracemalloc
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -589,3 +590,73 @@ async def test_any_means_any(
         message, _ = await site.queue.run(lambda queue: queue.show(accepted))
         assert b"SMTPA id" in message.trace or helo == "HELO"
         assert message.origin.isprintable()
+
+
+# What depends on the time of MAIL.
+
+
+@pytest.mark.parametrize(("hold", "reply"), [(59, "250"), (60, "250"), (61, "501 5.5.4"), (-10, "250")])
+@pytest.mark.parametrize("mode", ["N", "R"])
+async def test_a_hold_ends_before_the_deadline(
+    hold: int, reply: str, mode: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    begun = 1_900_000_000
+    text = '[[listen]]\nprotocol = "submission"'
+    async with open_site(tmp_path, text, wall=lambda: float(begun)) as site, talk(site) as client:
+        until = datetime.fromtimestamp(begun + hold, timezone(timedelta(hours=2))).isoformat()
+        await client.say(f"MAIL FROM:<a@dev.test> BY=60;{mode} HOLDUNTIL={until}", reply)
+
+
+# What counts as a mistake.
+
+
+@pytest.mark.parametrize(
+    ("command", "reply", "counted"),
+    [
+        ("XYZZY", "500", True),
+        ("MAIL FROM:<a>", "501", True),
+        ("RCPT TO:<a>", "501", True),
+        ("BDAT 3 FIRST\r\nx", "501", True),
+        ("SEND FROM:<a@dev.test>", "502", True),
+        ("DATA", "503", True),
+        ("RCPT TO:<a@dev.test>", "503", True),
+        ("HELP XYZZY", "504", True),
+        ("AUTH FOO", "504", True),
+        ("MAIL FROM:<scripted@dev.test>", "521", True),
+        ("AUTH PLAIN " + coded(b"\0alice\0wrong"), "535", True),
+        ("MAIL FROM:<a@dev.test> FOO=1", "555", True),
+        ("VRFY nobody@dev.test", "550", False),
+        ("MAIL FROM:<a@dev.test> SIZE=99999999999", "552", False),
+        ("NOOP", "250", False),
+    ],
+)
+async def test_a_mistake_counts(
+    command: str, reply: str, counted: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    text = (
+        '[limits]\nerrors = 3\n[local]\nusers = ["alice"]\n[auth]\nusers = { alice = "secret" }\n'
+        '[[faults]]\nstage = "mail"\nsender = "scripted@*"\nreply = "521 5.3.2 no mail"'
+    )
+    async with open_site(tmp_path, text) as site, talk(site) as client:
+        await client.say(command, reply)
+        await client.say(command, reply)
+        await client.say(command, "421 4.7.0 too many errors" if counted else reply)
+
+
+async def test_authentication_that_is_required_counts_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    text = '[limits]\nerrors = 2\n[auth]\nusers = { alice = "secret" }\n[[listen]]\nauth = "required"'
+    async with open_site(tmp_path, text) as site, talk(site) as client:
+        await client.say_all(("MAIL FROM:<a@dev.test>", "530"), ("MAIL FROM:<a@dev.test>", "421 4.7.0"))
+
+
+@pytest.mark.parametrize("stage", ["route", "fault"])
+@pytest.mark.parametrize("code", [500, 503, 521, 530, 535, 550, 555])
+async def test_a_refused_recipient_does_not(stage: str, code: int, tmp_path: Path, autojump_clock: MockClock) -> None:
+    said = f"{code} 5.7.1 no"
+    text = (
+        f'[routes]\n"x.test" = "reject:{said}"' if stage == "route" else f'[[faults]]\nstage = "rcpt"\nreply = "{said}"'
+    )
+    async with open_site(tmp_path, f"[limits]\nerrors = 2\n{text}") as site, talk(site) as client:
+        await client.say("MAIL FROM:<a@dev.test>", "250")
+        for _ in range(5):
+            await client.say("RCPT TO:<a@x.test>", said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,12 +13,13 @@ from trimta.mail.header import missing_fields
 from trimta.mail.header_scan import HeaderScan
 from trimta.mail.trace import received_field, with_protocol
 from trimta.smtp.extensions import Protocol, zoned_datetime
+from trimta.smtp.reply import Reply
 from trimta.store.queue_values import StoredMessage
 
 if TYPE_CHECKING:
     from trimta.mta.disk import Disk
     from trimta.mta.peer import Peer
-    from trimta.smtp.reply import Reply
+    from trimta.smtp.commands import MailParameters
     from trimta.smtp.server import ServerConnection, Transaction
     from trimta.store.spool import Body, SpoolWriter
 
@@ -41,6 +43,17 @@ async def read_header(body: Body, disk: Disk) -> HeaderScan:
 def _scan(body: Body) -> HeaderScan:
     with contextlib.closing(body.chunks()) as pieces:
         return HeaderScan.of(pieces)
+
+
+def hold_refusal(parameters: MailParameters, *, begun: float) -> Reply | None:
+    """Why MAIL, said at `begun`, is refused for its hold: the deadline of BY would pass meanwhile (RFC 4865 5.2.2)."""
+    by = parameters.by
+    hold = parameters.hold_for
+    if hold is None and parameters.hold_until is not None:
+        hold = math.ceil(parameters.hold_until.timestamp() - begun)
+    if by is None or hold is None or hold <= 0 or hold <= by.seconds:
+        return None
+    return Reply.of(501, "5.5.4", "the message would be held beyond its BY")
 
 
 def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:

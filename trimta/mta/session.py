@@ -18,7 +18,7 @@ from trimta.mta import inquiries
 from trimta.mta.acceptance import accept
 from trimta.mta.faults import NULL_PATH, is_meant
 from trimta.mta.ids import new_id
-from trimta.mta.incoming import Incoming, envelope_of, read_header, stored_message
+from trimta.mta.incoming import Incoming, envelope_of, hold_refusal, read_header, stored_message
 from trimta.mta.transcript import Transcript
 from trimta.mta.wire import WireError
 from trimta.policy import Local
@@ -299,9 +299,9 @@ class Session:
             reply = await self._suffer(fault, reply)
         self._reply(reply)
 
-    def _reply(self, reply: Reply) -> None:
-        """Queue a reply.  One too many mistakes are answered with 421."""
-        if reply.code in _COUNTED:
+    def _reply(self, reply: Reply, *, counted: bool = True) -> None:
+        """Queue a reply.  One too many mistakes are answered with 421; `counted`: it may be about one."""
+        if counted and reply.code in _COUNTED:
             self._errors += 1
             if self._errors >= self._config.limits.errors:
                 self._site.events.emit("rejected", client=str(self._peer), reply=f"{_TOO_MANY_ERRORS}: {reply}")
@@ -361,7 +361,7 @@ class Session:
 
     async def _mail(self, mail: Mail) -> None:
         self._begun = self._site.clock.now()
-        refusal = self._sender_refusal(mail)
+        refusal = self._sender_refusal(mail) or hold_refusal(mail.parameters, begun=self._begun)
         if refusal is not None:
             self._refused(mail, refusal)
             return
@@ -420,7 +420,7 @@ class Session:
             to=str(command.forward_path) if isinstance(command, Rcpt) else None,
             reply=str(reply),
         )
-        self._reply(reply)
+        self._reply(reply, counted=isinstance(command, Mail))
 
     # Content.
 
