@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from trimta.mail import reading
@@ -106,6 +106,8 @@ PIECES = [
 
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=4)), max_size=30).map(b"".join))
 @settings(deadline=None, max_examples=300)
+@example(b"Content-Type: text/plain; charset=\x00Content-Type: multipart/mixed; boundary=b\n\x80")
+@example(b"Content-Type: text/plain; charset=\x00\nContent-Transfer-Encoding: x\n\n\x80")
 def test_nothing_is_raised_whatever_comes(content: bytes) -> None:
     message = reading.parse(content)
     reading.body(message).encode()

@@ -81,8 +81,8 @@ def _parts(message: Message) -> Iterator[Message]:
     while waiting:
         part = waiting.pop()
         yield part
-        payload = part.get_payload()
-        if part.is_multipart() and isinstance(payload, list):
+        payload = part.get_payload() if part.is_multipart() else None  # of a text it is decoded, and that may fail
+        if isinstance(payload, list):
             waiting.extend(inner for inner in reversed(payload) if not isinstance(inner, str))
 
 
@@ -93,7 +93,10 @@ def _octets(part: Message) -> bytes:
         octets = None
     if isinstance(octets, bytes):
         return octets
-    payload = part.get_payload()
+    try:
+        payload = part.get_payload()
+    except (ValueError, LookupError):  # a charset whose name is none
+        return b""
     return payload.encode(errors="surrogateescape") if isinstance(payload, str) else b""
 
 
