@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
 import trio.testing
 
-from trimta.mta.batcher import LAST_LIMIT, Batcher, NotDoneError
+from trimta.mta.batcher import LAST_LIMIT, Batcher, NotAnsweredError, NotDoneError
 from trimta.mta.disk import InlineDisk
 
 if TYPE_CHECKING:
@@ -229,3 +230,43 @@ async def test_a_disk_that_hangs_does_not_keep_the_server_from_ending(autojump_c
         await trio.testing.wait_all_tasks_blocked()
     assert batcher.left_alone
     assert trio.current_time() == pytest.approx(LAST_LIMIT)
+
+
+async def test_a_batch_that_is_not_answered_in_time_frees_its_lane(autojump_clock: MockClock) -> None:
+    slow = SlowDisk(1000)
+    batcher = Batcher(slow, Work(), lanes=1, size=1, limit=10)
+    async with serving(batcher):
+        with pytest.raises(NotAnsweredError, match="the disk has not answered"):
+            await batcher.run(1)
+        assert trio.current_time() == pytest.approx(10)
+        slow.seconds = 1
+        assert await batcher.run(2) == 4
+    assert not batcher.left_alone
+
+
+@pytest.mark.parametrize(("item", "undone"), [(7, True), (-7, False)])
+async def test_what_is_done_for_nobody_is_undone_before_anything_else(
+    item: int, undone: bool, autojump_clock: MockClock
+) -> None:
+    work = Work()
+    batcher = Batcher(SlowDisk(), work, lanes=1, size=SIZE)
+    async with serving(batcher), trio.open_nursery() as patient:
+        with trio.move_on_after(0.5):
+            await batcher.run(item, undo=1000)
+        patient.start_soon(partial(batcher.run, 2, undo=2000))
+        patient.start_soon(partial(batcher.run, 3))
+    first, then = work.lists
+    assert first == [item]
+    assert sorted(then) == ([2, 3, 1000] if undone else [2, 3])
+    assert (then[0] == 1000) is undone
+
+
+async def test_what_has_not_begun_needs_no_undoing(autojump_clock: MockClock) -> None:
+    work = Work()
+    batcher = Batcher(SlowDisk(), work, lanes=1, size=SIZE)
+    async with serving(batcher), trio.open_nursery() as patient:
+        patient.start_soon(partial(batcher.run, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.5):
+            await batcher.run(2, undo=1000)
+    assert work.lists == [[1]]

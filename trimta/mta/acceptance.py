@@ -11,10 +11,8 @@ A crash before the end leaves the client without a 250: it sends again, and what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,10 +20,8 @@ from trimta.mail.envelope import BodyKind
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.routing import Discard, MaildirRoute
 from trimta.mail.status import EnhancedStatus
-from trimta.mta.batcher import NotDoneError
 from trimta.mta.copies import Copy, copies_of
 from trimta.policy import Local, Routed, addresses
-from trimta.store import maildir
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.queue_values import NewEnvelope, QueueError, QueueFull
 
@@ -81,7 +77,7 @@ async def accept(
         else:
             envelopes.append(part.queued(next_try=now, warn_at=warn_at))
 
-    results = await _write(site, [_delivery(copy, message) for copy in copies], at_once=not envelopes)
+    results = await site.maildirs.write([_delivery(copy, message) for copy in copies], at_once=not envelopes)
     failed = {
         copy: str(result) for copy, result in zip(copies, results, strict=True) if isinstance(result, MaildirError)
     }
@@ -94,14 +90,16 @@ async def accept(
     are_visible = not pending
     try:
         if envelopes:
-            await site.queue.run(lambda queue: queue.accept(message, envelopes))
+            await site.queue.run(
+                lambda queue: queue.accept(message, envelopes), undo=lambda queue: queue.remove(message.id)
+            )
         if pending:
             await _make_visible(site, message, pending, queued=bool(envelopes))
         are_visible = True
     finally:
         if not are_visible:  # those that are by now stay
             with trio.move_on_after(DISCARD_LIMIT, shield=True):  # else: files in tmp/ for a reader to remove some day
-                await site.disk.run_or_leave(maildir.discard_all, pending)
+                await site.maildirs.discard(pending)
     if envelopes:
         site.scheduler.wake()
 
@@ -141,49 +139,8 @@ def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
     return Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
 
 
-async def _write(site: Site, deliveries: Sequence[Delivery], *, at_once: bool) -> Written:
-    """Write the copies in tmp/; `at_once`, if that went well, make them visible too: one hop to a thread for both."""
-    writing = Writing(deliveries, at_once=at_once)
-    if not deliveries:
-        return []
-    if not deliveries[0].body.in_memory:
-        (written,) = await site.disk.run_or_leave(write_all, [writing])  # it takes its time: nobody is to wait for it
-        return written
-    try:
-        return await site.writing.run(writing)
-    except NotDoneError as cause:
-        raise QueueFull(str(cause)) from cause
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """The copies of one message."""
-
-    deliveries: Sequence[Delivery]
-    at_once: bool
-
-
-Written: TypeAlias = "Sequence[Pending | Path | MaildirError]"
-
-
-def write_all(writings: Sequence[Writing]) -> Sequence[Written]:
-    """Write the copies of several messages, each as `_write` says.  Folders that they share are synced once."""
-    written: list[Written] = []
-    done: list[tuple[int, list[Pending]]] = []
-    for number, writing in enumerate(writings):
-        prepared = maildir.prepare_all(writing.deliveries)
-        pending = [one for one in prepared if isinstance(one, Pending)]
-        written.append(prepared)
-        if writing.at_once and len(pending) == len(prepared):
-            done.append((number, pending))
-    committed = iter(maildir.commit_all([one for _, pending in done for one in pending]))
-    for number, pending in done:
-        written[number] = list(islice(committed, len(pending)))
-    return written
-
-
 async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:
-    for result in await site.disk.run_or_leave(maildir.commit_all, pending):
+    for result in await site.maildirs.commit(pending):
         if isinstance(result, MaildirError):
             if queued:  # the client is going to send all of it again
                 await site.queue.run(lambda queue: queue.remove(message.id))

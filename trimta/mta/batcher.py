@@ -6,6 +6,7 @@ NotDoneError.  Waiting can be abandoned; what had not begun then is not done at 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
@@ -26,12 +27,18 @@ class NotDoneError(Exception):
     """The batch could not be done, or not be begun since the batcher has ended; the message says which."""
 
 
+class NotAnsweredError(NotDoneError):
+    """The batch was begun, and had no answer in time: its thread is left alone with it, and may still do it."""
+
+
 class _Order(Generic[S, T]):
     """One caller's item, on its way to a result."""
 
     def __init__(self, item: S) -> None:
         self.item = item
         self.begun = False
+        self.undo: S | None = None
+        """What follows it, if it is done for nobody."""
         self.done = trio.Event()
         self.result: T | Exception
 
@@ -41,11 +48,17 @@ class Batcher(Generic[S, T]):
     results is raised where its item came from.
 
     `serve` must run, in a nursery that outlives all callers of `run`: it has `lanes` tasks, each with one batch at a
-    time.
+    time, for `limit` seconds at most.  Past them its thread is left alone with it, and the lane is free.
     """
 
     def __init__(
-        self, disk: Disk, work: Callable[[Sequence[S]], Sequence[T | Exception]], *, lanes: int, size: int
+        self,
+        disk: Disk,
+        work: Callable[[Sequence[S]], Sequence[T | Exception]],
+        *,
+        lanes: int,
+        size: int,
+        limit: float = math.inf,
     ) -> None:
         self._disk = disk
         self._work = work
@@ -53,15 +66,17 @@ class Batcher(Generic[S, T]):
         self._size = size
         self._waiting: list[_Order[S, T]] = []
         self._idle = trio.lowlevel.ParkingLot()
+        self._limit = limit
         self._under_way: set[trio.CancelScope] = set()
         self._ended = False
         self.left_alone = False
         """A thread was still at work when the batcher ended, and may be so yet."""
 
-    async def run(self, item: S) -> T:
+    async def run(self, item: S, *, undo: S | None = None) -> T:
         """Have one item done: its result, or what `work` gave as its exception; NotDoneError.
 
-        Cancelled, it is done all the same if it had begun, and else not at all.
+        Cancelled, it is done all the same if it had begun, and else not at all.  `undo` is an item that follows then,
+        first in the next batch, if `item` was done well for nobody.
         """
         if self._ended:
             raise NotDoneError("the server has ended")
@@ -71,11 +86,12 @@ class Batcher(Generic[S, T]):
         try:
             await order.done.wait()
         except trio.Cancelled:
+            order.undo = undo
             if not order.begun:
                 self._waiting.remove(order)
             raise
         if isinstance(order.result, NotDoneError):  # one for all of a batch: each raises its own
-            raise NotDoneError(str(order.result)) from order.result.__cause__
+            raise type(order.result)(str(order.result)) from order.result.__cause__
         if isinstance(order.result, Exception):
             raise order.result
         return order.result
@@ -104,15 +120,21 @@ class Batcher(Generic[S, T]):
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             for order in batch:
                 order.begun = True
-            # Callers must learn what happened; `serve` sets the deadline.
-            with trio.CancelScope(shield=True) as scope:
+            # Callers must learn what happened; `serve` brings the deadline closer.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limit) as scope:
                 self._under_way.add(scope)
                 results = await self._do([order.item for order in batch])
             self._under_way.discard(scope)
             if scope.cancelled_caught:
-                self.left_alone = True
-                results = [NotDoneError("the server has ended, and the disk has not answered")] * len(batch)
+                self.left_alone |= self._ended
+                reason = "the server has ended, and the disk" if self._ended else "the disk"
+                results = [NotAnsweredError(f"{reason} has not answered")] * len(batch)
             _answer(batch, results)
+            self._waiting[:0] = [
+                _Order(order.undo)
+                for order, result in zip(batch, results, strict=True)
+                if order.undo is not None and not isinstance(result, Exception)
+            ]
 
     async def _do(self, items: Sequence[S]) -> Sequence[T | Exception]:
         try:

@@ -58,6 +58,8 @@ class ThreadDisk:
         visit = _Visit(left)
 
         def work() -> T:
+            if not visit.begin():
+                raise RuntimeError("the caller is gone, and so is nobody to hear this")
             try:
                 return function(argument)
             finally:
@@ -66,7 +68,7 @@ class ThreadDisk:
         try:
             return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
         except trio.Cancelled:
-            visit.end()
+            visit.leave()
             raise
 
     def apart(self, threads: int) -> ThreadDisk:
@@ -74,18 +76,37 @@ class ThreadDisk:
 
 
 class _Visit:
-    """A thread's visit to the disk whose caller may go before it ends: of the two, the second to go cleans up."""
+    """A thread's visit to the disk, whose caller may go before it begins or ends: once both are gone, `left` is called,
+    and never on the event loop.
+    """
 
     def __init__(self, left: Callable[[], None]) -> None:
         self._left = left
         self._lock = threading.Lock()
-        self._one_is_gone = False
+        self._is_inside = False
+        self._caller_is_gone = False
+
+    def begin(self) -> bool:
+        """In the thread: whether there is anybody for whom to do it."""
+        with self._lock:
+            self._is_inside = not self._caller_is_gone
+            return self._is_inside
 
     def end(self) -> None:
+        """In the thread."""
         with self._lock:
-            is_first, self._one_is_gone = not self._one_is_gone, True
-        if not is_first:
+            self._is_inside = False
+            is_last = self._caller_is_gone
+        if is_last:
             self._left()
+
+    def leave(self) -> None:
+        """The caller goes."""
+        with self._lock:
+            self._caller_is_gone = True
+            is_last = not self._is_inside
+        if is_last and self._left is not nothing:
+            trio.lowlevel.start_thread_soon(self._left, lambda _: None)
 
 
 class InlineDisk:
@@ -117,13 +138,14 @@ class QueueDoor:
         """A thread was still busy with the queue when `serve` ended, and may be so yet."""
         return self._batcher.left_alone
 
-    async def run(self, operation: Callable[[Queue], T]) -> T:
+    async def run(self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None) -> T:
         """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
 
-        Raises what the operation raised; then nothing of it was kept.  A cancelled caller does not undo what has begun;
-        what has not is not done.  QueueFull where nothing can be committed, as once `serve` has ended.
+        Raises what the operation raised; then nothing of it was kept.  Where the caller is cancelled, what has not
+        begun is not done, and what has begun is done; `undo` follows it then, before any other operation.  QueueFull
+        where nothing can be committed, as once `serve` has ended.
         """
         try:
-            return cast("T", await self._batcher.run(operation))
+            return cast("T", await self._batcher.run(operation, undo=undo))
         except NotDoneError as cause:
             raise QueueFull(str(cause)) from cause

@@ -242,7 +242,7 @@ class Dispatcher:
             delivery = maildir.Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
             try:
                 with self._site.drain.shielded(DISK_LIMIT) as shield:  # else: what is in new/ would be delivered again
-                    await self._site.disk.run_or_leave(maildir.deliver, delivery)
+                    await self._site.maildirs.deliver(delivery)
             except MaildirError as error:
                 outcomes.extend(_deferred(one, UNWRITABLE, str(error)) for one in copy.recipients)
             else:

@@ -357,7 +357,8 @@ class Session:
         """Forget the content that has come: a large file is removed in a thread."""
         incoming, self._incoming = self._incoming, None
         if incoming is not None and not incoming.spool.in_memory:
-            await self._site.disk.run_or_leave(SpoolWriter.discard, incoming.spool)
+            with trio.move_on_after(FAREWELL_LIMIT):  # nothing depends on it
+                await self._site.disk.run_or_leave(SpoolWriter.discard, incoming.spool)
 
     async def _mail(self, mail: Mail) -> None:
         self._begun = self._site.clock.now()
@@ -433,13 +434,19 @@ class Session:
             return
         try:
             if incoming.spool.needs_disk:
-                await self._on_disk(incoming, incoming.spool.append, data)
+                with trio.fail_after(ACKNOWLEDGE_LIMIT):
+                    await self._on_disk(incoming, incoming.spool.append, data)
             else:
                 incoming.spool.append(data)
+        except trio.TooSlowError:
+            reason = f"not stored within {ACKNOWLEDGE_LIMIT:g} s"
         except OSError as cause:
-            self._site.events.emit("disk_trouble", id=incoming.id, reason=str(cause))
-            await self._on_disk(incoming, SpoolWriter.discard, incoming.spool)
-            incoming.trouble = _NO_ROOM
+            reason = str(cause)
+            await self._discard()
+        else:
+            return
+        self._site.events.emit("disk_trouble", id=incoming.id, reason=reason)
+        self._incoming = Incoming(incoming.id, SpoolWriter(self._site.spool), trouble=_NO_ROOM)
 
     async def _on_disk(self, incoming: Incoming, function: Callable[[A], T], argument: A) -> T:
         """Work on the spool file, which belongs to its thread if we are cancelled meanwhile."""
@@ -504,7 +511,10 @@ class Session:
                 raise _Cut("the client reads nothing")
             took = trio.current_time() - began
             self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {took:.1f} s")
-            raise _Cut("the disk hangs")
+            await trio.lowlevel.checkpoint_if_cancelled()  # at the end of the server, which has a word of its own
+            lmtp = self._connection.settings.protocol is Protocol.LMTP
+            await self._acknowledge(incoming.id, [_NO_ROOM] * (len(self._transaction.recipients) if lmtp else 1))
+            return
         if fault is not None:
             await self._acknowledge(incoming.id, await self._suffer_committed(fault, replies))
 

@@ -10,8 +10,6 @@ import trio
 
 from trimta.mail.envelope import ByMode
 from trimta.mail.passwords import Authenticator
-from trimta.mta.acceptance import Writing, Written, write_all
-from trimta.mta.batcher import Batcher
 from trimta.mta.connection import Sending, TlsContexts
 from trimta.mta.disk import QueueDoor
 from trimta.mta.dispatcher import Dispatcher
@@ -21,6 +19,7 @@ from trimta.mta.events import Events
 from trimta.mta.faults import FaultScript
 from trimta.mta.history import History
 from trimta.mta.listener import Crowd
+from trimta.mta.maildirs import Maildirs
 from trimta.mta.notices import Notices
 from trimta.mta.reporter import Reporter
 from trimta.mta.resolver import Resolver
@@ -46,12 +45,6 @@ HASHERS: Final = 2
 
 WORTH_TELLING: Final = 60.0
 """Seconds by which a clock that is set back is mentioned in the log even if no mail was concerned."""
-
-LANES: Final = 3
-"""Batches of copies that are written at once: a Maildir that hangs has two others beside it."""
-
-BATCH: Final = 64
-"""Messages in one batch of copies: more would make the first of them wait for the last."""
 
 SPARE: Final = 30.0
 """Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
@@ -100,9 +93,8 @@ class Site:
         self.clock = clock
         self.disk = disk
         self.hashing = disk.apart(HASHERS)
-        self.queue = QueueDoor(queue, disk)
-        self.writing: Batcher[Writing, Written] = Batcher(disk, write_all, lanes=LANES, size=BATCH)
-        """Into Maildirs, before the 250."""
+        self.queue = QueueDoor(queue, disk.apart(1))
+        self.maildirs = Maildirs(disk)
         self.spool: Path = queue.spool
         self.events = Events()
         self.drain = Drain()
@@ -127,7 +119,7 @@ class Site:
         """Commit to the queue and write copies into Maildirs until cancelled: after all who ask for either."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.queue.serve)
-            await nursery.start(self.writing.serve)
+            await nursery.start(self.maildirs.serve)
             task_status.started()
 
     def apply(self, config: Config, client_tls: TlsContexts) -> None:
