@@ -249,13 +249,44 @@ def test_what_is_there_is_not_added_again(send: Sender) -> None:
         ("", b"", b""),
         ("", b"\nonly a body\n", b"\nonly a body\n"),
         ("", b"From a@x.test Mon Jan  1 00:00:00 2024\nSubject: s\n\n", b"Subject: s\n\n"),
-        ("", b"Bcc: kept@x.test\n\n", b"Bcc: kept@x.test\n\n"),
-        ("-t", b"Subject: s\nBcc: gone@x.test\nTo: bob\n\nBcc: kept\n", b"Subject: s\nTo: bob\n\nBcc: kept\n"),
+        ("", b"Bcc: gone@x.test\n\n", b"\n"),
+        ("", b"Subject: s\nBcc: gone@x.test,\n\tand@x.test\ntext\n", b"Subject: s\n\ntext\n"),
+        ("", b"Subject: s\ntext: no\nlonger header\n", b"Subject: s\ntext: no\n\nlonger header\n"),
+        ("", b"Subject: s\r\ntext\r\n", b"Subject: s\n\ntext\n"),
+        ("-t", b"To: bob\ntext\n", b"To: bob@dev.test\n\ntext\n"),
+        ("", b"From: root (Cron Daemon)\nTo: root\n\n", b"From: root@dev.test (Cron Daemon)\nTo: root@dev.test\n\n"),
+        (
+            "",
+            b"X-SMTPAPI: " + b"x" * 300_000 + b"\nBcc: gone\nFrom: a\n\n",
+            b"X-SMTPAPI: " + b"x" * 300_000 + b"\nFrom: a@dev.test\n\n",
+        ),
+        ("-i", b"x" * 300_000, b"x" * 300_000),
+        ("-t", b"Subject: s\nBcc: gone@x.test\nTo: bob\n\nBcc: kept\n", b"Subject: s\nTo: bob@dev.test\n\nBcc: kept\n"),
     ],
 )
 def test_the_content_is_kept(send: Sender, arguments: str, given: bytes, kept: bytes) -> None:
     assert send(f"{arguments} alice", given) == "0"
     assert send.message.content.read() == kept
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header", "recipients", "named"),
+    [
+        ("-t alice", "To: bob\nCc: c@@x.test", "alice@dev.test bob@dev.test", "Cc: 'c@@x.test'"),
+        ("-t", "To: Joe :) <a@x.test>, bob@dev.test", "bob@dev.test", "To: 'Joe :) <a@x.test>'"),
+        ("-t", "To: bob, c d\nBcc: alice, @", "bob@dev.test alice@dev.test", "To: 'c d': a space"),
+        ("-t", "Resent-To: bob, @\nTo: alice", "bob@dev.test", "Resent-To: '@'"),
+    ],
+)
+def test_the_good_recipients_get_it_and_the_bad_ones_are_named(
+    send: Sender, arguments: str, header: str, recipients: str, named: str
+) -> None:
+    told = send(arguments, f"{header}\nSubject: s\n\nbody\n".encode())
+    assert told.startswith("65 trimta sendmail: bad recipient in ")
+    assert named in told
+    assert told.endswith("; the others get the message")
+    assert told.count("\n") == 0
+    assert send.recipients == recipients.split()
 
 
 def test_large_content_is_spooled(send: Sender) -> None:
@@ -312,7 +343,8 @@ def test_a_hold_route_holds_it(send: Sender) -> None:
         ("alice a@-x.test", b"", 65, "bad recipient: 'a@-x.test'"),
         ("''", b"", 65, "bad recipient: '' is no address"),
         ("<>", b"", 65, "bad recipient: '<>'"),
-        ("-t alice", b"To: bob\nCc: c@@x.test\n\n", 65, "bad recipient in Cc: 'c@@x.test'"),
+        ("-t", b"To: c@@x.test, :)\n\n", 65, "To: ':)': a ')' is not closed; nothing was sent"),
+        ("alice", b"X: y\n" * 300_000, 65, ""),
         ("-f a@b@c alice", b"", 65, "bad sender"),
         ("-f 'a@x.test, b@x.test' alice", b"", 65, "bad sender: 'a@x.test, b@x.test' is not one address"),
         ("alice", b"Subject: s\n\na\rb\n", 65, "line 3 has a carriage return"),
@@ -466,6 +498,7 @@ def test_mail_of_cron(server: TrimtaProcess, sendmail: Path) -> None:
     run(server.folder, str(sendmail), "-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root", text=job)
     message = awaited(server, "--subject", "cron*backup")
     assert (message["Return-Path"], message["Delivered-To"]) == ("<root@dev.test>", "root@dev.test")
+    assert (message["From"], message["To"]) == ("root@dev.test (Cron Daemon)", "root@dev.test")
 
 
 def test_mail_of_php(server: TrimtaProcess, sendmail: Path) -> None:

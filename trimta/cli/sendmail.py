@@ -31,14 +31,7 @@ from trimta.mail.dsn import RETURN_LIMIT, DsnKind
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
 from trimta.mail.header import missing_fields
 from trimta.mail.header_scan import HeaderScan
-from trimta.mail.submission import (
-    BadRecipient,
-    BareCr,
-    PipedText,
-    addresses,
-    named_recipients,
-    without_from_line,
-)
+from trimta.mail.submission import BareCr, PipedText, addresses, has_whole_header, mended, named_recipients
 from trimta.mail.trace import submitted_field, summarize
 from trimta.mta import account, control
 from trimta.mta.account import AccountError
@@ -62,7 +55,7 @@ if TYPE_CHECKING:
 
 READ: Final = 64 * 1024
 HEADER_LIMIT: Final = 1024 * 1024
-"""Octets of a header: with -t it is read as a whole before anything is kept."""
+"""Octets of a header: it is read as a whole before anything is kept."""
 
 NOTHING_SENT: Final = "nothing was sent"
 
@@ -74,12 +67,17 @@ def add_parser(subparsers: Subparsers) -> None:
         "sendmail",
         description=(
             "Take a message from standard input and queue it, as sendmail(1) does.  Works while the server is down:\n"
-            "the message goes out when it starts.  Date, Message-ID and From are added where they are missing.\n"
+            "the message goes out when it starts.  Date, Message-ID and From are added where they are missing, and so\n"
+            "is the domain of an address and the empty line behind the header; Bcc is taken out.\n"
             "sendmail's other usual flags are taken and have no effect.  A link named `sendmail` does the same."
         ),
         example="printf 'To: alice@dev.test\\nSubject: hello\\n\\nworld\\n' | trimta sendmail -t -i",
     )
-    parser.add_argument("-t", action="store_true", help="recipients from To, Cc and Bcc, too; removes Bcc")
+    parser.add_argument(
+        "-t",
+        action="store_true",
+        help="recipients from To, Cc and Bcc, too; one that is no address is named, the others get it",
+    )
     parser.add_argument("-i", "-oi", action="store_true", help="a line of a lone dot does not end the message")
     parser.add_argument("-f", "-r", metavar="SENDER", help="the envelope's sender; '<>' for none; default: you")
     parser.add_argument("-F", metavar="NAME", help="your name, for a From that is missing")
@@ -194,25 +192,28 @@ class Submission:
     def _queue_message(self, flags: Flags, queue: Queue, spool: SpoolWriter) -> str:
         text = _Input(PipedText(dot_ends=not flags.dot_is_data), self.policy.config.limits.message_size)
         recipients = self.recipients
-        head = without_from_line(text.header())
+        domain = self.policy.local.first
+        given = text.header()
+        bad: tuple[str, ...] = ()
         if flags.from_header:
-            if len(head) > HEADER_LIMIT:
-                raise CommandError(EX_DATAERR, f"the header is longer than {HEADER_LIMIT} octets; {NOTHING_SENT}")
-            try:
-                named = named_recipients(head, self.policy.local.first)
-            except BadRecipient as error:
-                raise CommandError(EX_DATAERR, f"bad recipient in {error}; {NOTHING_SENT}") from error
-            head = named.content
+            named = named_recipients(given, domain)
             recipients += named.recipients
+            bad = named.bad
+        if bad and not recipients:
+            raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; {NOTHING_SENT}")
         if not recipients:
             raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
+        head = mended(given, domain)
         received = summarize(head).received_count
         if received > self.policy.config.limits.hops:
             raise CommandError(EX_DATAERR, f"{received} Received fields: this message is in a loop; {NOTHING_SENT}")
         spool.append(head)
         for piece in text:
             spool.append(piece)
-        return self._store(flags, queue, spool.finish(), head, recipients, eight_bit=text.eight_bit)
+        message_id = self._store(flags, queue, spool.finish(), head, recipients, eight_bit=text.eight_bit)
+        if bad:
+            raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; the others get the message")
+        return message_id
 
     def _store(
         self,
@@ -298,13 +299,18 @@ class _Input:
         return self._pieces
 
     def header(self) -> bytes:
-        """Content from its beginning, with at least the whole header if that is within HEADER_LIMIT."""
+        """Content from its beginning, with at least the whole header.  CommandError if that is too long."""
         head = bytearray()
+        enough = READ
         for piece in self._pieces:
-            seen = max(0, len(head) - 1)
             head += piece
-            if head.find(b"\n\n", seen) >= 0 or head.startswith(b"\n") or len(head) > HEADER_LIMIT:
+            if len(head) < enough:
+                continue
+            if has_whole_header(bytes(head)):
                 break
+            if len(head) > HEADER_LIMIT:
+                raise CommandError(EX_DATAERR, f"the header is longer than {HEADER_LIMIT} octets; {NOTHING_SENT}")
+            enough = 2 * len(head)
         return bytes(head)
 
     def _read(self) -> Iterator[bytes]:

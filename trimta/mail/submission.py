@@ -1,7 +1,8 @@
-"""What a program pipes into sendmail(1): its line ends, its end, and the recipients that its header names."""
+"""What a program pipes into sendmail(1): its line ends, its end, its header, and the recipients that this names."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,18 @@ if TYPE_CHECKING:
 
 _NAMED: Final = ("to", "cc", "bcc")
 _RESENT: Final = ("resent-to", "resent-cc", "resent-bcc")
-_BLIND: Final = frozenset({"bcc", "resent-bcc"})
+_DROPPED: Final = frozenset({"bcc", "resent-bcc", "return-path"})
+"""Blind recipients are nobody else's business, with -t or without; Return-Path is final delivery's (RFC 5321 4.4)."""
+_ADDRESSED: Final = frozenset(
+    {
+        *("from", "sender", "reply-to", "to", "cc"),
+        *("resent-from", "resent-sender", "resent-reply-to", "resent-to", "resent-cc"),
+        *("errors-to", "return-receipt-to", "disposition-notification-to", "mail-followup-to", "mail-reply-to"),
+    }
+)
+"""Fields whose addresses get a domain where they have none."""
+_MAX_NAME: Final = 998
+"""Octets of a field's name: a line's."""
 
 _FROM_LINES: Final = re.compile(rb"(?:>*From [^\n]*\n)+")
 _WORD: Final = re.compile(
@@ -24,6 +36,10 @@ _WORD: Final = re.compile(
     |   (?P<word>"(?:[^"\\]|\\.)*+" | \[[^\[\]]*+\] | [^\s"()<>\[\],;:@.]++)""",
     re.VERBOSE | re.DOTALL,
 )
+_APART: Final = re.compile(
+    r"""(?P<comma>,) | "(?:[^"\\]|\\.)*+" | \((?:[^()\\]|\\.)*+\) | <[^<>]*+> | .""", re.VERBOSE | re.DOTALL
+)
+"""Where an address list can be taken apart though something in it is not closed."""
 _IN_COMMENT: Final = re.compile(r"(?:[^()\\]|\\.)*+", re.DOTALL)
 
 
@@ -91,15 +107,11 @@ class PipedText:
 
 @dataclass(frozen=True, slots=True)
 class NamedRecipients:
-    """What `-t` makes of a header."""
+    """Whom a header names."""
 
-    content: bytes
-    """Without the fields that name blind recipients."""
     recipients: tuple[Mailbox, ...]
-
-
-class BadRecipient(ValueError):  # noqa: N818 - the thing found has this name
-    """The message says which address, where, and what is wrong with it."""
+    bad: tuple[str, ...]
+    """Elements that are no addresses: each with its field, and what is wrong with it."""
 
 
 def without_from_line(content: bytes) -> bytes:
@@ -108,23 +120,114 @@ def without_from_line(content: bytes) -> bytes:
     return content if found is None else content[found.end() :]
 
 
+def has_whole_header(content: bytes) -> bool:
+    """Whether nothing that follows `content` could still belong to its header."""
+    _, rest = split_header(without_from_line(content))
+    return b"\n" in rest or len(rest) > _MAX_NAME
+
+
+def mended(content: bytes, domain: str) -> bytes:
+    """Content with a header as sendmail passes it on: an empty line between the last field and the text if there is
+    none, addresses without a domain in `domain`, no From_ line, no field that names blind recipients.
+
+    `content` begins with the header, LF line ends, and has all of it.
+    """
+    header, rest = split_header(without_from_line(content))
+    if header and rest and not rest.startswith(b"\n"):
+        rest = (b"\n" if header.endswith(b"\n") else b"\n\n") + rest
+    kept = [
+        _qualified(field.raw, domain) if field.name in _ADDRESSED else field.raw
+        for field in fields(header)
+        if field.name not in _DROPPED
+    ]
+    return b"".join(kept) + rest
+
+
 def named_recipients(content: bytes, domain: str) -> NamedRecipients:
     """The recipients in To, Cc and Bcc of content with LF line ends; if a Resent-To, -Cc or -Bcc is there, in those.
 
-    A name without a domain belongs to `domain`.  Raises BadRecipient.
+    A name without a domain belongs to `domain`.  One element that is no address does not keep the others from being.
     """
-    header, rest = split_header(content)
-    found = [*fields(header)]
+    found = [*fields(without_from_line(content))]
     names = _RESENT if any(field.name in _RESENT for field in found) else _NAMED
     recipients: list[Mailbox] = []
+    bad: list[str] = []
     for field in found:
         if field.name in names:
-            try:
-                recipients.extend(addresses(field.value, domain))
-            except AddressError as error:
-                raise BadRecipient(f"{field.name.title()}: {error}") from error
-    kept = b"".join(field.raw for field in found if field.name not in _BLIND)
-    return NamedRecipients(kept + rest, tuple(dict.fromkeys(recipients)))
+            wrong = _collect(field.value, domain, recipients)
+            bad.extend(f"{field.name.title()}: {problem}" for problem in wrong)
+    return NamedRecipients(tuple(dict.fromkeys(recipients)), tuple(bad))
+
+
+def _collect(text: str, domain: str, recipients: list[Mailbox]) -> list[str]:
+    """Add the mailboxes of an address list to `recipients`; returns what is wrong with its other elements."""
+    try:
+        recipients.extend([*addresses(text, domain)])
+    except AddressError:
+        pass  # taken apart, and looked at element by element
+    else:
+        return []
+    wrong = []
+    for part in _parts(text):
+        try:
+            recipients.extend(addresses(part, domain))
+        except AddressError as error:
+            named = str(error).startswith(("'", '"'))
+            wrong.append(str(error) if named else f"{part.strip()!a}: {error}")
+    return wrong
+
+
+def _parts(text: str) -> Iterator[str]:
+    """What stands between the commas of an address list."""
+    start = 0
+    for found in _APART.finditer(text):
+        if found["comma"]:
+            yield text[start : found.start()]
+            start = found.end()
+    yield text[start:]
+
+
+def _qualified(raw: bytes, domain: str) -> bytes:
+    """A field with "@domain" behind each address that is only a local part; as it is where it can't be read."""
+    name, _, value = raw.partition(b":")
+    text = value.decode(errors="surrogateescape")
+    try:
+        places = [*_bare_addresses(text)]
+    except AddressError:
+        return raw
+    for place in reversed(places):
+        text = f"{text[:place]}@{domain}{text[place:]}"
+    return name + b":" + text.encode(errors="surrogateescape") if places else raw
+
+
+def _bare_addresses(text: str) -> Iterator[int]:
+    """Where each address of a list ends that has no domain."""
+    phrase: list[tuple[str, int]] = []
+    angle: list[tuple[str, int]] | None = None
+    in_angle = False
+    for word, end in [*_words(text), (",", 0)]:
+        if in_angle and word != ">":
+            assert angle is not None
+            angle.append((word, end))
+        elif word == "<":
+            angle, in_angle = [], True
+        elif word == ">":
+            in_angle = False
+        elif word in (",", ";"):
+            yield from _end_without_domain(phrase if angle is None else angle)
+            phrase, angle = [], None
+        elif word == ":":  # the name of a group
+            phrase, angle = [], None
+        else:
+            phrase.append((word, end))
+
+
+def _end_without_domain(words: list[tuple[str, int]]) -> Iterator[int]:
+    written = [word for word, _ in words]
+    if "@" not in written:
+        with contextlib.suppress(AddressError):
+            parse_local_part(_joined(written))
+            yield max(end for word, end in words if word != " ")
 
 
 def addresses(text: str, domain: str) -> Iterator[Mailbox]:
@@ -133,7 +236,7 @@ def addresses(text: str, domain: str) -> Iterator[Mailbox]:
     A name without a domain belongs to `domain`.  Raises AddressError with the element that is none.
     """
     element = _Element()
-    for word in _words(text):
+    for word, _ in _words(text):
         if element.in_angle or word not in (",", ";", ":"):
             element.add(word)
             continue
@@ -188,8 +291,8 @@ class _Element:
             raise AddressError(f"{_shown(words or ['<>'])}: {error}") from error
 
 
-def _words(text: str) -> Iterator[str]:
-    """Words and special characters; white space and comments between them as " "."""
+def _words(text: str) -> Iterator[tuple[str, int]]:
+    """Words and special characters, each with the place where it ends; white space and comments between them as " "."""
     position = 0
     while position < len(text):
         found = _WORD.match(text, position)
@@ -198,7 +301,7 @@ def _words(text: str) -> Iterator[str]:
         position = found.end()
         if found.lastgroup == "comment":
             position = _comment_end(text, position)
-        yield " " if found.lastgroup in ("space", "comment") else found[0]
+        yield " " if found.lastgroup in ("space", "comment") else found[0], position
 
 
 def _comment_end(text: str, position: int) -> int:
