@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import signal
 import smtplib
 import socket
@@ -198,7 +199,8 @@ def test_a_log_has_the_dialogue_and_what_came_of_it(server: TrimtaProcess, trimt
     until(lambda: listed(trimta, message) is None)
     ended = trimta("log", "--json", message)
     assert ended.json["id"] == message
-    lines = [line["text"] for line in ended.json["lines"]]
+    # The verbs as smtplib of Python 3.13 and of those before it write them.
+    lines = [re.sub("^C: rcpt to", "C: rcpt TO", line["text"]) for line in ended.json["lines"]]
     order = [
         "S: 220 mail.dev.test ESMTP trimta",
         "C: rcpt TO:<x@dead.test>",

@@ -295,7 +295,7 @@ def _domain_key(domain: str) -> str:
 def _short_domain_key(domain: str) -> str:
     if domain.startswith("["):
         address = _literal_address(domain)
-        return f"[{_IPV6_TAG}{address}]" if address.version == 6 else f"[{address}]"
+        return f"[{_IPV6_TAG}{_compressed(address)}]" if address.version == 6 else f"[{address}]"
     position = _end(_DOMAIN_TOKEN, domain, 0)
     if position != len(domain):
         raise _unexpected(domain, position)
@@ -342,6 +342,14 @@ def _literal_address(domain: str) -> IPAddress:
     if ":" in content:
         raise AddressError("an address literal with ':' is written [IPv6:2001:db8::1]; no other tag is known")
     return ipaddress.IPv4Address(_ipv4(content))
+
+
+def _compressed(address: ipaddress.IPv6Address) -> str:
+    """Its shortest form.  Python 3.13 writes an IPv4 address in it with dots; keys are to outlive a Python."""
+    if address.ipv4_mapped is None:
+        return str(address)
+    number = int(address.ipv4_mapped)
+    return f"::ffff:{number >> 16:x}:{number & 0xFFFF:x}"
 
 
 def _ipv4(text: str) -> str:

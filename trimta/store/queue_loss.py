@@ -41,7 +41,7 @@ def note(data_dir: Path, *, told: bool = False) -> None:
             return
     if wanted == _MADE and _is_empty(data_dir / FILE):
         return
-    with contextlib.suppress(FileExistsError):  # another process is at it, and notes the same
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process is at it, and notes the same
         durable.replace_file(data_dir / MARKER, wanted)
 
 
