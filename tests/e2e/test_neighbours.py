@@ -140,7 +140,7 @@ def test_their_refusal_is_in_our_report(pair: Pair) -> None:
     assert of_message["Reporting-MTA"] == "dns; trimta.test"
     assert of_message["Original-Envelope-Id"] == "E-42"
     assert of_recipient["Final-Recipient"] == f"rfc822; nobody@{them.domain}"
-    assert of_recipient["Remote-MTA"] == "dns; localhost"
+    assert of_recipient["Remote-MTA"] == "x-local-hostname; localhost"
     assert (of_recipient["Action"], of_recipient["Status"][:2]) == ("failed", "5.")
     assert of_recipient["Diagnostic-Code"].startswith("smtp; 550 ")
 
