@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -16,7 +17,7 @@ from trimta.mta import maildirs, session
 from trimta.mta.serve import Server
 from trimta.store import durable
 from trimta.store.queue import Queue
-from trimta.store.spool import MEMORY_LIMIT
+from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -180,6 +181,42 @@ async def test_two_signals_end_the_server_whatever_the_disk_does(
             server.stop()
             await server.ended.wait()
             await stream.aclose()
+
+
+@pytest.mark.parametrize("route", ["pipe:/bin/cat", "smtp:127.0.0.1:{port}"])
+async def test_nor_does_a_delivery_that_reads_from_it(
+    route: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, freed = threading.Event(), threading.Event()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def next_hop(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(b"220 there\r\n")
+            while await stream.receive_some():
+                await stream.send_all(b"250 ok\r\n")
+
+    def hang(body: Body, size: int = 0) -> Iterator[bytes]:
+        if body.path is not None and not body.path.name.startswith(INCOMING):  # in the queue
+            hung.set()
+            freed.wait(HANGS)
+        yield from chunks(body)
+
+    chunks = Body.chunks
+    text = f'[routes]\n"far.test" = "{route.format(port=listener.socket.getsockname()[1])}"'
+    async with trio.open_nursery() as hops:
+        hops.start_soon(trio.serve_listeners, next_hop, [listener])
+        async with served(tmp_path, text) as server:
+            monkeypatch.setattr(Body, "chunks", hang)
+            with contextlib.ExitStack() as cleanup:
+                cleanup.callback(freed.set)
+                stream = await sent(server, b"x" * 70 + b"\r\n" * MEMORY_LIMIT, b"bob@far.test")
+                await trio.to_thread.run_sync(hung.wait, HANGS, abandon_on_cancel=True)
+                server.stop()
+                server.stop()
+                await server.ended.wait()
+                await stream.aclose()
+        hops.cancel_scope.cancel()
 
 
 async def test_so_does_one_signal_once_its_grace_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

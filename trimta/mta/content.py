@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from trimta.mail.mime import BEYOND, CannotDowngrade, Inside, inside, needs, rewritten
 from trimta.mail.source import Source
+from trimta.mta.pieces import Pieces
 from trimta.smtp.transaction import Facts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 BLOCK: Final = 64 * 1024
 """Octets of content written at once: what `timeouts.data` is for."""
-
-READ: Final = 512 * 1024
-"""Octets read from a spool file in one go to a thread."""
 
 
 _NOTHING: Final = Inside(eight_bit_header=False, eight_bit_global=False)
@@ -175,11 +173,9 @@ class Octets:
     def __init__(
         self, content: Content, disk: Disk, encode: Callable[[bytes], bytes], finish: Callable[[], bytes]
     ) -> None:
-        self._disk = disk
         self._encode = encode
         self._finish: Callable[[], bytes] | None = finish
-        self._in_memory = content.body.in_memory
-        self._body = content.body.chunks(BLOCK)
+        self._body = Pieces(content.body.chunks(BLOCK), disk, in_memory=content.body.in_memory)
         # The head is LF text before a raw body, too.
         self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.binary else encode(content.head)])
 
@@ -205,7 +201,7 @@ class Octets:
         return False
 
     async def _refill(self, finish: Callable[[], bytes]) -> None:
-        found = _some(self._body) if self._in_memory else await self._disk.run(_some, self._body)
+        found = await self._body.some()
         self._ready.extend(self._encode(block) for block in found)
         if not found:
             self._ready.append(finish())
@@ -218,15 +214,3 @@ class Octets:
 
 def _as_it_is(block: bytes) -> bytes:
     return block
-
-
-def _some(pieces: Generator[bytes, None, None]) -> list[bytes]:
-    """The next READ octets, as they come; none at the end.  Blocks."""
-    found: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        found.append(piece)
-        size += len(piece)
-        if size >= READ:
-            break
-    return found

@@ -34,12 +34,13 @@ class Disk(Protocol):
     """Runs blocking functions."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` where it may block; what it raises is raised here.  Not cancelled once it runs."""
+        """Call `function` where it may block; what it raises is raised here.
+
+        A cancelled caller does not wait for a disk that hangs: the thread is left alone with it.
+        """
 
     async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = nothing) -> T:
-        """The same, but a cancelled caller does not wait for a disk that hangs: the thread is left alone with it, and
-        calls `left` in the end.
-        """
+        """The same; once both the caller is cancelled and the thread has ended, `left` is called, in a thread."""
 
     def apart(self, threads: int) -> Disk:
         """The same, with so many threads of its own: for work that must not hold up this one."""
@@ -52,7 +53,9 @@ class ThreadDisk:
         self._limiter = trio.CapacityLimiter(threads)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await trio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._limiter)
+        return await trio.to_thread.run_sync(
+            lambda: function(*args, **kwargs), limiter=self._limiter, abandon_on_cancel=True
+        )
 
     async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = nothing) -> T:
         visit = _Visit(left)

@@ -23,10 +23,11 @@ from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.routing import RECIPIENTS
 from trimta.mail.status import EnhancedStatus
 from trimta.mail.trace import return_path_field
+from trimta.mta.pieces import Pieces
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trimta.mail.envelope import Recipient
@@ -168,21 +169,17 @@ class _Run:
         assert stdin is not None
         message = self._message
         try:
-            with contextlib.closing(message.content.chunks()) as chunks:
+            content = message.content
+            with contextlib.closing(Pieces(content.chunks(), self._disk, in_memory=content.in_memory)) as pieces:
                 await stdin.send_all(return_path_field(message.reverse_path) + message.trace)
-                while chunk := await self._next(chunks):
-                    await stdin.send_all(chunk)
+                while some := await pieces.some():
+                    await stdin.send_all(b"".join(some))
         except trio.BrokenResourceError:
             pass  # it did not want to hear more; its exit code says what that means
         except (BodyDamagedError, OSError) as error:
             self.unreadable = error
             self._kill()  # before it sees an end where there is none
         await stdin.aclose()
-
-    async def _next(self, chunks: Iterator[bytes]) -> bytes:
-        if self._message.content.in_memory:
-            return next(chunks, b"")
-        return await self._disk.run(next, chunks, b"")
 
     async def _listen(self) -> None:
         stdout = self._process.stdout
