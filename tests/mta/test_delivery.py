@@ -410,7 +410,7 @@ async def test_messages_for_one_destination_share_a_connection(autojump_clock: M
     assert net.tried == [ONE]
     assert len(mx.accepted) == len(attempts) == 3
     assert "RSET" not in mx.commands
-    assert any("open connection" in line for line in attempts[1].transcript)
+    assert any("open connection" in line for _, line in attempts[1].transcript)
 
 
 async def test_an_open_transaction_is_reset_before_the_next(autojump_clock: MockClock) -> None:
@@ -498,7 +498,7 @@ async def test_an_allowed_host_is_used_though_another_is_not(autojump_clock: Moc
 
 async def test_the_transcript_shows_the_dialogue_without_the_body(autojump_clock: MockClock) -> None:
     attempt, _ = await deliver_one({ONE: FakeMx({"rcpt": "550 5.1.1 no\x1b[2Jbody"})})
-    text = "\n".join(attempt.transcript)
+    text = "\n".join(line for _, line in attempt.transcript)
     assert "connecting to one.x.test [192.0.2.1]:25" in text
     assert "C: MAIL FROM:<me@here.test>" in text
     assert "S: 550 5.1.1 no?[2Jbody" in text
@@ -674,7 +674,7 @@ async def test_credentials_go_in_clear_to_loopback_only_and_their_refusal_defers
     assert verdicts(attempt.outcomes) == {"a@x.test": outcome}
     assert mx.logins[:1] == logins
     assert all(command.endswith(" AUTH=<>") for command in mx.commands if command.startswith("MAIL"))
-    assert "secret" not in "\n".join(attempt.transcript)
+    assert "secret" not in "\n".join(line for _, line in attempt.transcript)
 
 
 async def test_a_missing_password_file_defers(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ from tests.support.clock import mock_wall
 from trimta.mta.clock import QueueClock
 from trimta.mta.disk import InlineDisk, QueueDoor
 from trimta.mta.events import Event
-from trimta.mta.history import BACKLOG, MOMENT, TOGETHER, History
+from trimta.mta.history import BACKLOG, MOMENT, History
 from trimta.mta.serve import background
 from trimta.store.queue import Queue, QueueFull
 
@@ -85,11 +85,19 @@ async def test_each_line_has_its_time_on_the_queues_clock(tmp_path: Path, autoju
         kept.history.note("m1", ["one"])
         kept.clock.advance_to(start + 3600)
         kept.history.note("m1", ["two"])
-        await trio.sleep(2 * TOGETHER)
+        await trio.sleep(MOMENT / 10)
         kept.history.note("m1", ["three"])
+        kept.history.note_dialogue("m1", [(start + 0.5, "C: a"), (start + 3600.02, "S: b"), (start + 3601.5, "S: c")])
         await kept.history.flush()
-        times = [round(at - start, 3) for at, _ in kept.queue.read_log("m1")]
-    assert times == [0, 3600, 3600 + 2 * TOGETHER]
+        lines = [(round(at - start, 3), line) for at, line in kept.queue.read_log("m1")]
+    assert lines == [
+        (0, "one"),
+        (0.5, "C: a"),
+        (3600, "two"),
+        (3600.02, "S: b"),
+        (3600.03, "three"),
+        (3601.5, "S: c"),
+    ]
 
 
 async def test_events_are_kept_under_the_message_they_name_and_are_about(
@@ -130,7 +138,7 @@ async def test_a_full_disk_ends_nothing(
             raise QueueFull("no space left")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Queue, "append_log", full)
+            patch.setattr(Queue, "append_dialogue", full)
             kept.history.note("m1", ["lost"])
             await trio.sleep(2 * MOMENT)
         kept.history.note("m1", ["kept"])

@@ -15,6 +15,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.clock import mock_wall
 from tests.support.receiving import (
     LOOPBACK,
     SENT,
@@ -434,7 +435,7 @@ async def test_no_password_is_in_any_event_or_history(
 ) -> None:
     notes: list[str] = []
     async with open_site(tmp_path, '[auth]\nusers = { alice = "secret" }') as site:
-        monkeypatch.setattr(site.history, "note", lambda _, lines: notes.extend(lines))
+        monkeypatch.setattr(site.history, "note_dialogue", lambda _, lines: notes.extend(line for _, line in lines))
         events = record(site)
         async with talk(site) as client:
             await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
@@ -660,3 +661,33 @@ async def test_a_refused_recipient_does_not(stage: str, code: int, tmp_path: Pat
         await client.say("MAIL FROM:<a@dev.test>", "250")
         for _ in range(5):
             await client.say("RCPT TO:<a@x.test>", said)
+
+
+# The log of a message.
+
+
+@pytest.mark.parametrize("protocol", ["smtp", "lmtp"])
+async def test_each_line_of_the_dialogue_has_its_own_time(
+    protocol: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_site(tmp_path, f'[[listen]]\nprotocol = "{protocol}"', wall=mock_wall()) as site:
+        begun = site.clock.now()
+        events = record(site)
+        async with talk(site) as client:
+            await trio.sleep(10)
+            await client.say("MAIL FROM:<a@dev.test>", "250")
+            await trio.sleep(10)
+            await client.say("RCPT TO:<alice@dev.test>", "250")
+            site.clock.advance_to(site.clock.now() + 3600)
+            await client.say("DATA", "354")
+            await trio.sleep(10)
+            await client.send(SENT)
+            await client.say(".", "250")
+        (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
+        await site.history.flush()
+        log = await site.queue.run(lambda queue: queue.read_log(accepted))
+    times = {line.split()[1]: round(at - begun) for at, line in log if line.startswith("C: ")}
+    helo = "LHLO" if protocol == "lmtp" else "EHLO"
+    assert times == {helo: 0, "MAIL": 10, "RCPT": 20, "DATA": 3620, f"({len(SENT)}": 3630}
+    answers = [round(at - begun) for at, line in log if line.startswith("S: ")]
+    assert answers == [0, 0, 10, 20, 3620, 3630]

@@ -712,6 +712,39 @@ def test_a_log_outlives_its_message(queue: Queue) -> None:
     assert queue.read_log("m9") == []
 
 
+def test_each_line_of_a_log_has_its_time(queue: Queue) -> None:
+    queue.append_dialogue("m1", [(NOW + 1, "C: EHLO x"), (NOW + 1.25, "S: 250 y"), (NOW + 61, "C: 7\tz"), (NOW, "old")])
+    queue.append_log("m1", ["connect"], NOW + 0.5)
+    queue.append_dialogue("m1", [])
+    assert queue.read_log("m1") == [
+        (NOW, "old"),
+        (NOW + 0.5, "connect"),
+        (NOW + 1, "C: EHLO x"),
+        (NOW + 1.25, "S: 250 y"),
+        (NOW + 61, "C: 7\tz"),
+    ]
+
+
+def test_of_a_log_that_is_too_long_each_line_keeps_its_time(queue: Queue) -> None:
+    lines = [(NOW + number, f"{number}\t" + "x" * 500) for number in range(100)]
+    queue.append_dialogue("m1", lines)
+    found = queue.read_log("m1")
+    assert found[0] == lines[0]
+    assert found[-1] == lines[-1]
+    assert len(found) < 40
+    (gap,) = [number for number, (_, line) in enumerate(found) if line.endswith(" more characters]")]
+    assert [line for line in found[: gap - 1] if line not in lines] == []
+    assert found[gap + 2 :] == lines[-len(found[gap + 2 :]) :]
+    at, rest = found[gap + 1]
+    assert lines[round(at - NOW)][1].endswith(rest)
+    assert found == sorted(found, key=lambda line: line[0])
+
+
+def test_a_log_of_an_earlier_release_is_read(queue: Queue) -> None:
+    queue._connection.execute("INSERT INTO log (message, at, text) VALUES ('m1', ?, 'C: EHLO x\nS: 250 y')", (NOW,))
+    assert queue.read_log("m1") == [(NOW, "C: EHLO x"), (NOW, "S: 250 y")]
+
+
 def test_a_log_is_bounded_and_keeps_its_beginning_and_its_end(queue: Queue) -> None:
     queue.append_log("m1", ["beginning"], NOW)
     for number in range(300):

@@ -92,8 +92,8 @@ class Attempt:
     """The delivery was cancelled: recipients without an outcome are still to be tried, as if nothing had been."""
     host: str = ""
     """The last one that was tried, with its address."""
-    transcript: list[str] = field(default_factory=list)
-    """The dialogue, in bounded lines without secrets and bodies."""
+    transcript: list[tuple[float, str]] = field(default_factory=list)
+    """The dialogue, in bounded lines without secrets and bodies, each with its time."""
 
 
 Report: TypeAlias = "Callable[[Job, Attempt], Awaitable[None]]"
@@ -165,7 +165,7 @@ class SmtpDelivery:
 
         It never takes longer than `timeouts.delivery`.
         """
-        run = self._run = _Run(job)
+        run = self._run = _Run(job, self._now)
         limit = self._sending.timeouts.delivery
         with trio.move_on_after(limit) as scope:
             try:
@@ -395,10 +395,10 @@ class SmtpDelivery:
 class _Run:
     """One attempt while it is made."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, now: Callable[[], float]) -> None:
         self.job = job
         self.attempt = Attempt()
-        self.transcript = Transcript()
+        self.transcript = Transcript(now)
         self.undecided: list[Recipient] = list(job.envelope.recipients)
         self.host = ""
         """The name of the last host that was tried."""

@@ -183,7 +183,7 @@ class Dispatcher:
 
     async def _report(self, claimed: Claimed, attempt: Attempt) -> None:
         site = self._site
-        site.history.note(claimed.message.id, attempt.transcript)
+        site.history.note_dialogue(claimed.message.id, attempt.transcript)
         if attempt.damaged is not None:
             await site.set_aside(claimed.message.id, str(attempt.damaged))
             return

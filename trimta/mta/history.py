@@ -14,7 +14,7 @@ from trimta.mta.events import as_line
 from trimta.store.queue_values import QueueError, message_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from trimta.mta.clock import QueueClock
     from trimta.mta.disk import QueueDoor
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 MOMENT: Final = 0.3
 """Seconds between two commits."""
-
-TOGETHER: Final = 0.05
-"""Seconds within which lines about a message are stored as one note, with one time."""
 
 NOTE_SIZE: Final = 8 * 1024
 """Characters after which a message's next lines are another note."""
@@ -37,8 +34,7 @@ BACKLOG: Final = 8 * 1024 * 1024
 @dataclass(slots=True)
 class _Note:
     message: str
-    lines: list[str]
-    at: float
+    lines: list[tuple[float, str]]
     size: int
 
 
@@ -63,15 +59,18 @@ class History:
                 self.note(message_id(entry_id), [as_line(event.name, facts)])
 
     def note(self, message: str, lines: Iterable[str]) -> None:
-        """Add lines to the life of a message: bounded, without secrets and without bodies."""
-        lines = list(lines)
-        size = sum(map(len, lines)) + len(lines)
+        """Add lines to the life of a message, as of now: bounded, without secrets and without bodies."""
+        now = self._clock.now()
+        self.note_dialogue(message, [(now, line) for line in lines])
+
+    def note_dialogue(self, message: str, lines: Sequence[tuple[float, str]]) -> None:
+        """Add lines each of which has its own time on the queue's clock."""
+        size = sum(len(line) for _, line in lines) + len(lines)
         if not lines or self._size + size > BACKLOG:
             return
-        now = self._clock.now()
         note = self._latest.get(message)
-        if note is None or note.size > NOTE_SIZE or now - note.at > TOGETHER:
-            note = self._latest[message] = _Note(message, [], now, 0)
+        if note is None or note.size > NOTE_SIZE:
+            note = self._latest[message] = _Note(message, [], 0)
             self._notes.append(note)
         note.lines += lines
         note.size += size
@@ -100,7 +99,7 @@ class History:
 
         def store(queue: Queue) -> None:
             for note in notes:
-                queue.append_log(note.message, note.lines, note.at)
+                queue.append_dialogue(note.message, note.lines)
 
         try:
             await self._door.run(store)  # also without notes: those of an earlier flush may still be on their way

@@ -113,7 +113,7 @@ class Session:
         self._config = site.policy.config
         self._idle = self._config.timeouts.idle
         self._connection = ServerConnection(_settings(site, listen, peer), tls=listen.tls is ListenTls.IMPLICIT)
-        self._transcript = Transcript()
+        self._transcript = Transcript(site.clock.now)
         self._incoming: Incoming | None = None
         self._exchange: ServerExchange | None = None
         self._errors = 0
@@ -540,8 +540,8 @@ class Session:
 
     def _remember(self, message_id: str) -> None:
         """The dialogue so far belongs to this message."""
-        self._site.history.note(message_id, self._transcript.lines)
-        self._transcript = Transcript()
+        self._site.history.note_dialogue(message_id, self._transcript.lines)
+        self._transcript = Transcript(self._site.clock.now)
 
     async def _accept(self, incoming: Incoming) -> list[Reply]:
         """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""

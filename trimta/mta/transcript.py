@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST: Final = 150
 LAST: Final = 150
@@ -15,10 +19,12 @@ WIDTH: Final = 500
 class Transcript:
     """`note` what happened; `lines` is what there is to read."""
 
-    def __init__(self, first: int = FIRST, last: int = LAST) -> None:
+    def __init__(self, now: Callable[[], float] = time.time, *, first: int = FIRST, last: int = LAST) -> None:
+        """`now`: seconds since the epoch, as the queue sees them."""
+        self._now = now
         self._limit = first
-        self._first: list[str] = []
-        self._last: deque[str] = deque(maxlen=last)
+        self._first: list[tuple[float, str]] = []
+        self._last: deque[tuple[float, str]] = deque(maxlen=last)
         self._left_out = 0
 
     def note(self, text: str) -> None:
@@ -29,11 +35,11 @@ class Transcript:
         if len(text) > WIDTH:
             line += "…"
         if len(self._first) < self._limit:
-            self._first.append(line)
+            self._first.append((self._now(), line))
             return
         if len(self._last) == self._last.maxlen:
             self._left_out += 1
-        self._last.append(line)
+        self._last.append((self._now(), line))
 
     def client(self, text: str) -> None:
         """What the client said."""
@@ -44,7 +50,7 @@ class Transcript:
         self.note(f"S: {text}")
 
     @property
-    def lines(self) -> list[str]:
-        """The dialogue, oldest line first."""
-        gap = [f"… ({self._left_out} lines left out)"] if self._left_out else []
+    def lines(self) -> list[tuple[float, str]]:
+        """The dialogue, oldest line first, each with its time."""
+        gap = [(self._last[0][0], f"… ({self._left_out} lines left out)")] if self._left_out else []
         return [*self._first, *gap, *self._last]

@@ -252,16 +252,22 @@ class Queue(Due, Steering, Repair, Waits):
             return new_id
 
     def append_log(self, message_id: str, lines: Iterable[str], at: float) -> None:
-        """Add lines to a message's log, which is bounded: when it is full the oldest but the first append go."""
+        """Add lines of one moment to a message's log, which is bounded: when it is full the oldest but the first append
+        go.
+        """
+        self.append_dialogue(message_id, [(at, line) for line in lines])
+
+    def append_dialogue(self, message_id: str, lines: Sequence[tuple[float, str]]) -> None:
+        """The same for lines each of which has its time."""
+        if not lines:
+            return
         with self.transaction():
-            queue_log.append(self._connection, message_id, "\n".join(lines), at)
+            queue_log.append(self._connection, message_id, lines)
             self._log_appends += 1
             if self._log_appends % queue_log.PRUNE_EVERY == 0:
-                queue_log.prune(self._connection, at)
+                queue_log.prune(self._connection, lines[-1][0])
 
     def read_log(self, message_id: str) -> list[tuple[float, str]]:
         """The lines of a message's log, oldest first, each with its time; also after the message has left."""
         with self._translated():
-            return [
-                (at, line) for at, text in queue_log.read(self._connection, message_id) for line in text.split("\n")
-            ]
+            return queue_log.read(self._connection, message_id)
