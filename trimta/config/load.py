@@ -14,10 +14,11 @@ import tomli
 from trimta.config import checks, entries, values
 from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
 from trimta.config.find import state_folder
-from trimta.config.locate import Repetition, locate, repetition
+from trimta.config.locate import locate
 from trimta.config.model import Config, Fault, Listen, Local, Stage
-from trimta.config.reader import Reader, key_text
+from trimta.config.reader import Reader
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
+from trimta.config.syntax import STATEMENT, explain
 from trimta.mail.routing import parse_route
 
 if TYPE_CHECKING:
@@ -81,23 +82,14 @@ def document(text: str, *, file: str) -> dict[str, Any]:
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        again = repetition(error.doc[: error.pos])
-        if again is not None:
-            raise ConfigErrors(file, [_repeated(again)]) from None
-        line, problem = error.lineno, f"{error.msg} (column {error.colno})"
+        raise ConfigErrors(file, [explain(error)]) from None
     except RecursionError:
         line, problem = 1, "arrays, tables or keys that are nested too deep"
     except ValueError:
         # Python reads no number of that many digits (sys.set_int_max_str_digits).
         digits = re.search(rf"[0-9_]{{{sys.get_int_max_str_digits()},}}", text)
         line, problem = text.count("\n", 0, digits.start() if digits else 0) + 1, "a number that is too long"
-    raise ConfigErrors(file, [ConfigError(line, "", "", f"not TOML: {problem}", "expected key = value, or [table]")])
-
-
-def _repeated(again: Repetition) -> ConfigError:
-    *table, key = again.path
-    found = f"found a second time (it stands on line {again.first} as well)"
-    return ConfigError(again.again, key_text(tuple(table), indexes=False), key_text((key,)), found, "expected it once")
+    raise ConfigErrors(file, [ConfigError(line, "", "", f"not TOML: {problem}", STATEMENT)])
 
 
 def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:

@@ -1,13 +1,11 @@
 """The line of each key of a TOML document: tomli says where a syntax error is, but not where a valid key stands.
 
-Used only once a mistake is known, on a document that tomli has accepted, or on what it had accepted of one until a key
-came a second time; so nothing is checked again here: one pass over the tokens, in time and memory linear in the
-document.
+Used only once a mistake is known, on a document that tomli has accepted, or on what it had accepted of one until it
+stopped; so nothing is checked again here: one pass over the tokens, in time and memory linear in the document.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -35,25 +33,7 @@ _TOKEN: Final = re.compile(
 
 def locate(document: str) -> dict[Path, int]:
     """The line (from 1) on which each key, table and array element of a valid TOML document begins."""
-    return _Locator(document).run()
-
-
-class Repetition(NamedTuple):
-    """A key or table that is in a document twice."""
-
-    path: Path
-    first: int
-    """Its line."""
-    again: int
-    """The line of the second one."""
-
-
-def repetition(document: str) -> Repetition | None:
-    """The last key or table of a document that was there before; it may end within the second one's table."""
-    locator = _Locator(document)
-    with contextlib.suppress(IndexError):
-        locator.run()
-    return locator.repeated
+    return Locator(document).run()
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
@@ -69,18 +49,15 @@ class _Token(NamedTuple):
     line: int
 
 
-class _Locator:
+class Locator:
+    """Walks through the statements of a document."""
+
     def __init__(self, document: str) -> None:
         self._tokens = _tokens(document)
         self._at = 0
         self._lines: dict[Path, int] = {}
         self._tables: dict[Path, int] = {}
         """How many tables each array of tables has so far."""
-        self._headers: set[Path] = set()
-        """Tables that have a header: `[a.b]` makes `a` as well, which may then have one of its own."""
-        self._assigned: set[Path] = set()
-        """Keys that have a value."""
-        self.repeated: Repetition | None = None
 
     def run(self) -> dict[Path, int]:
         table: Path = ()
@@ -106,12 +83,7 @@ class _Locator:
             path = self._note((*path, key), line)
             if path in self._tables:
                 path = (*path, self._tables[path] - 1)
-        path = (*path, keys[-1])
-        if not array and (path in self._headers or path in self._assigned):
-            self._repeat(path, line)
-        if not array:
-            self._headers.add(path)
-        path = self._note(path, line)
+        path = self._note((*path, keys[-1]), line)
         if array:
             self._tables[path] = self._tables.get(path, 0) + 1
             path = self._note((*path, self._tables[path] - 1), line)
@@ -121,18 +93,9 @@ class _Locator:
         """Past `a.b =`, noting ("a",) and ("a", "b") below `path`."""
         line = self._tokens[self._at].line
         for key in self._dotted():
-            path = (*path, key)
-            if path in self._assigned:
-                self._repeat(path, line)
-            self._note(path, line)
-        if path in self._headers:
-            self._repeat(path, line)
-        self._assigned.add(path)
+            path = self._note((*path, key), line)
         self._at += 1
         return path
-
-    def _repeat(self, path: Path, line: int) -> None:
-        self.repeated = Repetition(path, self._lines[path], line)
 
     def _dotted(self) -> list[str]:
         keys: list[str] = []
