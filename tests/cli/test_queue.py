@@ -187,6 +187,14 @@ def test_an_envelope_is_shown_alone(trimta: Commands, queue: Queue) -> None:
     assert shown["header"].startswith("Received: x\nSubject: hi\n\tthere\n")
 
 
+def test_a_header_of_any_length_is_shown_whole(trimta: Commands) -> None:
+    header = b"".join(b"X-Field-%06d: %s\n" % (number, b"x" * 60) for number in range(8_000)) + b"Subject: last\n"
+    with trimta.queue() as queue:
+        queue.accept(message("m1", Body.of(header + b"\nbody\n" * 1000)), [envelope()])
+    (shown,) = trimta("queue", "show", "--json", "m1").json
+    assert shown["header"].encode().endswith(header)
+
+
 def test_what_is_not_there_is_said_and_the_others_are_shown(trimta: Commands, queue: Queue) -> None:
     ended = trimta("queue", "show", "m9", "m2", "m1.7")
     assert ended.code == 65

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +11,7 @@ from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_OK
 from trimta.cli.running import queue_time
 from trimta.cli.text import duration, octets, print_json
+from trimta.mail.header_scan import HeaderScan
 from trimta.mail.trace import split_header
 from trimta.mta import control
 from trimta.mta.control import NoAnswer, NotRunning
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 STATES: Final = ("active", "deferred", "held")
 """Being delivered now; waiting for its next try; waiting for the operator."""
-
-HEAD: Final = 256 * 1024
-"""Octets of a message that are searched for its header."""
 
 _ROW: Final = "{:<20} {:>6} {:>6} {:>5} {:>9}  {:<8}  {}\n"
 
@@ -182,7 +181,14 @@ def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace)
 
 
 def _header(message: StoredMessage) -> str:
-    header, _ = split_header(message.content.head(HEAD))
+    scan, begun = HeaderScan(), bytearray()
+    with contextlib.closing(message.content.chunks()) as pieces:
+        for piece in pieces:  # as far as the header goes, however long it is
+            scan.feed(piece)
+            begun += piece
+            if scan.ended:
+                break
+    header, _ = split_header(bytes(begun))
     return (message.trace + header).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
 
 
