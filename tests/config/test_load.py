@@ -242,6 +242,22 @@ def test_a_hostname_that_is_no_domain_is_localhost(monkeypatch: pytest.MonkeyPat
     assert parse("", base=Path("/b"), file="x").hostname == "laptop"
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("bücher.test", "xn--bcher-kva.test"),
+        ("BÜCHER.Test", "xn--bcher-kva.test"),
+        ("mail.例え.テスト", "mail.xn--r8jz45g.xn--zckzah"),
+        ("xn--bcher-kva.test", "xn--bcher-kva.test"),
+        ("Mail.Dev.Test", "Mail.Dev.Test"),
+    ],
+)
+def test_a_hostname_is_what_the_wire_can_carry(written: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse(f'hostname = "{written}"', base=Path("/b"), file="x").hostname == expected
+    monkeypatch.setattr(socket, "gethostname", lambda: written)
+    assert parse("", base=Path("/b"), file="x").hostname == expected
+
+
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "conf.toml").write_bytes(b'\xef\xbb\xbfhostname = "a.test"\r\n[queue]\r\nper_domain = 7\r\n')
     assert load(tmp_path / "conf.toml").queue.per_domain == 7

@@ -21,6 +21,7 @@ from tests.support.receiving import (
     SENT,
     STRANGER,
     Client,
+    deliveries,
     left_in_spool,
     mailbox,
     names,
@@ -691,3 +692,30 @@ async def test_each_line_of_the_dialogue_has_its_own_time(
     assert times == {helo: 0, "MAIL": 10, "RCPT": 20, "DATA": 3620, f"({len(SENT)}": 3630}
     answers = [round(at - begun) for at, line in log if line.startswith("S: ")]
     assert answers == [0, 0, 10, 20, 3620, 3630]
+
+
+# The server's own name.
+
+
+async def test_a_hostname_beyond_ascii_is_an_a_label_on_the_wire_in_the_header_and_in_reports(tmp_path: Path) -> None:
+    text = """hostname = "bücher.test"
+[routes]
+"far.test" = "reject:550 5.7.1 no"
+[aliases]
+far = "x@far.test"
+[[listen]]
+protocol = "submission"
+"""
+    async with open_site(tmp_path, text) as site, deliveries(site), talk(site, greet=False) as client:
+        await client.expect("220 xn--bcher-kva.test ")
+        await client.send("EHLO client.test\r\n")
+        assert (await client.reply())[0] == "250-xn--bcher-kva.test"
+        await send_message(client, "alice@dev.test", "far@bücher.test", sender="alice@xn--bcher-kva.test")
+        await client.say("QUIT", "221 2.0.0 xn--bcher-kva.test")
+    message, report = sorted(mailbox(tmp_path, "alice"), key=len)
+    assert b"by xn--bcher-kva.test with" in message
+    assert b"@xn--bcher-kva.test>\n" in message.partition(b"Message-ID: ")[2]
+    assert b"MAILER-DAEMON@xn--bcher-kva.test" in report
+    assert b"Reporting-MTA: dns; xn--bcher-kva.test\n" in report
+    for one in (message, report.partition(b"\n\n")[0]):
+        assert one.isascii()

@@ -235,11 +235,13 @@ def domain(value: Any) -> str:
 
 
 def hostname(value: Any) -> str:
-    """This machine's name: a domain, no literal."""
+    """This machine's name: a domain, no literal.  One beyond ASCII becomes A-labels, since greeting, EHLO, trace and
+    reports have no room for anything else (RFC 6531 3.7.1).
+    """
     name = _domain(value, 'a name such as "mail.dev.test"')
     if name.startswith("["):
         raise wrong(value, 'a name such as "mail.dev.test"')
-    return name
+    return name if name.isascii() else parse_domain(name)
 
 
 def _domain(value: Any, expected: str) -> str:
