@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
+from trimta import real_time
+from trimta.mta.session import GUESS_DELAY
 from trimta.store.arrivals import read_header
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body
@@ -417,6 +419,20 @@ def test_after_the_end_a_queue_that_was_looked_at_can_not_be_steered(tmp_path: P
         with pytest.raises(ServerEndedError):
             verb(entry_id)
     assert not server.data_dir.exists()
+
+
+# What a test need not wait for.
+
+
+def test_a_wrong_password_costs_no_time() -> None:
+    with run_server({"auth": {"users": {"alice": "secret"}}}) as server:
+        began = real_time.monotonic()
+        for _ in range(4):
+            with smtplib.SMTP(server.host, server.port, timeout=DEADLINE) as client:
+                for _ in range(2):
+                    with pytest.raises(smtplib.SMTPAuthenticationError):
+                        client.login("alice", "guess")
+        assert real_time.monotonic() - began < 8 * GUESS_DELAY
 
 
 # Where its files are.

@@ -617,7 +617,7 @@ class Session:
         self._site.events.emit("wrong_password", client=str(self._peer), user=step.name)
         delay = min(GUESS_DELAY * 2**self._wrong_passwords, MAX_GUESS_DELAY)
         self._wrong_passwords += 1
-        await trio.sleep(delay)
+        await trio.sleep(delay if self._site.delays_guesses else 0)
         self._reply(Reply.of(535, "5.7.8", "name or password is wrong"))
 
     async def _etrn(self, node: str) -> None:

@@ -105,6 +105,8 @@ class Site:
         self.bound: Sequence[Bound] = ()
         self.bugs: list[Exception] = []
         """What `bug` was told, the latest last."""
+        self.delays_guesses = True
+        """Whether a wrong password costs time: whoever tests a client is no thief."""
         self.reporter = Reporter(self)
         self.dispatcher = Dispatcher(self)
         self.notices = Notices(self)

@@ -189,7 +189,9 @@ async def inside(config: Configuration) -> AsyncGenerator[Inside, None]:
 
 async def _start(config: Config, cleanup: AsyncExitStack) -> MtaServer:
     tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
-    return await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
+    server = await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
+    server.site.delays_guesses = False
+    return server
 
 
 @contextmanager
