@@ -26,8 +26,12 @@ CHECKS: Final = {
 """What needs no tests to run; side by side."""
 
 
+WORKERS: Final = "2"
+"""Tests that run at once: most of them wait, for a disk or for a process."""
+
+
 def main() -> int:
-    """Run it; the exit code is 0 only if everything passed, and pytest's summary is then the last that is said."""
+    """Run it; the exit code is 0 only if everything passed, and enough was covered."""
     if importlib.util.find_spec("trio_typing") is not None:
         print("trio-typing is installed here and hides Trio's own types from mypy: use an environment without it")
         return 1
@@ -45,10 +49,25 @@ def main() -> int:
             failed.append(name)
             sys.stdout.buffer.write(output)
             sys.stdout.flush()
-    tests = subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], cwd=ROOT, check=False)
+    code = run_tests(sys.argv[1:])
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)
-    return tests.returncode or int(bool(failed))
+    return code or int(bool(failed))
+
+
+def run_tests(arguments: list[str]) -> int:
+    """With two workers, and, where it is all of them, with what they have to cover."""
+    if arguments:
+        return python("pytest", *arguments)
+    python("coverage", "erase")
+    code = python("coverage", "run", "-m", "pytest", "-n", WORKERS)
+    python("coverage", "combine", "--quiet")
+    return python("coverage", "report", "--skip-covered", "--skip-empty", "--sort=cover") or code
+
+
+def python(*command: str) -> int:
+    """Run a module of this environment; returns its exit code."""
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
