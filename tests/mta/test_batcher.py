@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pytest
 import trio
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-A = TypeVar("A")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LANES = 3
@@ -33,24 +33,20 @@ class SlowDisk(InlineDisk):
         self.now = 0
         self.peak = 0
 
-    async def run_or_leave(
-        self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = lambda: None
-    ) -> T:
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         self.now += 1
         self.peak = max(self.peak, self.now)
         try:
             await trio.sleep(self.seconds)
         finally:
             self.now -= 1
-        return function(argument)
+        return function(*args, **kwargs)
 
 
 class NoThread(InlineDisk):
     """A machine that is out of threads."""
 
-    async def run_or_leave(
-        self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = lambda: None
-    ) -> T:
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         await trio.lowlevel.checkpoint()
         raise RuntimeError("can't start new thread")
 

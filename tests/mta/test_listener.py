@@ -64,7 +64,7 @@ def test_every_ipv6_address_is_every_ipv4_one_too_unless_that_is_said_apart(
 
 
 async def test_both_families_are_reached_and_shown() -> None:
-    bound = await bind(Listen(address=InetAddress("::", 0)), both_families=True)
+    bound = await bind(Listen(address=InetAddress("::", 0)))
     port = bound.sockets[0].socket.getsockname()[1]
     assert bound.addresses == (f"[::]:{port}", f"0.0.0.0:{port}")
     for host in ("127.0.0.1", "::1"):

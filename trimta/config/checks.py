@@ -79,12 +79,12 @@ def check_tls(reader: Reader, config: Config) -> None:
         try:
             # An empty passphrase, else OpenSSL asks for one on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
-        except PermissionError:
-            if not (was_readable(certificate) and was_readable(key)):
-                raise
         except (OSError, ValueError) as error:
-            found = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
-            reader.mistake(("tls",), ("certificate",), found, "expected a PEM certificate and its key, not encrypted")
+            was_read = isinstance(error, PermissionError) and was_readable(certificate) and was_readable(key)
+            if not was_read:
+                found = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
+                expected = "expected a PEM certificate and its key, not encrypted"
+                reader.mistake(("tls",), ("certificate",), found, expected)
     elif certificate is not None:
         reader.mistake(("tls",), ("certificate",), "found certificate without key", "expected both or none")
     elif key is not None:

@@ -138,7 +138,7 @@ class Batcher(Generic[S, T]):
 
     async def _do(self, items: Sequence[S]) -> Sequence[T | Exception]:
         try:
-            results = await self._disk.run_or_leave(self._work, items)
+            results = await self._disk.run(self._work, items)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for each of the items
             failure = NotDoneError(str(error) or type(error).__name__)
             failure.__cause__ = error

@@ -26,10 +26,6 @@ BATCH: Final = 256
 """Queue operations in one transaction: more would make the first of them wait for the last."""
 
 
-def nothing() -> None:
-    """Nothing is left to be done."""
-
-
 class Disk(Protocol):
     """Runs blocking functions."""
 
@@ -39,7 +35,7 @@ class Disk(Protocol):
         A cancelled caller does not wait for a disk that hangs: the thread is left alone with it.
         """
 
-    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = nothing) -> T:
+    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
         """The same; once both the caller is cancelled and the thread has ended, `left` is called, in a thread."""
 
     def apart(self, threads: int) -> Disk:
@@ -57,7 +53,7 @@ class ThreadDisk:
             lambda: function(*args, **kwargs), limiter=self._limiter, abandon_on_cancel=True
         )
 
-    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = nothing) -> T:
+    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
         visit = _Visit(left)
 
         def work() -> T:
@@ -108,7 +104,7 @@ class _Visit:
         with self._lock:
             self._caller_is_gone = True
             is_last = not self._is_inside
-        if is_last and self._left is not nothing:
+        if is_last:
             trio.lowlevel.start_thread_soon(self._left, lambda _: None)
 
 
@@ -119,7 +115,7 @@ class InlineDisk:
         await trio.lowlevel.checkpoint()
         return function(*args, **kwargs)
 
-    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None] = nothing) -> T:
+    async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
         return await self.run(function, argument)
 
     def apart(self, threads: int) -> InlineDisk:
@@ -135,11 +131,6 @@ class QueueDoor:
     def __init__(self, queue: Queue, disk: Disk) -> None:
         self._batcher: Batcher[Callable[[Queue], object], object] = Batcher(disk, queue.run, lanes=1, size=BATCH)
         self.serve = self._batcher.serve
-
-    @property
-    def left_alone(self) -> bool:
-        """A thread was still busy with the queue when `serve` ended, and may be so yet."""
-        return self._batcher.left_alone
 
     async def run(self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None) -> T:
         """Run `operation` on the queue; when this returns, what it did is committed and fsynced.

@@ -361,9 +361,8 @@ class Dispatcher:
         kept = False
         while not kept:
             try:
-                with (
-                    self._site.drain.shielded() as shield
-                ):  # it is committed in any case, but who is cancelled is not told
+                # Else: it is committed in any case, but who is cancelled is not told.
+                with self._site.drain.shielded() as shield:
                     await self._site.queue.run(operation)
                 kept = not shield.cancelled_caught
                 await trio.lowlevel.checkpoint_if_cancelled()

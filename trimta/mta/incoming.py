@@ -36,8 +36,7 @@ class Incoming:
 
 async def read_header(body: Body, disk: Disk) -> HeaderScan:
     """The whole header of some content, however long.  OSError, BodyDamagedError."""
-
-    return _scan(body) if body.in_memory else await disk.run_or_leave(_scan, body)
+    return _scan(body) if body.in_memory else await disk.run(_scan, body)
 
 
 def _scan(body: Body) -> HeaderScan:

@@ -111,15 +111,13 @@ def hosts_to_bind(listen: Listen, others: Iterable[Listen]) -> tuple[str, ...]:
     return (*listen.address.hosts, *(["0.0.0.0"] if wants_both_families(listen, others) else []))
 
 
-async def bind(listen: Listen, *, both_families: bool = False) -> Bound:
-    """Bind every address of one `[[listen]]`; BindError names the one that could not be.  `both_families`: beside
-    `[::]`, every IPv4 address, by a socket of its own.
-    """
+async def bind(listen: Listen, others: Iterable[Listen] = ()) -> Bound:
+    """Bind every address of one `[[listen]]` among others; BindError names the one that could not be."""
     if isinstance(listen.address, UnixAddress):
         return Bound(listen, (await _bind_unix(listen.address),))
     port = listen.address.port
     bound: list[trio.SocketListener] = []
-    for host in (*listen.address.hosts, *(["0.0.0.0"] if both_families else [])):
+    for host in hosts_to_bind(listen, others):
         try:
             listener = await _bind_tcp(host, port)
         except OSError as cause:

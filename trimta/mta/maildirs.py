@@ -108,11 +108,11 @@ class Maildirs:
 
     async def commit(self, pending: Sequence[Pending]) -> list[Path | MaildirError]:
         """Make visible what was written in tmp/."""
-        return await self.alone.run_or_leave(maildir.commit_all, pending)
+        return await self.alone.run(maildir.commit_all, pending)
 
     async def discard(self, pending: Sequence[Pending]) -> None:
         """Remove it from tmp/."""
-        await self.alone.run_or_leave(maildir.discard_all, pending)
+        await self.alone.run(maildir.discard_all, pending)
 
     def _hangs(self, path: Path) -> bool:
         hang = self._hanging.get(path)
@@ -126,7 +126,7 @@ class Maildirs:
             if writing.deliveries[0].body.in_memory:
                 return await self._batcher.run(writing)
             with trio.move_on_after(SPOOLED_LIMIT):  # it takes its time, and nobody else is to wait for it
-                (written,) = await self.alone.run_or_leave(write_all, [writing])
+                (written,) = await self.alone.run(write_all, [writing])
                 return written
         except NotAnsweredError:
             pass

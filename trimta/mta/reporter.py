@@ -86,7 +86,7 @@ class Reporter:
             return []
         content = message.content
         try:
-            octets = content.read() if content.in_memory else await self._site.disk.run_or_leave(Body.read, content)
+            octets = content.read() if content.in_memory else await self._site.disk.run(content.read)
         except (OSError, BodyDamagedError) as cause:
             self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
             return []

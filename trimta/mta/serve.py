@@ -34,7 +34,6 @@ from trimta.mta.listener import (
     bind,
     raise_descriptor_limit,
     room_for_connections,
-    wants_both_families,
 )
 from trimta.mta.session import Session
 from trimta.mta.site import Site, bound_waits
@@ -47,7 +46,7 @@ from trimta.store.queue_values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -129,7 +128,7 @@ class Server:
     """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
 
     def __init__(
-        self, site: Site, control_socket: trio.SocketListener, recovered: Recovered, rescued: Sequence[Path] | None
+        self, site: Site, control_socket: trio.SocketListener, recovered: Recovered, *, queue_was_lost: bool
     ) -> None:
         self.site = site
         self.console = Console(site)
@@ -138,8 +137,7 @@ class Server:
         self.ended = trio.Event()
         self._control_socket = control_socket
         self._recovered = recovered
-        self._rescued = rescued
-        """Contents that are left of a queue that is gone; None where none is."""
+        self._queue_was_lost = queue_was_lost
         self._acceptors = trio.CancelScope()
         self._work = trio.CancelScope()
         """Sessions and deliveries."""
@@ -181,7 +179,7 @@ class Server:
             rng=rng,
         )
         site.bound = bound
-        rescued = _rescued(config, queue)
+        queue_was_lost = queue_loss.is_lost(config.data_dir)
         recovered = _recover(site, queue, time_scale, wall())
         try:
             control_socket = await control.listen(config.data_dir)
@@ -191,7 +189,7 @@ class Server:
             ) from cause
         cleanup.callback(control.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
-        return cls(site, control_socket, recovered, rescued)
+        return cls(site, control_socket, recovered, queue_was_lost=queue_was_lost)
 
     # While it runs.
 
@@ -200,9 +198,9 @@ class Server:
         site = self.site
         async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as helpers:
             helpers.start_soon(_tell_of_unsynced, site.events)
-            if self._rescued is not None:
+            if self._queue_was_lost:
                 data_dir = site.policy.config.data_dir
-                kept = [str(path) for path in self._rescued]
+                kept = [str(path) for path in self._recovered.rescued]
                 site.events.emit("queue_lost", reason=queue_loss.explanation(data_dir), kept=kept or None)
             for aside in self._recovered.set_aside:
                 site.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
@@ -301,9 +299,9 @@ class Server:
         lines.append(f"queue and state: in {config.data_dir}")
         if self.site.server_tls is not None:
             lines.extend(self.site.server_tls.describe())
-        if self._rescued is not None:
+        if self._queue_was_lost:
             lines.append(f"WARNING: {queue_loss.explanation(config.data_dir)}")
-            lines.extend(f"WARNING: the content of a message of it is kept: {path}" for path in self._rescued)
+            lines.extend(f"WARNING: the content of a message of it is kept: {path}" for path in self._recovered.rescued)
         if self.site.sending.tls.trouble:
             lines.append(f'warning: {self.site.sending.tls.trouble}; what is sent with tls = "verify" waits')
         if account.is_root() and not config.user:
@@ -347,7 +345,7 @@ async def _bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
     for listen in config.listen:
         try:
             with _hands_for(listen, config.user):
-                bound = await bind(listen, both_families=wants_both_families(listen, config.listen))
+                bound = await bind(listen, config.listen)
         except AccountError as cause:
             raise StartError(str(cause), os.EX_NOPERM) from cause
         except BindError as cause:
@@ -401,18 +399,6 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
     return queue
 
 
-def _rescued(config: Config, queue: Queue) -> list[Path] | None:
-    """What is left of a queue that was here and is gone; None where none is."""
-    if not queue_loss.is_lost(config.data_dir):
-        return None
-    try:
-        found = queue_loss.rescue(config.data_dir, queue.spool)
-        queue_loss.note(config.data_dir, told=True)
-    except OSError as cause:
-        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
-    return found
-
-
 def _clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
     try:
         return QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0), wall=wall)
@@ -426,9 +412,12 @@ def _recover(site: Site, queue: Queue, time_scale: float, now: float) -> Recover
             queue.set_meta(TIME_SCALE, repr(time_scale))
         recovered = queue.recover(now)
         bound_waits(queue, site.policy.retry, site.clock.now())
+        queue_loss.note(site.policy.config.data_dir, told=True)  # by the banner and the log of this start
         return recovered
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    except OSError as cause:
+        raise StartError(f"data_dir {site.policy.config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
 
 
 @contextmanager

@@ -358,7 +358,7 @@ class Session:
         incoming, self._incoming = self._incoming, None
         if incoming is not None and not incoming.spool.in_memory:
             with trio.move_on_after(FAREWELL_LIMIT):  # nothing depends on it
-                await self._site.disk.run_or_leave(SpoolWriter.discard, incoming.spool)
+                await self._site.disk.run(incoming.spool.discard)
 
     async def _mail(self, mail: Mail) -> None:
         self._begun = self._site.clock.now()

@@ -19,7 +19,6 @@ RECEIVE: Final = 64 * 1024
 CLOSE_LIMIT: Final = 1.0
 """Seconds for TLS to say goodbye: a peer that does not read must not keep us."""
 
-
 ALERT_LIMIT: Final = 1.0
 """Seconds for the alert that says what was wrong with the peer's TLS, and for the peer to close after it."""
 

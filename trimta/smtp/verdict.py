@@ -93,10 +93,9 @@ def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> D
     if reply.klass not in (4, 5):
         said = stage is not Stage.BODY  # else it may have been taken, and no other host is to get it now
         return Deferred(recipient=recipient, status=_NO_ANSWER, diagnostic=reply.diagnostic, host=host, smtp=said)
-    if reply.klass == 4:
-        status = status_of(reply, stage)
-        return Deferred(recipient=recipient, status=status, diagnostic=reply.diagnostic, host=host, smtp=True)
     status = status_of(reply, stage)
+    if reply.klass == 4:
+        return Deferred(recipient=recipient, status=status, diagnostic=reply.diagnostic, host=host, smtp=True)
     return Failed(
         recipient=recipient,
         status=status,

@@ -10,7 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.store import durable
+from trimta.store import durable, queue_loss
 from trimta.store.queue_envelopes import Envelopes
 from trimta.store.queue_rows import is_message_id
 from trimta.store.queue_values import Recovered, SetAside
@@ -66,7 +66,7 @@ class Repair(Envelopes):
     def recover(self, now: float) -> Recovered:
         """To be called once by the server when it starts, before it spools anything: removes spool files that belong to
         no message, sets aside entries that can't ever be sent, and brings `destinations` up to date.
-        Reads no content.
+        Where a queue was lost, spool files of no message are kept as damaged.  Reads no content.
         """
         with self.transaction():
             removed = list(abandoned(self._spool, now=now))
@@ -78,7 +78,9 @@ class Repair(Envelopes):
                 elif sizes[message_id] != size:
                     damaged[str(message_id)] = f"its spool file has {sizes[message_id]} octets where {size} are meant"
                 sizes.pop(message_id, None)
-            removed += [self._spool / name for name in sizes]
+            strays = sorted(self._spool / name for name in sizes)
+            rescued = queue_loss.rescue(self._data_dir, strays) if queue_loss.is_lost(self._data_dir) else []
+            removed += [] if rescued else strays
             for statement, reason in _IMPOSSIBLE:
                 for (entry_id,) in self._connection.execute(statement).fetchall():
                     damaged.setdefault(str(entry_id), reason)
@@ -89,7 +91,8 @@ class Repair(Envelopes):
             reports = [self.set_aside(entry_id, reason) for entry_id, reason in damaged.items()]
             self._rebuild_destinations()
             self._doomed += removed
-        return Recovered(tuple(removed), tuple(report for report in reports if report is not None))
+        set_aside = tuple(report for report in reports if report is not None)
+        return Recovered(tuple(removed), set_aside, tuple(rescued))
 
     def set_aside(self, entry_id: str, reason: str) -> SetAside | None:
         """Move a damaged message, or one damaged envelope of it, to `damaged/` and out of the queue.  What can still be

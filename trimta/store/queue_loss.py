@@ -7,14 +7,13 @@ large messages, their spool files, is put where damaged entries go.
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Final
 
 from trimta.store import durable
 from trimta.store.queue_schema import FILE
-from trimta.store.spool import INCOMING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MARKER: Final = "queue.made"
@@ -45,17 +44,16 @@ def note(data_dir: Path, *, told: bool = False) -> None:
         durable.replace_file(data_dir / MARKER, wanted)
 
 
-def rescue(data_dir: Path, spool: Path) -> list[Path]:
-    """Put the spool files of a lost queue beside other damaged entries; returns where they are."""
+def rescue(data_dir: Path, strays: Iterable[Path]) -> list[Path]:
+    """Put spool files that belong to no message of today's queue, so that they may be of the lost one, beside other
+    damaged entries; returns where they are.
+    """
     folder = data_dir / "damaged"
     found: list[Path] = []
-    with contextlib.suppress(FileNotFoundError), os.scandir(spool) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(INCOMING))
-        for name in names:
-            durable.make_dirs(folder)
-            target = folder / f"{name}.content"
-            durable.rename(spool / name, target)
-            found.append(target)
+    for stray in strays:
+        durable.make_dirs(folder)
+        found.append(folder / f"{stray.name}.content")
+        durable.rename(stray, found[-1])
     if found:
         durable.fsync_dir(folder)
     return found

@@ -196,6 +196,8 @@ class Recovered:
     removed: tuple[Path, ...]
     """Spool files of messages that were never accepted, or had left: removed."""
     set_aside: tuple[SetAside, ...]
+    rescued: tuple[Path, ...]
+    """Contents that are left of a queue that is gone."""
 
 
 @dataclass(frozen=True, slots=True)
