@@ -25,8 +25,11 @@ TICK: Final = 10_000_000
 FOLDERS: Final = ("new", "cur")
 """In the order in which they are listed: readers move files from the first to the second."""
 
-ROUNDS: Final = 5
+ROUNDS: Final = 50
 """How often a Maildir is listed in one look, if it changes all the while."""
+
+CALM: Final = 5
+"""Listings on end that show nothing new, after which a Maildir that changes all the while has shown everything."""
 
 TRIES: Final = 50
 """How often a message that is moved all the while is looked for."""
@@ -70,11 +73,13 @@ class Watch:
         such a file in none of them.
         """
         found: list[Arrival] = []
+        calm = 0
         for _ in range(ROUNDS):
-            before = _changed(maildir)
+            before = _State.of(maildir)
             new = [arrival for name in FOLDERS for arrival in self._list(maildir / name, maildir)]
             found += new
-            if not new and before == _changed(maildir):
+            calm = 0 if new else calm + 1
+            if calm == CALM or (calm and before.lasted(maildir)):
                 break
         return found
 
@@ -104,15 +109,30 @@ class Watch:
         return found
 
 
-def _changed(maildir: Path) -> list[int]:
-    """The times of change of its folders; -1 of one that can't be asked."""
-    times = []
-    for name in FOLDERS:
-        try:
-            times.append((maildir / name).stat().st_mtime_ns)
-        except OSError:
-            times.append(-1)
-    return times
+@dataclass(frozen=True, slots=True)
+class _State:
+    """When the folders of a Maildir last changed, as it was at a moment; all times in nanoseconds since the epoch."""
+
+    times: tuple[int, ...]
+    at: int
+
+    @classmethod
+    def of(cls, maildir: Path) -> _State:
+        at = int(wall() * 1e9)
+        return cls(tuple(_time_of_change(maildir / name) for name in FOLDERS), at)
+
+    def lasted(self, maildir: Path) -> bool:
+        """Whether nothing has changed since.  Of a folder that had just changed this can't be known: its next change
+        may have the same time.
+        """
+        return all(abs(self.at - time) > TICK for time in self.times) and self.times == self.of(maildir).times
+
+
+def _time_of_change(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:  # there is none, or it can't be asked
+        return -1
 
 
 def read(arrival: Arrival) -> tuple[Path, bytes]:
@@ -145,11 +165,11 @@ def _places(arrival: Arrival) -> Iterator[Path]:
     maildir = arrival.path.parent.parent
     missed = 0
     for _ in range(TRIES):
-        before = _changed(maildir)
-        found = [path for folder in reversed(FOLDERS) for path in _named(maildir / folder, arrival.name)]
+        before = _State.of(maildir)
+        found = [path for folder in FOLDERS for path in _named(maildir / folder, arrival.name)]
         yield from found
-        missed = 0 if found or before != _changed(maildir) else missed + 1
-        if missed == 2:
+        missed = 0 if found else missed + 1
+        if missed == CALM or (missed and before.lasted(maildir)):
             return
 
 
