@@ -12,8 +12,8 @@ import trio
 
 from tests.support.dialogue import FOLDER, Dialogue, dialogues
 from tests.support.receiving import Client, configuration, left_in_spool, open_site, talk
-from trimta.mta import session
-from trimta.mta.serve import Server
+from trimta.inbound import session
+from trimta.server.serve import Server
 from trimta.smtp.extensions import Offer, Protocol
 
 if TYPE_CHECKING:

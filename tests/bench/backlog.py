@@ -20,8 +20,8 @@ from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Recipient
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
-from trimta.store.queue import Queue
-from trimta.store.queue_values import NewEnvelope, StoredMessage
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import NewEnvelope, StoredMessage
 from trimta.store.spool import Body
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import pytest
 
 from tests.store.support import deferred, envelope, message
 from tests.support.commands import Commands
-from trimta.mta import control
-from trimta.mta.console import CLOCK_OFFSET
-from trimta.store.queue import Queue, State
-from trimta.store.queue_schema import FILE
+from trimta.control import socket as control
+from trimta.control.operations import CLOCK_OFFSET
+from trimta.store.queue.queue import Queue, State
+from trimta.store.queue.schema import FILE
 from trimta.store.spool import MEMORY_LIMIT, Body
 
 if TYPE_CHECKING:

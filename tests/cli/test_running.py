@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.commands import Commands
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment
-from trimta.mta import control
+from trimta.control import socket as control
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,15 +24,15 @@ from trimta.cli import sendmail_flags
 from trimta.cli.exits import CommandError
 from trimta.cli.main import main
 from trimta.cli.sendmail_flags import Flags
+from trimta.content.matching import decoded
+from trimta.control.operations import TIME_SCALE
 from trimta.mail.envelope import Notify, Ret
-from trimta.mail.matching import decoded
-from trimta.mta.console import TIME_SCALE
-from trimta.store.queue import Queue
+from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from trimta.store.queue_values import QueuedEnvelope, StoredMessage
+    from trimta.store.queue.values import QueuedEnvelope, StoredMessage
 
 CONFIGURATION: Final = """\
 hostname = "host.test"

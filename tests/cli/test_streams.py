@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment, eventually
-from trimta.store.queue import Queue
+from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.mail.test_reading import NESTED, nested
+from tests.content.test_reading import NESTED, nested
 from tests.support.frozen import PAST, each_library
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment
 from trimta.cli import wait
 from trimta.cli.main import main
 from trimta.cli.wait import _arrivals
+from trimta.content.trace import delivered_to_field, return_path_field
 from trimta.mail.address import parse_mailbox
-from trimta.mail.trace import delivered_to_field, return_path_field
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body
 

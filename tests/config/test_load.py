@@ -23,8 +23,8 @@ from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
 from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
-from trimta.mail.routing import MaildirRoute, Mx, TlsPolicy
-from trimta.policy import Policy
+from trimta.routing.policy import Policy
+from trimta.routing.routes import MaildirRoute, Mx, TlsPolicy
 
 FULL = """
 hostname = "mail.a.test"

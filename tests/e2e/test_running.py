@@ -21,8 +21,8 @@ import trustme
 from tests.store.support import envelope, message
 from tests.support.process import TrimtaProcess, command_environment, run_trimta
 from tests.support.software import require_root
-from trimta.store.queue import Queue
-from trimta.store.queue_schema import FILE
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.schema import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import pytest
 
 from trimta.smtp.fallback import Fallback
 from trimta.smtp.reply import ReplyReader
-from trimta.smtp.verdict import Stage
+from trimta.smtp.reply_meaning import Stage
 
 ALL = Fallback(plain=True, anonymous=True, helo="550 no")
 PLAIN = Fallback(plain=True)

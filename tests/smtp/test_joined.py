@@ -15,6 +15,7 @@ from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.smtp.client import ClientConnection
 from trimta.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt, Rset
 from trimta.smtp.extensions import Offer, Protocol
+from trimta.smtp.outbound import Facts, Listen, Say, SendChunk, SendData, Transaction
 from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import (
@@ -28,7 +29,6 @@ from trimta.smtp.server import (
     ServerConnection,
     ServerSettings,
 )
-from trimta.smtp.transaction import Facts, Listen, Say, SendChunk, SendData, Transaction
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 
 if TYPE_CHECKING:

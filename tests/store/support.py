@@ -6,7 +6,7 @@ from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Recipient
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
-from trimta.store.queue import NewEnvelope, State, StoredMessage
+from trimta.store.queue.queue import NewEnvelope, State, StoredMessage
 from trimta.store.spool import Body
 
 NOW = 1_700_000_000.0

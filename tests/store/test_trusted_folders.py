@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.software import require_root
-from trimta.mta.account import become
+from trimta.runtime.privileges import become
 from trimta.store import trusted_folders
 
 if TYPE_CHECKING:

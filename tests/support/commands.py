@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trimta.cli.main import main
-from trimta.store.queue import Queue
+from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
     from pathlib import Path

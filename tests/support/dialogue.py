@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.receiving import Client
-    from trimta.mta.site import Site
+    from trimta.server.site import Site
 
 FOLDER: Final = Path(__file__).parent.parent / "dialogues"
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
-    from trimta.mta.connection import Endpoint
+    from trimta.outbound.transports.connection import Endpoint
 
 PLAIN: Final = ("PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES")
 MODERN: Final = (*PLAIN, "DSN", "CHUNKING", "BINARYMIME", "SMTPUTF8")

@@ -31,19 +31,19 @@ from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeNet
 from tests.support.sending import contexts, recipient
 from trimta.config.load import parse
+from trimta.content.trace import summarize
+from trimta.control.operations import Console
+from trimta.inbound.acceptance import accept
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Envelope
-from trimta.mail.trace import summarize
-from trimta.mta.acceptance import accept
-from trimta.mta.clock import QueueClock
-from trimta.mta.console import Console
-from trimta.mta.disk import InlineDisk
-from trimta.mta.ids import new_id
-from trimta.mta.serve import background
-from trimta.mta.site import Site
+from trimta.runtime.clock import QueueClock
+from trimta.runtime.disk import InlineDisk
+from trimta.runtime.ids import new_id
+from trimta.server.serve import background
+from trimta.server.site import Site
 from trimta.store.maildir import messages
-from trimta.store.queue import Queue
-from trimta.store.queue_values import StoredMessage
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import StoredMessage
 from trimta.store.spool import Body
 
 if TYPE_CHECKING:
@@ -53,11 +53,11 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.envelope import Recipient
-    from trimta.mta.connection import TlsContexts
-    from trimta.mta.disk import Disk
-    from trimta.mta.event_names import EventName
-    from trimta.mta.events import Event
-    from trimta.store.queue_values import Listed
+    from trimta.outbound.transports.connection import TlsContexts
+    from trimta.runtime.disk import Disk
+    from trimta.runtime.event_names import EventName
+    from trimta.runtime.events import Event
+    from trimta.store.queue.values import Listed
 
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE

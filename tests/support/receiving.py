@@ -21,25 +21,25 @@ import trio.testing
 from tests.support.sending import contexts
 from trimta.config.load import parse
 from trimta.config.model import ListenTls
-from trimta.mta.clock import QueueClock
-from trimta.mta.disk import InlineDisk
-from trimta.mta.peer import Peer
-from trimta.mta.serve import background
-from trimta.mta.session import Session
-from trimta.mta.site import Site
-from trimta.mta.tls import ServerTls, TlsSettings
-from trimta.mta.wire import Wire
+from trimta.inbound.client import Peer
+from trimta.inbound.session import Session
+from trimta.runtime.clock import QueueClock
+from trimta.runtime.disk import InlineDisk
+from trimta.runtime.tls import ServerTls, TlsSettings
+from trimta.runtime.wire import Wire
+from trimta.server.serve import background
+from trimta.server.site import Site
 from trimta.store import durable
 from trimta.store.maildir import messages
-from trimta.store.queue import Queue
+from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
     from trimta.config.model import Config
-    from trimta.mta.disk import Disk
-    from trimta.mta.events import Event
+    from trimta.runtime.disk import Disk
+    from trimta.runtime.events import Event
 
 PATIENCE: Final = 2000.0
 """Seconds of the test's clock for a reply: MockClock gets there at once when nothing else happens."""

@@ -12,13 +12,13 @@ from trimta.config.model import Egress, Timeouts
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
 from trimta.mail.status import EnhancedStatus
-from trimta.mta.connection import Sending, TlsContexts
-from trimta.mta.content import Content
-from trimta.mta.delivery import Job
-from trimta.mta.disk import InlineDisk
-from trimta.mta.egress import EgressPolicy
-from trimta.mta.resolver import Host, MxHosts, RoutingFailure
-from trimta.mta.tls import opportunistic_context, verified_context
+from trimta.outbound.egress import EgressPolicy
+from trimta.outbound.resolver import Host, MxHosts, RoutingFailure
+from trimta.outbound.transports.attempt import Job
+from trimta.outbound.transports.connection import Sending, TlsContexts
+from trimta.outbound.transports.outbound_content import Content
+from trimta.runtime.disk import InlineDisk
+from trimta.runtime.tls import opportunistic_context, verified_context
 from trimta.store.spool import Body
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.support.fake_mx import FakeNet
     from trimta.mail.outcome import Outcome
-    from trimta.mta.resolver import Routing
+    from trimta.outbound.resolver import Routing
 
 HEAD = b"Received: from client by here.test; now\n"
 BODY = b"Subject: hi\n\n.dot\nbye\n"

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trimta.mta import control, inquiries
-from trimta.mta.connection import SmtpConnection
-from trimta.mta.scheduler import Scheduler
-from trimta.mta.wire import Wire
+from trimta.control import socket as control
+from trimta.inbound import vrfy_expn_etrn
+from trimta.outbound.scheduler import Scheduler
+from trimta.outbound.transports.connection import SmtpConnection
+from trimta.runtime.wire import Wire
 from trimta.store.lock import DataDirLock
 from trimta.store.spool import SpoolWriter
 from trimta.testing import LeftBehindError, Server, open_server
@@ -35,7 +36,7 @@ def broken(*_: object, **__: object) -> None:
 
 @pytest.fixture
 def bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inquiries, "vrfy", broken)
+    monkeypatch.setattr(vrfy_expn_etrn, "vrfy", broken)
 
 
 async def say(server: Server, line: bytes) -> bytes:

@@ -64,7 +64,7 @@ class TestConfigured:
 
 FAILURES = """
 import os, smtplib
-from trimta.mta import inquiries
+from trimta.inbound import vrfy_expn_etrn
 
 class Bug(Exception):
     pass
@@ -73,7 +73,7 @@ def the_culprit(*_, **__):
     raise Bug("here")
 
 def test_a_bug(trimta, monkeypatch):
-    monkeypatch.setattr(inquiries, "vrfy", the_culprit)
+    monkeypatch.setattr(vrfy_expn_etrn, "vrfy", the_culprit)
     with smtplib.SMTP(trimta.host, trimta.port) as client:
         client.verify("alice")
 

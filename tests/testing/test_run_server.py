@@ -19,9 +19,9 @@ import pytest
 import trio
 
 from trimta.config.errors import ConfigErrors
-from trimta.mta import inquiries
-from trimta.mta.scheduler import Scheduler
-from trimta.mta.serve import StartError
+from trimta.inbound import vrfy_expn_etrn
+from trimta.outbound.scheduler import Scheduler
+from trimta.server.serve import StartError
 from trimta.testing import BlockingServer, LeftBehindError, NotArrivedError, ServerEndedError, run_server
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def test_an_error_in_a_session_is_raised_with_its_own_traceback(monkeypatch: pyt
     def broken(*_: object, **__: object) -> None:
         raise Bug("here")
 
-    monkeypatch.setattr(inquiries, "vrfy", broken)
+    monkeypatch.setattr(vrfy_expn_etrn, "vrfy", broken)
     with pytest.raises(Bug) as caught, run_server() as server, smtplib.SMTP(server.host, server.port) as client:
         assert client.verify("alice")[0] == 421
     assert caught.traceback[-1].name == "broken"

@@ -11,15 +11,15 @@ from trimta.cli.running import queue_of
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.mta import control
-from trimta.mta.events import escape, timestamp
-from trimta.store.queue_values import NoSuchEntry, message_id
+from trimta.control import socket as control
+from trimta.runtime.events import escape, timestamp
+from trimta.store.queue.values import NoSuchEntry, message_id
 
 if TYPE_CHECKING:
     import argparse
 
     from trimta.cli.arguments import Subparsers
-    from trimta.store.queue import Queue
+    from trimta.store.queue.queue import Queue
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -16,15 +16,15 @@ from trimta.cli.queue_view import STATES
 from trimta.cli.running import queue_of
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.config.routes import read_route
+from trimta.config.route_syntax import read_route
+from trimta.control import socket as control
 from trimta.mail.address import AddressError, parse_domain, parse_mailbox
-from trimta.mail.routing import Hold, RouteError
-from trimta.mta import control
+from trimta.routing.routes import Hold, RouteError
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import ArgumentParser, Subparsers
     from trimta.mail.address import Mailbox
-    from trimta.mail.routing import Route
+    from trimta.routing.routes import Route
 
 
 def add_parser(subparsers: Subparsers) -> None:

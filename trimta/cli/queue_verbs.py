@@ -11,10 +11,10 @@ from trimta.cli.running import queue_time
 from trimta.cli.text import print_json
 from trimta.config.render import route_text
 from trimta.mail.envelope import Envelope, Recipient
-from trimta.mail.routing import Hold, Reject
-from trimta.mta.events import escape
-from trimta.policy import Part, Policy, Routed, UnknownUser
-from trimta.store.queue_values import DamagedEntry, NoSuchEntry, State, message_id
+from trimta.routing.policy import Part, Policy, Routed, UnknownUser
+from trimta.routing.routes import Hold, Reject
+from trimta.runtime.events import escape
+from trimta.store.queue.values import DamagedEntry, NoSuchEntry, State, message_id
 
 if TYPE_CHECKING:
     import argparse
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.address import Mailbox
-    from trimta.mail.routing import Route
-    from trimta.policy import Destination
-    from trimta.store.queue import Queue
-    from trimta.store.queue_values import NewEnvelope, QueuedEnvelope, StoredMessage
+    from trimta.routing.policy import Destination
+    from trimta.routing.routes import Route
+    from trimta.store.queue.queue import Queue
+    from trimta.store.queue.values import NewEnvelope, QueuedEnvelope, StoredMessage
 
 _DONE: Final = {
     "retry": "is tried now",

@@ -11,12 +11,12 @@ from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_OK
 from trimta.cli.running import queue_time
 from trimta.cli.text import duration, octets, print_json
-from trimta.mail.header_scan import HeaderScan
-from trimta.mail.trace import split_header
-from trimta.mta import control
-from trimta.mta.control import NoAnswer, NotRunning
-from trimta.mta.events import escape, timestamp
-from trimta.store.queue_values import DamagedEntry, Listed, NoSuchEntry, State
+from trimta.content.header_scan import HeaderScan
+from trimta.content.trace import split_header
+from trimta.control import socket as control
+from trimta.control.socket import NoAnswer, NotRunning
+from trimta.runtime.events import escape, timestamp
+from trimta.store.queue.values import DamagedEntry, Listed, NoSuchEntry, State
 
 if TYPE_CHECKING:
     import argparse
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.envelope import ReversePath
-    from trimta.store.queue import Queue
-    from trimta.store.queue_values import QueuedEnvelope, QueuedRecipient, StoredMessage
+    from trimta.store.queue.queue import Queue
+    from trimta.store.queue.values import QueuedEnvelope, QueuedRecipient, StoredMessage
 
 STATES: Final = ("active", "deferred", "held")
 """Being delivered now; waiting for its next try; waiting for the operator."""

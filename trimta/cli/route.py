@@ -15,14 +15,14 @@ from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import InetAddress
+from trimta.control import socket as control
+from trimta.inbound.listener import hosts_to_bind
+from trimta.inbound.own_addresses import comes_to
 from trimta.mail.address import AddressError, parse_mailbox
-from trimta.mail.routing import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
-from trimta.mta import control
-from trimta.mta.events import escape
-from trimta.mta.listener import hosts_to_bind
-from trimta.mta.own_addresses import comes_to
-from trimta.mta.resolver import MxHosts, Resolver
-from trimta.policy import Local, Policy, Routed, UnknownUser
+from trimta.outbound.resolver import MxHosts, Resolver
+from trimta.routing.policy import Local, Policy, Routed, UnknownUser
+from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
+from trimta.runtime.events import escape
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Config
     from trimta.mail.address import Mailbox
-    from trimta.mta.resolver import Host, Routing
+    from trimta.outbound.resolver import Host, Routing
 
     Document: TypeAlias = dict[str, Any]
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, CommandError
-from trimta.mta import account, control
-from trimta.mta.account import AccountError
-from trimta.mta.console import CLOCK_OFFSET
-from trimta.mta.control import NoAnswer, NotRunning
-from trimta.store import queue_loss
-from trimta.store.queue import Queue, exists
-from trimta.store.queue_values import DamagedEntry, NoSuchEntry, QueueError
+from trimta.control import socket as control
+from trimta.control.operations import CLOCK_OFFSET
+from trimta.control.socket import NoAnswer, NotRunning
+from trimta.runtime import privileges
+from trimta.runtime.privileges import AccountError
+from trimta.store.queue import loss
+from trimta.store.queue.queue import Queue, exists
+from trimta.store.queue.values import DamagedEntry, NoSuchEntry, QueueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.config.model import Config
-    from trimta.mta.control import Json
+    from trimta.control.socket import Json
 
 
 @contextmanager
@@ -49,7 +50,7 @@ def queue_of(config: Config) -> Iterator[Queue | None]:
     Root looks at it, and changes it, as its owner: files that SQLite makes beside it must be the server's too.
     """
     try:
-        account.become_owner(config.data_dir)
+        privileges.become_owner(config.data_dir)
         warn_of_loss(config)
         if not exists(config.data_dir):
             yield None
@@ -71,8 +72,8 @@ def queue_of(config: Config) -> Iterator[Queue | None]:
 def warn_of_loss(config: Config) -> None:
     """Say that the queue is gone, where it is: what is seen of it is not all that there was."""
     with suppress(PermissionError):  # who may not look is told so where the queue is opened
-        if queue_loss.is_lost(config.data_dir):
-            streams.say(f"trimta: {queue_loss.explanation(config.data_dir)}")
+        if loss.is_lost(config.data_dir):
+            streams.say(f"trimta: {loss.explanation(config.data_dir)}")
 
 
 def _not_ours(config: Config) -> CommandError:

@@ -26,21 +26,22 @@ from trimta.cli.running import queue_time, warn_of_loss
 from trimta.cli.sendmail_flags import Flags, parse
 from trimta.config.find import find
 from trimta.config.load import load
+from trimta.content.dsn import RETURN_LIMIT, DsnKind
+from trimta.content.header import missing_fields
+from trimta.content.header_scan import HeaderScan
+from trimta.content.submission import BareCr, PipedText, addresses, has_whole_header, mended, named_recipients
+from trimta.content.trace import submitted_field, summarize
+from trimta.control import socket as control
+from trimta.control.operations import TIME_SCALE
 from trimta.mail.address import AddressError, Mailbox
-from trimta.mail.dsn import RETURN_LIMIT, DsnKind
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
-from trimta.mail.header import missing_fields
-from trimta.mail.header_scan import HeaderScan
-from trimta.mail.submission import BareCr, PipedText, addresses, has_whole_header, mended, named_recipients
-from trimta.mail.trace import submitted_field, summarize
-from trimta.mta import account, control
-from trimta.mta.account import AccountError
-from trimta.mta.console import TIME_SCALE
-from trimta.mta.ids import new_id
-from trimta.mta.reporter import expanded, report
-from trimta.policy import Policy
-from trimta.store.queue import Queue
-from trimta.store.queue_values import QueueError, QueueUnreadable, StoredMessage
+from trimta.outbound.reports import expanded, report
+from trimta.routing.policy import Policy
+from trimta.runtime import privileges
+from trimta.runtime.ids import new_id
+from trimta.runtime.privileges import AccountError
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import QueueError, QueueUnreadable, StoredMessage
 from trimta.store.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ def _queue(config_option: str | None, *arguments: str) -> int:
 def _speak_smtp(config: Config) -> int:
     import trio
 
-    from trimta.mta import stdio
-    from trimta.mta.tls import TlsError
+    from trimta.runtime.tls import TlsError
+    from trimta.server import stdio
 
     _become(config)
     try:
@@ -364,10 +365,10 @@ def _sender(text: str, domain: str) -> ReversePath:
 def _become(config: Config) -> None:
     """Started as root: what is made in data_dir must belong to the server's account."""
     try:
-        if account.is_root() and config.user:
-            account.become(config.user, account.folders(config))
+        if privileges.is_root() and config.user:
+            privileges.become(config.user, privileges.folders(config))
         else:
-            account.become_owner(config.data_dir)
+            privileges.become_owner(config.data_dir)
     except AccountError as cause:
         raise CommandError(EX_NOPERM, str(cause)) from cause
 

@@ -17,9 +17,9 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import Listen
 from trimta.config.values import listen_address
-from trimta.mail.routing import RouteError, parse_route
-from trimta.mta.serve import Options, StartError
-from trimta.mta.serve import run as run_server
+from trimta.routing.routes import RouteError, parse_route
+from trimta.server.serve import Options, StartError
+from trimta.server.serve import run as run_server
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers

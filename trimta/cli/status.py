@@ -11,13 +11,13 @@ from trimta.cli.running import ask_server
 from trimta.cli.text import duration, print_json
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.mta.events import escape
+from trimta.runtime.events import escape
 
 if TYPE_CHECKING:
     import argparse
 
     from trimta.cli.arguments import Subparsers
-    from trimta.mta.control import Json
+    from trimta.control.socket import Json
 
 DOMAINS: Final = 20
 """Domains of the queue that are listed for people; --json has them all."""

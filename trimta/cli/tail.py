@@ -12,8 +12,8 @@ from trimta.cli.running import server_needed
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.mta import control
-from trimta.mta.events import object_as_text
+from trimta.control import socket as control
+from trimta.runtime.events import object_as_text
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Config
-    from trimta.mta.control import Json
+    from trimta.control.socket import Json
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -15,7 +15,7 @@ from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.values import duration as parse_duration
-from trimta.mta.events import object_as_text
+from trimta.runtime.events import object_as_text
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers

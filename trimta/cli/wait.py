@@ -22,12 +22,12 @@ from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.values import duration
-from trimta.mail import reading
+from trimta.content import reading
+from trimta.content.matching import NULL_PATH, Address, Criteria, decoded
+from trimta.content.trace import fields, split_header
 from trimta.mail.address import AddressError
-from trimta.mail.matching import NULL_PATH, Address, Criteria, decoded
-from trimta.mail.routing import MaildirRoute
-from trimta.mail.trace import fields, split_header
 from trimta.real_time import monotonic, wall_ns
+from trimta.routing.routes import MaildirRoute
 from trimta.store.arrivals import TICK, Arrival, Watch, arrived, read, read_header, unique_name
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from trimta.config.model import InetAddress, ListenAuth, Protocol, Stage, UnixAddress
 from trimta.config.tables import local_domains
 from trimta.config.values import show, was_readable
-from trimta.mail.aliases import AliasCycle, AliasError, AliasTable
-from trimta.mail.routing import RouteError, RouteTable
+from trimta.routing.aliases import AliasCycle, AliasError, AliasTable
+from trimta.routing.routes import RouteError, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

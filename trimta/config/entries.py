@@ -11,13 +11,13 @@ from trimta.config.model import Zone
 from trimta.config.reader import Reader
 from trimta.config.schema import ZONE
 from trimta.config.values import Parser, show, wrong
-from trimta.mail.routing import Discard, RouteError, RouteTable, parse_route
-from trimta.mail.routing import Relay as RelayRoute
+from trimta.routing.routes import Discard, RouteError, RouteTable, parse_route
+from trimta.routing.routes import Relay as RelayRoute
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.mail.routing import Route
+    from trimta.routing.routes import Route
 
 ROUTE_OPTIONS: Final = (
     "transport",

@@ -19,7 +19,7 @@ from trimta.config.model import Config, Fault, Listen, Local, Stage
 from trimta.config.reader import Reader
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
-from trimta.mail.routing import parse_route
+from trimta.routing.routes import parse_route
 
 if TYPE_CHECKING:
     from pathlib import Path

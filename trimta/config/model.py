@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trimta.mail.address import Mailbox
-    from trimta.mail.routing import Route
     from trimta.mail.status import EnhancedStatus
+    from trimta.routing.routes import Route
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trimta.config.reader import key_text, quote
-from trimta.mail.routing import Mx, Relay, parse_route
+from trimta.routing.routes import Mx, Relay, parse_route
 
 if TYPE_CHECKING:
     from trimta.config.model import Config, Dns, Fault, Listen
-    from trimta.mail.routing import Route
+    from trimta.routing.routes import Route
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value]"
 Table: TypeAlias = dict[str, Any]

@@ -6,9 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.address import POSTMASTER, fold_local_part
-from trimta.mail.aliases import AliasError, AliasTable
-from trimta.mail.mailboxes import LocalDomains
-from trimta.mail.routing import RouteTable
+from trimta.routing.aliases import AliasError, AliasTable
+from trimta.routing.mailboxes import LocalDomains
+from trimta.routing.routes import RouteTable
 
 if TYPE_CHECKING:
     from trimta.config.model import Config

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
+from trimta.config.passwords import check_secret
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_local_part, parse_mailbox
-from trimta.mail.passwords import check_secret
 from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:

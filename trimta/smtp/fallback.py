@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.smtp.verdict import Stage
+from trimta.smtp.reply_meaning import Stage
 
 if TYPE_CHECKING:
     from trimta.smtp.reply import Reply

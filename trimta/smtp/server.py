@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.envelope import BodyKind
-from trimta.smtp.body import Body, Chunk
 from trimta.smtp.commands import (
     KNOWN_VERBS,
     Auth,
@@ -61,10 +60,11 @@ from trimta.smtp.events import (
 )
 from trimta.smtp.extensions import FutureRelease, Offer, Protocol
 from trimta.smtp.foreign import BEGINNING, foreign_protocol
+from trimta.smtp.incoming_content import Body, Chunk
 from trimta.smtp.lines import Line, LineBuffer, Unfit
-from trimta.smtp.order import NEXT, State
 from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import MECHANISMS
+from trimta.smtp.state import NEXT, State
 from trimta.smtp.transparency import DataDecoder, TextDecoder
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trimta.mail.header_scan import HeaderScan
+from trimta.content.header_scan import HeaderScan
 from trimta.real_time import wall
 
 if TYPE_CHECKING:

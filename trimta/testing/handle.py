@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trimta.config.model import InetAddress
-from trimta.mta.events import as_text
-from trimta.store.queue import exists
+from trimta.runtime.events import as_text
+from trimta.store.queue.queue import exists
 from trimta.testing.mail import in_words
 from trimta.testing.queue import QueueView
 from trimta.testing.scripting import Faults
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
     from pathlib import Path
 
-    from trimta.mta.event_names import EventName
-    from trimta.mta.events import Event
+    from trimta.runtime.event_names import EventName
+    from trimta.runtime.events import Event
     from trimta.testing.inside import Inside
     from trimta.testing.mail import Wanted
     from trimta.testing.thread import ServerThread

@@ -8,8 +8,8 @@ from bisect import insort
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from trimta.mail.matching import FIELDS
-from trimta.mail.trace import fields
+from trimta.content.matching import FIELDS
+from trimta.content.trace import fields
 from trimta.store.arrivals import Watch, read_header
 from trimta.testing.mail import Mark, mark_of, read
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from email.message import EmailMessage
 
-    from trimta.mail.matching import Criteria
+    from trimta.content.matching import Criteria
     from trimta.store.arrivals import Arrival
 
 BEGINNING: Final[Mark] = (0, "")

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
-from trimta.mta.connection import TlsContexts
-from trimta.mta.faults import FaultScript
-from trimta.mta.serve import Server as MtaServer
+from trimta.inbound.scripted_faults import FaultScript
+from trimta.outbound.transports.connection import TlsContexts
+from trimta.server.serve import Server as MtaServer
 from trimta.store.arrivals import FOLDERS, unique_name
 from trimta.store.arrivals import Watch as Arrivals
-from trimta.store.queue import Queue, exists
-from trimta.store.queue_values import NoSuchEntry
+from trimta.store.queue.queue import Queue, exists
+from trimta.store.queue.values import NoSuchEntry
 from trimta.testing.configuration import complete
 from trimta.testing.index import Index
 from trimta.testing.leftovers import Watch
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
 
     from trimta.config.model import Config
-    from trimta.mta.events import Event
+    from trimta.runtime.events import Event
     from trimta.testing.configuration import Configuration
     from trimta.testing.mail import Wanted
 

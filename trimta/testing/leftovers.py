@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
-from trimta.mta import control
+from trimta.control import socket as control
 from trimta.store.lock import LOCK_FILE, locked_by
-from trimta.store.queue import Queue
+from trimta.store.queue.queue import Queue
 from trimta.testing.mail import Mailboxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.config.model import Config
-    from trimta.mta.connection import Endpoint, Sending
-    from trimta.mta.serve import Server
+    from trimta.outbound.transports.connection import Endpoint, Sending
+    from trimta.server.serve import Server
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
 

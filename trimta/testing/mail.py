@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
+from trimta.content.matching import NULL_PATH, Address, Criteria
+from trimta.content.reading import text
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
-from trimta.mail.matching import NULL_PATH, Address, Criteria
-from trimta.mail.reading import text
-from trimta.mail.routing import MaildirRoute
-from trimta.policy import Local, Routed, UnknownUser
+from trimta.routing.policy import Local, Routed, UnknownUser
+from trimta.routing.routes import MaildirRoute
 from trimta.store import arrivals
 from trimta.store.arrivals import Watch, maildirs_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from email.message import Message
 
-    from trimta.policy import Policy
+    from trimta.routing.policy import Policy
     from trimta.store.arrivals import Arrival
 
 

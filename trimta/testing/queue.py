@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, overload
 
-from trimta.config.routes import read_route
+from trimta.config.route_syntax import read_route
 from trimta.mail.address import parse_domain
-from trimta.store.queue import Queue
-from trimta.store.queue_values import State
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from trimta.mta.clock import QueueClock
-    from trimta.store.queue_values import Listed
+    from trimta.runtime.clock import QueueClock
+    from trimta.store.queue.values import Listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

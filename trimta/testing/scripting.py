@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trimta.mta.site import Site
+    from trimta.server.site import Site
 
 Span: TypeAlias = str | float | timedelta
 """A length of time: as in conf.toml ("90s", "5m", "4h", "5d"), in seconds, or a timedelta."""

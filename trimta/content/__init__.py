@@ -1,0 +1,1 @@
+"""What a message holds: header fields, what it needs of a host, re-encoding, DSNs.  No input, no output."""

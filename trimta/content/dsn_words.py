@@ -1,0 +1,144 @@
+"""The part of a DSN in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+from email.utils import format_datetime
+from typing import TYPE_CHECKING, Final
+
+from trimta.content.dsn_report import DsnKind, is_reply, status_of
+from trimta.content.dsn_text import addr_spec, clean, escape, wrap
+from trimta.mail.outcome import Delivered, Handover
+from trimta.mail.status import EnhancedStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from trimta.content.dsn_report import Report
+
+_OPENING: Final = {
+    DsnKind.FAILED: "Your message could not be delivered to {who}. It is not tried again.",
+    DsnKind.DELAYED: "Your message is not yet delivered to {who}. {state}: you need not send it again.",
+    DsnKind.DELIVERED: "Your message has been delivered to {who}.",
+    DsnKind.RELAYED: "Your message has been handed on for {who}, which is not yet its delivery.",
+    DsnKind.EXPANDED: "Your message to {who} has been sent on to all members. Expect no report of each of them.",
+}
+
+_ADVICE: Final = {
+    (1, 0): "Check the address.",
+    (1, 1): "There is no such mailbox: check the address for typing mistakes.",
+    (1, 2): "There is no such mail domain: check what stands behind the @ for typing mistakes.",
+    (1, 3): "The address is not well formed: check it for typing mistakes.",
+    (1, 6): "The mailbox has moved and left no address behind: ask its owner for the new one.",
+    (1, 10): "This domain takes no mail at all (null MX): use another address.",
+    (2, 1): "The mailbox is closed at the moment: reach its owner in another way.",
+    (2, 2): "The mailbox is full: tell its owner in another way, and send the message again later.",
+    (2, 3): "The message is too large for this mailbox: send a smaller one.",
+    (3, 4): "The message is too large for the receiving system: send a smaller one.",
+    (4, 4): "No mail server was found for this domain: check what stands behind the @.",
+    (4, 6): "The message goes round in circles: the postmaster of the recipient's domain has to mend the forwarding.",
+    (4, 7): "Delivery was not possible in the time allowed: send the message again later, or reach the recipient in "
+    "another way.",
+    (6, 3): "The receiving system cannot take 8-bit content, and this message may not be converted: send it in 7 bits.",
+    (6, 7): "The receiving system cannot take addresses that are not ASCII: use another address.",
+    (7, 1): "The receiving system does not let you send to this address: ask its postmaster.",
+}
+
+_ADVICE_BY_SUBJECT: Final = {
+    1: "Check the address.",
+    2: "Something is wrong with the mailbox: reach its owner in another way.",
+    5: "The two mail systems do not understand each other: show this report to your postmaster.",
+    6: "The receiving system does not like the form of the message: change it, or show this report to your postmaster.",
+    7: "The receiving system refuses the message by its rules: ask its postmaster, and show this report.",
+}
+
+
+_HELD: Final = "It is held at this server, and not given up"
+_TRIED: Final = "It is still being tried"
+
+
+def words(
+    kind: DsnKind,
+    reports: Sequence[Report],
+    *,
+    arrived: datetime,
+    host: str,
+    queue_id: str,
+    follows: str,
+    traced: bool = False,
+) -> str:
+    """The whole part.  `follows`: what of the message is returned.  `traced`: each relay reports (RFC 2852 4.1.4)."""
+    who = "the recipient below" if len(reports) == 1 else f"the {len(reports)} recipients below"
+    held = any(report.retry_until is None for report in reports)
+    opening = _OPENING[kind].format(who=who, state=_HELD if held else _TRIED)
+    lines = [f"This is the mail server at {host}.", "", *wrap(opening)]
+    for report in reports:
+        lines += ["", *_words_about(kind, report, host, traced=traced)]
+    known = f" Its id in the log of this server is {clean(queue_id)}." if queue_id else ""
+    lines += ["", *wrap(f"The message arrived here on {format_datetime(arrived)}.{known}")]
+    lines += ["", *wrap(f"Below are a report for machines and {follows}."), ""]
+    return "\n".join(lines)
+
+
+def _words_about(kind: DsnKind, report: Report, host: str, *, traced: bool) -> list[str]:
+    outcome = report.outcome
+    recipient = outcome.recipient
+    address = addr_spec(recipient.original, host, utf8=True)
+    meaning = ""
+    if recipient.original != recipient.address:
+        meaning = f", which stands for <{addr_spec(recipient.address, host, utf8=True)}>"
+    lines = wrap(escape(f"<{address}>{meaning}"))
+    if outcome.diagnostic:
+        source = f"{outcome.host or 'The server'} said" if is_reply(outcome) else "What happened"
+        lines += wrap(clean(f"{source}: {outcome.diagnostic}"), indent="    ")
+    if kind is DsnKind.FAILED:
+        lines += wrap(f"What to do: {advice(status_of(kind, outcome))}", indent="    ")
+    elif kind is DsnKind.DELAYED and report.retry_until is not None:
+        until = format_datetime(report.retry_until)
+        lines += wrap(f"It is tried until {until}; you are told if it fails.", indent="    ")
+    elif kind is DsnKind.RELAYED and isinstance(outcome, Delivered):
+        lines += wrap(_prospect(outcome, traced=traced), indent="    ")
+    return lines
+
+
+def _prospect(outcome: Delivered, *, traced: bool) -> str:
+    """What the sender may still hear of a message that is another server's now."""
+    late = "It does not know the time that you set for the delivery, which may come later. "
+    if outcome.handover is Handover.PASSED_ON or traced:
+        further = "It was told which reports you want, and sends them."
+    else:
+        further = "It does not confirm deliveries: expect no further report, unless the delivery fails."
+    return f"{late if outcome.deadline_dropped else ''}{further}"
+
+
+def advice(status: EnhancedStatus) -> str:
+    """What the sender of a message that failed can do."""
+    return _ADVICE.get((status.subject, status.detail)) or _ADVICE_BY_SUBJECT.get(
+        status.subject, "Show this report to the postmaster of the recipient's domain."
+    )
+
+
+def short_words(kind: DsnKind, about: Mapping[str, str], groups: Sequence[Mapping[str, str]], *, header: bool) -> str:
+    """The part in plain words of a short DSN, from the fields of its machine's part.  `header`: that of the message is
+    returned.
+    """
+    who = "the recipient below" if len(groups) == 1 else f"the {len(groups)} recipients below"
+    state = _TRIED if "Will-Retry-Until" in groups[0] else _HELD
+    host = about.get("Reporting-MTA", "").partition("; ")[2]
+    lines = [f"This is the mail server at {host}.", "", *wrap(_OPENING[kind].format(who=who, state=state))]
+    for group in groups:
+        lines += ["", *wrap(f"<{group.get('Final-Recipient', '').partition('; ')[2]}>")]
+        diagnostic = group.get("Diagnostic-Code", "").partition("; ")[2]
+        if diagnostic:
+            host = group.get("Remote-MTA", "").partition("; ")[2]
+            source = f"{host} said" if host and group["Diagnostic-Code"].startswith("smtp;") else "What happened"
+            lines += wrap(f"{source}: {diagnostic}", indent="    ")
+        if kind is DsnKind.FAILED:
+            with contextlib.suppress(ValueError):
+                lines += wrap(f"What to do: {advice(EnhancedStatus.parse(group.get('Status', '')))}", indent="    ")
+    if "X-Trimta-Id" in about:
+        lines += ["", *wrap(f"Your message has the id {about['X-Trimta-Id']} in the log of this server.")]
+    follows = "a report for machines and the header of the message" if header else "a report for machines"
+    lines += ["", *wrap(f"Below is {follows}; a longer report of this server was refused by yours."), ""]
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""Which message is meant: by whom it was delivered to, whom it is from, and its subject."""
+
+from __future__ import annotations
+
+import email.errors
+import email.header
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from trimta.content.submission import addresses
+from trimta.content.trace import fields
+from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_local_part, parse_mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NULL_PATH: Final = "<>"
+
+_DELIVERED: Final = frozenset({"delivered-to", "x-original-to"})
+_SENT: Final = frozenset({"return-path", "from"})
+FIELDS: Final = _DELIVERED | _SENT | {"subject"}
+"""The fields that are looked at, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address to compare with, or a local part in any domain; neither looks at the local part's case."""
+
+    local_part: str
+    domain_key: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `alice@dev.test` or `alice`.  Raises AddressError."""
+        if "@" not in text:
+            return cls(fold_local_part(parse_local_part(text)), None)
+        return cls.of(parse_mailbox(text))
+
+    @classmethod
+    def of(cls, mailbox: Mailbox) -> Address:
+        return cls(fold_local_part(mailbox.local_part), mailbox.domain_key)
+
+    def matches(self, mailbox: Mailbox) -> bool:
+        """Whether it is this one."""
+        other = Address.of(mailbox)
+        return self.local_part == other.local_part and self.domain_key in (None, other.domain_key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """What is None is not looked at."""
+
+    to: Address | None = None
+    """In Delivered-To or X-Original-To."""
+    sender: Address | str | None = None
+    """In Return-Path or From; NULL_PATH for the null reverse-path."""
+    subject: str | None = None
+    """A glob, case aside."""
+
+    def matches(self, content: bytes) -> bool:
+        """Whether a message with this header is meant; what follows the header is not looked at."""
+        found = [*fields(content)]
+        if self.to is not None and not _named(self.to, (field.value for field in found if field.name in _DELIVERED)):
+            return False
+        if self.sender == NULL_PATH:
+            if not any(field.name == "return-path" and field.value == NULL_PATH for field in found):
+                return False
+        elif isinstance(self.sender, Address) and not _named(
+            self.sender, (field.value for field in found if field.name in _SENT)
+        ):
+            return False
+        if self.subject is not None:
+            subject = next((decoded(field.value) for field in found if field.name == "subject"), "")
+            subject, glob = subject.lower(), self.subject.lower()
+            return subject == glob or fnmatchcase(subject, glob)  # "[Shop] Welcome" is what it says, too
+        return True
+
+
+def decoded(value: str) -> str:
+    """A field's value for people: encoded words (RFC 2047) decoded, octets that are no text as U+FFFD."""
+    try:
+        text = str(email.header.make_header(email.header.decode_header(value)))
+    except (email.errors.HeaderParseError, LookupError, ValueError):
+        text = value
+    return text.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def _named(wanted: Address, values: Iterable[str]) -> bool:
+    for value in values:
+        try:
+            if any(wanted.matches(mailbox) for mailbox in addresses(value, "invalid")):
+                return True
+        except AddressError:  # the value of a field is anybody's
+            continue
+    return False

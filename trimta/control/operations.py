@@ -1,0 +1,214 @@
+"""What the control socket answers: the server's state, its events, and the queue's clock."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.control import socket as control
+from trimta.runtime.events import as_object, timestamp
+from trimta.store.queue.values import QueueError, State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from trimta.control.socket import Handler, Json
+    from trimta.outbound.scheduler import Work
+    from trimta.runtime.events import Event
+    from trimta.server.site import Site
+    from trimta.store.queue.queue import Queue
+
+CLOCK_OFFSET: Final = "clock_offset"
+"""The queue's meta entry for what its clock was moved forward by: after a restart nothing may be due later again."""
+
+TIME_SCALE: Final = "time_scale"
+"""The queue's meta entry for `serve --time-scale`: for those who queue mail beside the server."""
+
+TAIL_BACKLOG: Final = 10_000
+"""Events that wait for a reader of `trimta tail`; one that is slower loses the oldest."""
+
+STEP_LIMIT: Final = 20.0
+"""Seconds to wait for one moment's work before the clock is moved further.  A delivery that takes longer, to a peer
+that hangs, is not waited for again.
+"""
+
+TOLD: Final = 1_000
+"""Events that the answer to `trimta time` holds at most: the last ones."""
+
+FAREWELL_LIMIT: Final = 1.0
+"""Seconds at shutdown for readers of `trimta tail` to take what has happened."""
+
+
+class Console:
+    """Answers requests about one server."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._started = trio.current_time()
+        self._moving = trio.Lock()
+        self._tails: set[_Tail] = set()
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """By the request's "command"."""
+        return {
+            "status": control.single(self._status),
+            "active": control.single(self._active),
+            "wake": control.single(self._wake),
+            "submitted": control.single(self._submitted),
+            "flush": control.single(self._flush),
+            "advance": control.single(self._advance),
+            "tail": control.Following(self._tail),
+        }
+
+    async def _status(self, _: Json) -> Json:
+        site = self._site
+        counts, held = await site.queue.run(lambda queue: (queue.counts(), queue.count(State.HELD)))
+        return {
+            "pid": os.getpid(),
+            "uptime_s": round(trio.current_time() - self._started, 1),
+            "listening": [address for bound in site.bound for address in bound.addresses],
+            "sessions": site.crowd.total,
+            "deliveries": site.scheduler.in_flight,
+            "queue": counts,
+            "queued": sum(counts.values()),
+            "held": held,
+            "clock_offset_s": round(site.clock.offset, 3),
+            "counters": dict(sorted(site.events.counters.items())),
+        }
+
+    async def _active(self, _: Json) -> Json:
+        return {"active": sorted(self._site.scheduler.active)}
+
+    async def _wake(self, _: Json) -> Json:
+        self._site.scheduler.wake()
+        return {"ok": True}
+
+    async def _flush(self, _: Json) -> Json:
+        """Everything that was noted about messages can be read afterwards."""
+        await self._site.history.flush()
+        return {"ok": True}
+
+    async def _submitted(self, request: Json) -> Json:
+        """A local program has put a message into the queue."""
+        site, message_id = self._site, str(request.get("id"))
+        try:
+            message, envelopes = await site.queue.run(lambda queue: queue.show(message_id))
+        except QueueError:  # it was due, and is gone already
+            site.events.emit("accepted", id=message_id)
+        else:
+            recipients = [recipient.recipient for envelope in envelopes for recipient in envelope.recipients]
+            site.events.emit(
+                "accepted",
+                id=message_id,
+                sender=f"<{message.reverse_path or ''}>",
+                to=list(dict.fromkeys(str(recipient.original) for recipient in recipients)),
+                size=message.size,
+                client=message.origin,
+            )
+        site.scheduler.wake()
+        return {"ok": True}
+
+    async def _tail(self, _: Json) -> AsyncGenerator[Json, None]:
+        tail = _Tail()
+        unsubscribe = self._site.events.subscribe(tail)
+        self._tails.add(tail)
+        try:
+            yield {"following": str(self._site.policy.config.data_dir)}
+            while tail.waiting or not tail.ended:
+                await tail.news.wait()
+                tail.news = trio.Event()
+                while tail.waiting:
+                    yield as_object(tail.waiting.popleft())
+        finally:
+            unsubscribe()
+            self._tails.discard(tail)
+            tail.done.set()
+
+    async def farewell(self) -> None:
+        """At the end: let those who follow the events have the last ones, for a second at most."""
+        with trio.move_on_after(FAREWELL_LIMIT):
+            tails = tuple(self._tails)
+            for tail in tails:
+                tail.end()
+            for tail in tails:
+                await tail.done.wait()
+
+    async def _advance(self, request: Json) -> Json:
+        seconds = request.get("seconds")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 365 * 86400:
+            raise ValueError("advance wants a number of seconds, from 0 to ten years")
+        told: deque[Event] = deque(maxlen=TOLD)
+        unsubscribe = self._site.events.subscribe(lambda event: told.append(event) if "id" in event.fields else None)
+        try:
+            moments = await self.advance(float(seconds))
+        finally:
+            unsubscribe()
+        clock = self._site.clock
+        return {
+            "now": timestamp(clock.now()),
+            "offset_s": round(clock.offset, 3),
+            "moments": moments,
+            "events": [as_object(event) for event in told],
+        }
+
+    async def advance(self, seconds: float) -> int:
+        """Move the queue's clock forward.  What falls due in between happens in its order, each thing at its moment;
+        returns how many such moments there were.
+        """
+        site = self._site
+        moments = 0
+        hanging: set[Work] = set()
+        async with self._moving:
+            target = site.clock.now() + seconds
+            while True:
+                await self._settle(hanging)
+                now = site.clock.now()
+                upcoming = await site.queue.run(lambda queue: _next_moment(queue, now))  # noqa: B023
+                if upcoming is None or upcoming > target:
+                    break
+                await self._move_to(upcoming)
+                moments += 1
+            await self._move_to(target)
+            await self._settle(hanging)
+        return moments
+
+    async def _move_to(self, moment: float) -> None:
+        clock = self._site.clock
+        clock.advance_to(moment)
+        await self._site.queue.run(lambda queue: queue.set_meta(CLOCK_OFFSET, repr(clock.offset)))
+        self._site.scheduler.wake()
+
+    async def _settle(self, hanging: set[Work]) -> None:
+        scheduler = self._site.scheduler
+        hanging &= scheduler.works
+        with trio.move_on_after(STEP_LIMIT) as scope:
+            await scheduler.idle(but_for=hanging)
+        if scope.cancelled_caught:
+            hanging |= scheduler.works
+
+
+class _Tail:
+    """What one reader of `trimta tail` has still to get."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
+        self.news = trio.Event()
+        self.ended = False
+        self.done = trio.Event()
+
+    def __call__(self, event: Event) -> None:
+        self.waiting.append(event)
+        self.news.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self.news.set()
+
+
+def _next_moment(queue: Queue, now: float) -> float | None:
+    moments = (queue.next_due(now), queue.next_notice(now))
+    return min((moment for moment in moments if moment is not None), default=None)

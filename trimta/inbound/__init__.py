@@ -1,0 +1,1 @@
+"""Listeners and sessions: mail that comes in, until somebody answers for it."""

@@ -1,0 +1,195 @@
+"""Taking responsibility for a message: local copies in `new/`, envelopes in the queue, and only then the 250.
+
+    partition
+      -> Maildir copies written and synced in tmp/      nothing visible yet; whatever fails here is queued instead
+      -> one commit: envelopes for everything else      from here on nothing is lost
+      -> rename, sync of new/                           readable by everybody
+      -> one commit: DSNs that say so                   only if somebody asked
+
+A crash before the end leaves the client without a 250: it sends again, and what was done already is done twice.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.mail.envelope import BodyKind
+from trimta.mail.outcome import Deferred, Delivered, Handover
+from trimta.mail.status import EnhancedStatus
+from trimta.outbound.transports.copies import Copy, copies_of
+from trimta.routing.policy import Local, Routed, addresses
+from trimta.routing.routes import Discard, MaildirRoute
+from trimta.store.maildir import Delivery, MaildirError, Pending
+from trimta.store.queue.values import NewEnvelope, QueueError, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.content.trace import HeaderSummary
+    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.routing.policy import Policy
+    from trimta.server.site import Site
+    from trimta.store.queue.values import StoredMessage
+
+DELIVERED: Final = EnhancedStatus(2, 0, 0)
+UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
+
+DISCARD_LIMIT: Final = 1.0
+"""Seconds that a message waits for copies to go that are not to be seen: nothing depends on it."""
+
+
+async def accept(
+    site: Site,
+    message: StoredMessage,
+    envelope: Envelope,
+    seen: HeaderSummary,
+    *,
+    policy: Policy,
+    queue_failed_copies: bool = True,
+) -> dict[Recipient, str]:
+    """Deliver what can be delivered here and queue the rest; on return all of it is durable.
+
+    `seen`: where the message has been before; a loop is left to the queue, which reports it.
+    `policy`: what its recipients were accepted by.
+    `queue_failed_copies`: whether a copy that can't be written just now is queued; with LMTP the client keeps it.
+    Returns the recipients of the envelope whose copies could not be written, with the reason.  Raises QueueError when
+    there is no room; the message is not ours then.
+    """
+    now = site.clock.now()
+    warn_at = site.warn_at(message)
+    partition = policy.partition(envelope)
+    copies: list[Copy] = []
+    envelopes: list[NewEnvelope] = []
+    discarded: list[Recipient] = []
+    for part in partition.parts:
+        destination = part.destination
+        if envelope.hold_until is not None:
+            envelopes.append(part.queued(next_try=envelope.hold_until, warn_at=warn_at))
+        elif isinstance(destination, Local) and not seen.was_delivered_to(destination.mailbox.address):
+            copies.extend(copies_of(part, message))
+        elif isinstance(destination, Routed) and isinstance(destination.route, MaildirRoute):
+            copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
+        elif isinstance(destination, Routed) and isinstance(destination.route, Discard):
+            discarded.extend(part.recipients)
+        else:
+            envelopes.append(part.queued(next_try=now, warn_at=warn_at))
+
+    results = await site.maildirs.write([_delivery(copy, message) for copy in copies], at_once=not envelopes)
+    failed = {
+        copy: str(result) for copy, result in zip(copies, results, strict=True) if isinstance(result, MaildirError)
+    }
+    if queue_failed_copies:
+        next_try = site.next_try(attempts=1, now=now, expiry=site.expiry(message))
+        envelopes.extend(
+            _postponed(copy, reason, now=now, next_try=next_try, warn_at=warn_at) for copy, reason in failed.items()
+        )
+    pending = [result for result in results if isinstance(result, Pending)]
+    are_visible = not pending
+    try:
+        if envelopes:
+            await site.queue.run(
+                lambda queue: queue.accept(message, envelopes), undo=lambda queue: queue.remove(message.id)
+            )
+        if pending:
+            await _make_visible(site, message, pending, queued=bool(envelopes))
+        are_visible = True
+    finally:
+        if not are_visible:  # those that are by now stay
+            with trio.move_on_after(DISCARD_LIMIT, shield=True):  # else: files in tmp/ for a reader to remove some day
+                await site.maildirs.discard(pending)
+    if envelopes:
+        site.scheduler.wake()
+
+    if envelopes or discarded or len(failed) < len(copies):
+        _announce(site, message, envelope)
+    done = list(discarded)
+    for to in addresses(discarded):
+        site.events.emit("discarded", id=message.id, to=to)
+    for copy in copies:
+        if copy not in failed:
+            done.extend(copy.recipients)
+        for to in addresses(copy.recipients):  # an outcome is of one recipient, here as in the queue
+            if copy not in failed:
+                site.events.emit("delivered", id=message.id, to=to, maildir=str(copy.maildir))
+            elif queue_failed_copies:
+                site.events.emit("deferred", id=message.id, to=to, reply=failed[copy])
+            else:
+                site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
+    await _confirm(site, message, done, partition.expanded)
+    return _unwritten(policy, envelope, failed) if failed else {}
+
+
+def _unwritten(policy: Policy, envelope: Envelope, failed: dict[Copy, str]) -> dict[Recipient, str]:
+    """The recipients, as they were given, one of whose copies failed: behind an alias, or named a second time, too."""
+    reasons = {
+        policy.identity(recipient.address): reason for copy, reason in failed.items() for recipient in copy.recipients
+    }
+    found: dict[Recipient, str] = {}
+    for recipient in envelope.recipients:
+        for target in policy.aliases.expand(recipient.address):
+            if (identity := policy.identity(target)) in reasons:
+                found[recipient] = reasons[identity]
+    return found
+
+
+def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
+    return Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
+
+
+async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:
+    for result in await site.maildirs.commit(pending):
+        if isinstance(result, MaildirError):
+            if queued:  # the client is going to send all of it again
+                await site.queue.run(lambda queue: queue.remove(message.id))
+            raise QueueFull(str(result)) from result
+
+
+def _postponed(copy: Copy, reason: str, *, now: float, next_try: float, warn_at: float | None) -> NewEnvelope:
+    """A copy that could not be written, as an envelope that is tried again."""
+    return NewEnvelope(
+        domain=copy.domain,
+        next_hop=copy.next_hop,
+        recipients=copy.recipients,
+        next_try=next_try,
+        warn_at=warn_at,
+        attempts=1,
+        last_attempt=now,
+        deferred={
+            number: Deferred(recipient=recipient, status=UNWRITABLE, diagnostic=reason)
+            for number, recipient in enumerate(copy.recipients)
+        },
+    )
+
+
+def _announce(site: Site, message: StoredMessage, envelope: Envelope) -> None:
+    site.events.emit(
+        "accepted",
+        id=message.id,
+        sender=f"<{message.reverse_path or ''}>",
+        to=[str(recipient.original) for recipient in envelope.recipients],
+        size=message.size,
+        client=message.origin,
+    )
+
+
+async def _confirm(
+    site: Site, message: StoredMessage, done: Sequence[Recipient], expanded: Sequence[Recipient]
+) -> None:
+    """Send the DSNs that NOTIFY=SUCCESS asked for."""
+    delivered = [
+        Delivered(recipient=recipient, status=DELIVERED, diagnostic="delivered", handover=Handover.FINAL)
+        for recipient in done
+    ]
+    new = await site.reporter.on_outcomes(message, delivered, last_attempt=site.clock.now())
+    new += await site.reporter.on_expansion(message, expanded)
+    if not new:
+        return
+    try:
+        await site.queue.run(lambda queue: [queue.accept(dsn, envelopes) for dsn, envelopes in new])
+    except QueueError as cause:  # what it tells of is done: to refuse the message now would do it twice
+        site.events.emit("queue_trouble", id=message.id, reason=f"no room for a success report: {cause}")
+    else:
+        site.scheduler.wake()

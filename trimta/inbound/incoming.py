@@ -1,0 +1,133 @@
+"""A message on its way in: what the client agreed on and sends, until it is an envelope and a message of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from trimta.content.header import missing_fields
+from trimta.content.header_scan import HeaderScan
+from trimta.content.trace import received_field, with_protocol
+from trimta.mail.envelope import DeliverBy, Envelope, Recipient
+from trimta.smtp.extensions import Protocol, zoned_datetime
+from trimta.smtp.reply import Reply
+from trimta.store.queue.values import StoredMessage
+
+if TYPE_CHECKING:
+    from trimta.inbound.client import Peer
+    from trimta.runtime.disk import Disk
+    from trimta.smtp.commands import MailParameters
+    from trimta.smtp.server import ServerConnection, Transaction
+    from trimta.store.spool import Body, SpoolWriter
+
+
+@dataclass(slots=True)
+class Incoming:
+    """Content while it comes in."""
+
+    id: str
+    spool: SpoolWriter
+    trouble: Reply | None = None
+    """Why it can't be kept; the rest of it is still read."""
+
+
+async def read_header(body: Body, disk: Disk) -> HeaderScan:
+    """The whole header of some content, however long.  OSError, BodyDamagedError."""
+    return _scan(body) if body.in_memory else await disk.run(_scan, body)
+
+
+def _scan(body: Body) -> HeaderScan:
+    with contextlib.closing(body.chunks()) as pieces:
+        return HeaderScan.of(pieces)
+
+
+def hold_refusal(parameters: MailParameters, *, begun: float) -> Reply | None:
+    """Why MAIL, said at `begun`, is refused for its hold: the deadline of BY would pass meanwhile (RFC 4865 5.2.2)."""
+    by = parameters.by
+    hold = parameters.hold_for
+    if hold is None and parameters.hold_until is not None:
+        hold = math.ceil(parameters.hold_until.timestamp() - begun)
+    if by is None or hold is None or hold <= 0 or hold <= by.seconds:
+        return None
+    return Reply.of(501, "5.5.4", "the message would be held beyond its BY")
+
+
+def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:
+    """What a client agreed on, in seconds since the epoch.
+
+    `begun`: the moment of MAIL, which BY counts from (RFC 2852 4).  So does HOLDFOR: RFC 4865 5.2.2 compares the two at
+    MAIL, so that they have one beginning.  A hold that is over `now` is none.
+    """
+    mail = transaction.mail
+    given = mail.parameters
+    hold_until, hold_request = None, ""
+    if given.hold_for is not None:
+        hold_until, hold_request = begun + given.hold_for, f"for;{given.hold_for}"
+    elif given.hold_until is not None:
+        hold_until, hold_request = given.hold_until.timestamp(), f"until;{zoned_datetime(given.hold_until)}"
+    by = given.by
+    return Envelope(
+        reverse_path=mail.reverse_path,
+        recipients=tuple(
+            Recipient(address=rcpt.forward_path, original=rcpt.forward_path, notify=rcpt.notify, orcpt=rcpt.orcpt)
+            for rcpt in transaction.recipients
+        ),
+        body=transaction.body,
+        smtputf8=transaction.smtputf8,
+        envid=given.envid,
+        ret=given.ret,
+        deliver_by=None if by is None else DeliverBy(begun + by.seconds, by.mode, by.trace),
+        hold_until=hold_until if hold_until is not None and hold_until > now else None,
+        hold_request=hold_request,
+    )
+
+
+def stored_message(
+    message_id: str,
+    envelope: Envelope,
+    body: Body,
+    header: HeaderScan,
+    *,
+    connection: ServerConnection,
+    peer: Peer,
+    hostname: str,
+    arrived: float,
+    cipher_suite: str = "",
+) -> StoredMessage:
+    """The message with its trace: Received, and on a submission listener the fields that are missing in `header`, the
+    content's.  `arrived` is on the queue's clock; the Received field shows the wall's.  `cipher_suite`: the TLS
+    session's, by its registered name; empty without TLS.
+    """
+    protocol = connection.settings.protocol
+    date = datetime.now(UTC).astimezone()
+    trace = received_field(
+        helo=connection.helo,
+        client=peer.trace,
+        by=hostname,
+        protocol=with_protocol(
+            esmtp=connection.esmtp,
+            lmtp=protocol is Protocol.LMTP,
+            tls=connection.tls,
+            auth=connection.identity is not None,
+            utf8=envelope.smtputf8,
+        ),
+        id=message_id,
+        for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
+        date=date,
+        cipher_suite=cipher_suite,
+    )
+    if protocol is Protocol.SUBMISSION:
+        trace += missing_fields(header, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
+    by = "" if connection.identity is None else f" as {connection.identity}"
+    return StoredMessage.of(
+        envelope,
+        body,
+        message_id=message_id,
+        arrived=arrived,
+        trace=trace,
+        origin=f"{peer}{by} ({connection.helo})",
+        helo=connection.helo,
+    )

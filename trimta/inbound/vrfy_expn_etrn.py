@@ -1,0 +1,75 @@
+"""Answers to VRFY and EXPN (RFC 5321 3.5): what a name means here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trimta.mail.address import AddressError, Mailbox, parse_mailbox
+from trimta.routing.policy import Local, UnknownUser
+from trimta.smtp.reply import Reply
+
+if TYPE_CHECKING:
+    from trimta.routing.policy import Policy
+
+
+def vrfy(policy: Policy, string: str, *, may_relay: bool, utf8: bool = False) -> Reply:
+    """250 for a listed user or an alias, 252 where any name has a mailbox and for other domains, 550 for nobody and for
+    those to whom this client may not send.  Without `utf8` the reply is ASCII: 252 where it can't be.
+    """
+    return _in_ascii(_vrfy(policy, string, may_relay=may_relay), utf8=utf8)
+
+
+def _vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
+    try:
+        mailbox = _read(policy, string)
+    except AddressError as error:
+        return Reply.of(501, "5.1.3", str(error))
+    if policy.aliases.matches(mailbox):
+        return Reply.of(250, "2.1.5", f"<{mailbox}>")
+    refusal = policy.refusal(mailbox, may_relay=may_relay)
+    if refusal is not None:
+        return refusal
+    match policy.destination(mailbox):
+        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+            return Reply.of(250, "2.1.5", f"<{mailbox}>")
+        case _:
+            return Reply.of(252, "2.5.2", f"<{mailbox}>: cannot verify, but mail for it will be accepted")
+
+
+def expn(policy: Policy, string: str, *, utf8: bool = False) -> Reply:
+    """The members of an alias; a user's own address; 252 where any name has a mailbox; 550 for nobody.  `utf8` as for
+    VRFY.
+    """
+    return _in_ascii(_expn(policy, string), utf8=utf8)
+
+
+def _expn(policy: Policy, string: str) -> Reply:
+    try:
+        mailbox = _read(policy, string)
+    except AddressError as error:
+        return Reply.of(501, "5.1.3", str(error))
+    if policy.aliases.matches(mailbox):
+        return Reply.of(250, "2.1.5", *(f"<{member}>" for member in policy.aliases.expand(mailbox)))
+    match policy.destination(mailbox):
+        case UnknownUser():
+            return Reply.of(550, "5.1.1", f"<{mailbox}>: no such list or user here")
+        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+            return Reply.of(250, "2.1.5", f"<{mailbox}>")
+        case _:
+            return Reply.of(252, "2.5.2", f"<{mailbox}>: not a list")
+
+
+def _read(policy: Policy, string: str) -> Mailbox:
+    """A full address, perhaps in <>, or a local part at the first local domain; AddressError for anything else."""
+    string = string.strip()
+    if "@" not in string:
+        name = string.removeprefix("<").removesuffix(">")
+        return parse_mailbox(f"{name}@{policy.local.first}")
+    return parse_mailbox(string)
+
+
+def _in_ascii(reply: Reply, *, utf8: bool) -> Reply:
+    """An address with its characters escaped would be another address: RFC 6531 3.7.4.2."""
+    if utf8 or reply.klass != 2 or reply.text.isascii():
+        return reply
+    return Reply.of(252, "2.6.8", "the answer is beyond ASCII: ask again with SMTPUTF8 behind the address")

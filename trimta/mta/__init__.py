@@ -1,1 +1,0 @@
-"""What runs: the only floor that knows trio."""

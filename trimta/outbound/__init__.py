@@ -1,0 +1,1 @@
+"""From the queue to other hosts: scheduling, DNS, attempts, reports."""

@@ -1,0 +1,238 @@
+"""DSNs: who is told of what became of a message, and the messages that tell it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.content.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
+from trimta.content.dsn_short import ReportForm, shorter
+from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
+from trimta.mail.outcome import Delivered, Failed, Handover
+from trimta.mail.status import EnhancedStatus
+from trimta.runtime.ids import new_id
+from trimta.store.queue.values import NewEnvelope, StoredMessage
+from trimta.store.spool import Body, BodyDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.mail.address import Mailbox
+    from trimta.mail.outcome import Outcome
+    from trimta.routing.policy import Policy
+    from trimta.server.site import Site
+    from trimta.store.queue.values import QueuedEnvelope
+
+NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
+"""A message for the queue, with its envelopes."""
+
+EXPANDED: Final = EnhancedStatus(2, 1, 5)
+
+NEVER: Final = frozenset({Notify.NEVER})
+
+
+class Reporter:
+    """Makes DSNs; the caller puts them into the queue, in the transaction that settles what they are about."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    async def on_outcomes(
+        self,
+        message: StoredMessage,
+        outcomes: Sequence[Outcome],
+        *,
+        last_attempt: float | None = None,
+        warn: bool = False,
+        retry_until: float | None = None,
+    ) -> list[NewMessage]:
+        """The DSNs that the sender asked for about these outcomes; `warn`: about deferred ones, too.  `last_attempt`:
+        when the last attempt ended, None if there was none.
+
+        What fails of a message from the null reverse-path is told to postmaster, never back (RFC 5321 4.5.5, 6.1).
+        """
+        if not may_be_reported(message.reverse_path):
+            failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+            if not failed:
+                return []
+            postmaster = self._site.policy.postmaster
+            return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
+        assert message.reverse_path is not None
+        traced = message.deliver_by is not None and message.deliver_by.trace
+        due = reports_due(outcomes, warn=warn, traced=traced)
+        return [
+            await self._compose(
+                message, kind, about, message.reverse_path, last_attempt=last_attempt, retry_until=retry_until
+            )
+            for kind, about in due.items()
+        ]
+
+    async def on_expansion(self, message: StoredMessage, recipients: Sequence[Recipient]) -> list[NewMessage]:
+        """The DSN about recipients that an alias sent on to many (RFC 3461 5.2.7.3)."""
+        about = expanded(recipients)
+        if not about or message.reverse_path is None:
+            return []
+        now = self._site.clock.now()
+        return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path, last_attempt=now)]
+
+    async def shortened(
+        self, message: StoredMessage, envelope: QueuedEnvelope, recipients: Sequence[Recipient]
+    ) -> list[NewMessage]:
+        """The next shorter form of a DSN of ours, for recipients of the envelope whose host refused its content; empty
+        if there is none.
+        """
+        if message.report is None:
+            return []
+        content = message.content
+        try:
+            octets = content.read() if content.in_memory else await self._site.disk.run(content.read)
+        except (OSError, BodyDamagedError) as cause:
+            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            return []
+        found = shorter(octets, message.report)
+        if found is None:
+            return []
+        form, contents = found
+        now = self._site.clock.now()
+        new: list[NewMessage] = []
+        for short in contents:
+            dsn = StoredMessage(
+                id=new_id(),
+                arrived=now,
+                reverse_path=None,
+                content=Body.of(short),
+                smtputf8=not short.isascii(),  # the return address is not; the rest of a short form always is
+                body=BodyKind.SEVEN_BIT if short.isascii() else BodyKind.EIGHT_BIT,
+                origin=message.origin,
+                report=form,
+            )
+            part = NewEnvelope(
+                domain=envelope.domain,
+                next_hop=envelope.next_hop,
+                recipients=tuple(recipients),
+                next_try=now,
+                via=envelope.via,
+            )
+            new.append((dsn, [part]))
+        return new
+
+    async def _compose(
+        self,
+        message: StoredMessage,
+        kind: DsnKind,
+        outcomes: Sequence[Outcome],
+        addressee: Mailbox,
+        *,
+        last_attempt: float | None,
+        retry_until: float | None = None,
+    ) -> NewMessage:
+        site = self._site
+        head = await self._head(message)
+        dsn, envelopes = report(
+            site.policy,
+            message,
+            kind,
+            outcomes,
+            addressee,
+            head=head,
+            now=site.clock.now(),
+            last_attempt=last_attempt,
+            retry_until=retry_until,
+        )
+        site.events.emit(
+            "report", id=dsn.id, about=message.id, kind=str(kind), to=str(addressee),
+            status=[str(outcome.status) for outcome in outcomes],
+        )  # fmt: skip
+        return dsn, envelopes
+
+    async def _head(self, message: StoredMessage) -> bytes:
+        """The message from its beginning, as much as a DSN may return, and one octet more to see that there is more."""
+        room = RETURN_LIMIT + 1
+        content = message.content
+        try:
+            head = content.head(room) if content.in_memory else await self._site.disk.run(content.head, room)
+        except (OSError, BodyDamagedError) as cause:
+            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            head = b""
+        return message.trace + head
+
+
+def report(
+    policy: Policy,
+    message: StoredMessage,
+    kind: DsnKind,
+    outcomes: Sequence[Outcome],
+    addressee: Mailbox,
+    *,
+    head: bytes,
+    now: float,
+    last_attempt: float | None,
+    retry_until: float | None = None,
+) -> NewMessage:
+    """One DSN.  `head`: the message from its beginning, the trace included, as much of it as the DSN may return.
+    Moments are seconds since the epoch on the queue's clock.
+    """
+    hostname = policy.config.hostname
+    dsn_id = new_id()
+    composed = compose(
+        kind=kind,
+        reports=[
+            Report(
+                outcome=outcome,
+                last_attempt=None if last_attempt is None else _moment(last_attempt),
+                retry_until=None if retry_until is None else _moment(retry_until),
+            )
+            for outcome in outcomes
+        ],
+        envelope=replace(
+            envelope_of(message, tuple(outcome.recipient for outcome in outcomes)), reverse_path=addressee
+        ),
+        returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
+        arrived=_moment(message.arrived),
+        now=_moment(now),
+        hostname=hostname,
+        message_id=f"{dsn_id}@{hostname}",
+        queue_id=message.id,
+        received_from=message.helo,
+    )
+    dsn = StoredMessage(
+        id=dsn_id,
+        arrived=now,
+        reverse_path=None,
+        content=Body.of(composed.content),
+        body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
+        smtputf8=composed.smtputf8,
+        origin=f"{kind} report about {message.id}",
+        report=ReportForm.FULL,
+    )
+    envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
+    return dsn, [part.queued(next_try=now) for part in policy.partition(envelope).parts]
+
+
+def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
+    """What became of recipients whose alias has many members."""
+    return [
+        Delivered(recipient=recipient, status=EXPANDED, diagnostic="sent on to its members", handover=Handover.FINAL)
+        for recipient in recipients
+        if is_due(DsnKind.EXPANDED, recipient)
+    ]
+
+
+def envelope_of(message: StoredMessage, recipients: tuple[Recipient, ...]) -> Envelope:
+    """The envelope that a stored message came with, for some of its recipients."""
+    return Envelope(
+        reverse_path=message.reverse_path,
+        recipients=recipients,
+        body=message.body,
+        smtputf8=message.smtputf8,
+        envid=message.envid,
+        ret=message.ret,
+        deliver_by=message.deliver_by,
+        hold_until=message.hold_until,
+        hold_request=message.hold_request,
+    )
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC).astimezone()

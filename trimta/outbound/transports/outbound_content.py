@@ -1,0 +1,216 @@
+"""A message on its way out: what it asks of the next hop, and its octets in the form that the hop can take."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
+
+from trimta.content.mime import BEYOND, CannotDowngrade, Inside, inside, needs, rewritten
+from trimta.content.source import Source
+from trimta.runtime.pieces import Pieces
+from trimta.smtp.outbound import Facts
+from trimta.smtp.transparency import DataEncoder, lf_to_crlf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from trimta.content.mime import Needs
+    from trimta.content.reencoding import Plan
+    from trimta.runtime.disk import Disk
+    from trimta.smtp.extensions import Offered
+    from trimta.store.spool import Body
+
+BLOCK: Final = 64 * 1024
+"""Octets of content written at once: what `timeouts.data` is for."""
+
+
+_NOTHING: Final = Inside(eight_bit_header=False, eight_bit_global=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenBody:
+    """A body as a plan has it, made anew from what is kept each time that it is read: it takes no room anywhere."""
+
+    kept: Body
+    plan: Plan
+    size: int
+    lines: int
+    is_ascii: bool
+
+    @classmethod
+    def of(cls, kept: Body, *, binary: bool, eight_bit_ok: bool, global_ok: bool = True) -> Self:
+        """The body for a host with 8BITMIME (`eight_bit_ok`) or without.  Raises CannotDowngrade, BodyDamagedError.
+        Blocks: everything is read several times.
+        """
+        size = lines = 0
+        is_ascii = True
+        with kept.reader() as read:
+            source = Source(kept.size, read)
+            plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
+            for piece in plan.render(source):
+                if b"\r" in piece:
+                    raise CannotDowngrade("a bare CR where nothing may be rewritten")
+                size += len(piece)
+                lines += piece.count(b"\n")
+                is_ascii = is_ascii and piece.isascii()
+        if not (is_ascii or eight_bit_ok):
+            raise CannotDowngrade(BEYOND)
+        return cls(kept, plan, size, lines, is_ascii)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading it never blocks."""
+        return self.kept.in_memory
+
+    def wire_size(self, *, binary: bool = False) -> int:
+        """As of a Body."""
+        return self.size if binary else self.size + self.lines
+
+    def chunks(self, size: int) -> Generator[bytes, None, None]:
+        """As of a Body; `size` is what it goes by where the octets are new."""
+        with self.kept.reader() as read:
+            held = bytearray()
+            for piece in self.plan.render(Source(self.kept.size, read)):
+                held += piece
+                while len(held) >= size:
+                    yield bytes(held[:size])
+                    del held[:size]
+            if held:
+                yield bytes(held)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Our trace fields with LF line ends, then what the client sent."""
+
+    head: bytes
+    body: Body | RewrittenBody
+    binary: bool = False
+    """The body is raw (BODY=BINARYMIME): its octets go as they are."""
+
+    @property
+    def wire_size(self) -> int:
+        """Octets on the wire, before dot-stuffing."""
+        return len(self.head) + self.head.count(b"\n") + self.body.wire_size(binary=self.binary)
+
+    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, Facts]:
+        """The content as a host with these extensions can take it, and what to tell it.  `smtputf8`: the message asked
+        for SMTPUTF8, so that what is internationalised inside counts.
+
+        What it offers to take is not touched; else parts are re-encoded.  Raises CannotDowngrade.
+        """
+        found = await self._needs(disk)
+        head = self.head if offered.smtputf8 else self.head.decode().encode("ascii", "backslashreplace")
+        content = replace(self, head=head)
+        binary = False
+        eight_bit = found.eight_bit
+        within = await self._inside(disk) if smtputf8 and found.eight_bit_body else _NOTHING
+        global_ok = offered.smtputf8 or not within.eight_bit_global
+        if self.binary and offered.binarymime and global_ok:
+            binary = True
+        elif not global_ok and not self.binary:
+            body = await self._rewritten(offered, disk, global_ok=False)
+            content = Content(head, body)
+            eight_bit = not body.is_ascii
+        elif self.binary or not found.fits(eight_bit_ok=offered.eight_bit_mime):
+            if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
+                binary = True  # text with NULs or endless lines is not touched either
+            else:
+                body = await self._rewritten(offered, disk)
+                content = Content(head, body)
+                eight_bit = not body.is_ascii
+        return content, Facts(
+            size=content.wire_size,
+            eight_bit=eight_bit or not head.isascii(),
+            binary=binary,
+            utf8_header=found.eight_bit_header or not head.isascii() or within.eight_bit_header,
+            utf8_inside=within.eight_bit_global,
+        )
+
+    async def _needs(self, disk: Disk) -> Needs:
+        def look() -> Needs:
+            return needs(self.body.chunks(BLOCK), binary=self.binary)
+
+        return look() if self.body.in_memory else await disk.run(look)
+
+    async def _inside(self, disk: Disk) -> Inside:
+        assert not isinstance(self.body, RewrittenBody)
+        kept, binary = self.body, self.binary
+
+        def look() -> Inside:
+            with kept.reader() as read:
+                return inside(Source(kept.size, read), binary=binary)
+
+        return await disk.run(look)
+
+    async def _rewritten(self, offered: Offered, disk: Disk, *, global_ok: bool = True) -> RewrittenBody:
+        assert not isinstance(self.body, RewrittenBody)
+        return await disk.run(
+            RewrittenBody.of,
+            self.body,
+            binary=self.binary,
+            eight_bit_ok=offered.eight_bit_mime,
+            global_ok=global_ok,
+        )
+
+    def for_data(self, disk: Disk) -> Octets:
+        """What follows the 354 to DATA: CRLF, dots doubled, the end included.  Text only."""
+        encoder = DataEncoder()
+        return Octets(self, disk, encoder.feed, encoder.finish)
+
+    def for_bdat(self, disk: Disk) -> Octets:
+        """What BDAT chunks carry: CRLF and no dots doubled, or the octets of a raw body; `wire_size` of them."""
+        return Octets(self, disk, _as_it_is if self.binary else lf_to_crlf, lambda: b"")
+
+
+class Octets:
+    """A content's octets on the wire, a piece at a time and bounded in memory.  Close it after use.
+
+    Raises BodyDamagedError, before the end is reached, for a body whose file is not what it was, and OSError.
+    """
+
+    def __init__(
+        self, content: Content, disk: Disk, encode: Callable[[bytes], bytes], finish: Callable[[], bytes]
+    ) -> None:
+        self._encode = encode
+        self._finish: Callable[[], bytes] | None = finish
+        self._body = Pieces(content.body.chunks(BLOCK), disk, in_memory=content.body.in_memory)
+        # The head is LF text before a raw body, too.
+        self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.binary else encode(content.head)])
+
+    async def take(self, size: int | None = None) -> bytes:
+        """Some octets, at most `size`; b"" at the end."""
+        if await self.at_end():
+            return b""
+        block = self._ready.popleft()
+        if size is not None and size < len(block):
+            self._ready.appendleft(block[size:])
+            block = block[:size]
+        return block
+
+    async def at_end(self) -> bool:
+        """Whether there is nothing more."""
+        while not self._ready or not self._ready[0]:
+            if self._ready:
+                self._ready.popleft()
+            elif self._finish is None:
+                return True
+            else:
+                await self._refill(self._finish)
+        return False
+
+    async def _refill(self, finish: Callable[[], bytes]) -> None:
+        found = await self._body.some()
+        self._ready.extend(self._encode(block) for block in found)
+        if not found:
+            self._ready.append(finish())
+            self._finish = None
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        self._body.close()
+
+
+def _as_it_is(block: bytes) -> bytes:
+    return block

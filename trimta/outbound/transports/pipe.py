@@ -1,0 +1,229 @@
+"""`pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
+
+What the command does with it is not known: it may be another mail system.  So a message is relayed, not delivered (RFC
+3461 5.2.4), and DELIVERBY is as with a host that does not know it (RFC 2852 4.1.5).
+
+No shell, a clean environment (PATH and LANG, nothing else), data_dir as working folder, a process group of its own,
+ended as a whole if it takes too long.  What the command says is kept to the last 4 KiB, for the DSN.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.content.trace import return_path_field
+from trimta.mail.envelope import ByMode
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.status import EnhancedStatus
+from trimta.routing.routes import RECIPIENTS
+from trimta.runtime.pieces import Pieces
+from trimta.store.spool import BodyDamagedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from trimta.mail.envelope import Recipient
+    from trimta.mail.outcome import Outcome
+    from trimta.routing.routes import Pipe
+    from trimta.runtime.disk import Disk
+    from trimta.store.queue.values import StoredMessage
+
+OUTPUT: Final = 4 * 1024
+"""Octets of output that are kept: the last ones."""
+
+LINGER: Final = 1.0
+"""Seconds for output after the command has ended: a child in the background may keep the pipe open for ever."""
+
+ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+
+EX_NOUSER: Final = 67
+EX_TEMPFAIL: Final = 75
+EX_NOPERM: Final = 77
+
+_FAILURES: Final = {EX_NOUSER: EnhancedStatus(5, 1, 1), EX_NOPERM: EnhancedStatus(5, 7, 0)}
+_FAILED: Final = EnhancedStatus(5, 3, 0)
+_DEFERRED: Final = EnhancedStatus(4, 3, 0)
+_CANNOT_RUN: Final = EnhancedStatus(4, 3, 5)
+_BAD_RECIPIENT: Final = EnhancedStatus(5, 1, 3)
+_BAD_SENDER: Final = EnhancedStatus(5, 1, 7)
+_NOT_CAPABLE: Final = EnhancedStatus(5, 3, 3)
+_DELIVERED: Final = EnhancedStatus(2, 0, 0)
+
+_PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
+
+
+def arguments(route: Pipe, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
+    """The command with its words filled in."""
+    values = {"nexthop": domain, "sender": _sender(message), "id": message.id}
+    found: list[str] = []
+    for word in route.argv:
+        if word == RECIPIENTS:
+            found.extend(str(recipient.address) for recipient in recipients)
+        else:
+            found.append(_PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], word))
+    return found
+
+
+async def deliver(
+    route: Pipe,
+    message: StoredMessage,
+    recipients: Sequence[Recipient],
+    domain: str,
+    *,
+    folder: Path,
+    limit: float,
+    disk: Disk,
+    now: float,
+) -> list[Outcome]:
+    """Run the command once for all recipients; they share its outcome.  `limit` in seconds, `now` on the queue's clock.
+
+    An address that a command would take for an option does not get there.  Raises BodyDamagedError, or OSError, for a
+    message that can't be read; the command has not seen its end then.
+    """
+    by = message.deliver_by
+    if by is not None and by.mode is ByMode.RETURN:
+        text = f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying"
+        return [Failed(recipient=recipient, status=_NOT_CAPABLE, diagnostic=text) for recipient in recipients]
+    if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
+        return [_option(recipient, _BAD_SENDER, "sender") for recipient in recipients]
+    options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
+    if options and RECIPIENTS in route.argv:
+        rest = [recipient for recipient in recipients if recipient not in options]
+        outcomes: list[Outcome] = []
+        if rest:
+            outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk, now=now)
+        return [*outcomes, *(_option(recipient, _BAD_RECIPIENT, "recipient") for recipient in options)]
+    command = route.argv[0]
+    try:
+        process = await trio.lowlevel.open_process(
+            [word.encode() for word in arguments(route, message, recipients, domain)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as cause:
+        text = f"{command} can't be run: {getattr(cause, 'strerror', None) or cause}"
+        return [Deferred(recipient=recipient, status=_CANNOT_RUN, diagnostic=text) for recipient in recipients]
+    run = _Run(process, message, disk)
+    try:
+        with trio.move_on_after(limit):
+            await run.converse()
+    finally:
+        with trio.move_on_after(LINGER, shield=True):  # what is killed ends at once; else it stays as a zombie
+            await run.end()
+    if run.unreadable is not None:
+        raise run.unreadable
+    if run.overdue:
+        text = f"{command} took longer than {limit:g} s"
+        return [Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text) for recipient in recipients]
+    said = bytes(run.output).decode(errors="backslashreplace").strip()
+    dropped = by is not None and now < by.deadline
+    return [_outcome(process.returncode, one, command, said, deadline_dropped=dropped) for one in recipients]
+
+
+class _Run:
+    """One run of a command."""
+
+    def __init__(self, process: trio.Process, message: StoredMessage, disk: Disk) -> None:
+        self._process = process
+        self._message = message
+        self._disk = disk
+        self.output = bytearray()
+        """The last of what it said."""
+        self.overdue = False
+        """It had to be ended."""
+        self.unreadable: BodyDamagedError | OSError | None = None
+        """Why the message could not be read to its end."""
+
+    async def converse(self) -> None:
+        """Feed the command, take what it says, wait for its end."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed)
+            nursery.start_soon(self._listen)
+            await self._process.wait()
+            # Whoever it left in the background may hold its input and its output, and do nothing with them.
+            nursery.cancel_scope.deadline = trio.current_time() + LINGER
+            nursery.cancel_scope.shield = True  # else: what it has done would be done again
+
+    async def end(self) -> None:
+        """End it and all that it started, if it still runs."""
+        self.overdue = self._kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            await trio.aclose_forcefully(stream)
+        await self._process.wait()
+
+    async def _feed(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        message = self._message
+        try:
+            content = message.content
+            with contextlib.closing(Pieces(content.chunks(), self._disk, in_memory=content.in_memory)) as pieces:
+                await stdin.send_all(return_path_field(message.reverse_path) + message.trace)
+                while some := await pieces.some():
+                    await stdin.send_all(b"".join(some))
+        except trio.BrokenResourceError:
+            pass  # it did not want to hear more; its exit code says what that means
+        except (BodyDamagedError, OSError) as error:
+            self.unreadable = error
+            self._kill()  # before it sees an end where there is none
+        await stdin.aclose()
+
+    async def _listen(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        async for chunk in stdout:
+            self.output += chunk
+            del self.output[:-OUTPUT]
+
+    def _kill(self) -> bool:
+        """Whether there was anything to kill: the id of what has ended may be another's."""
+        if self._process.poll() is not None:
+            return False
+        with contextlib.suppress(PermissionError):  # it has become somebody else, and is left to itself
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return True
+
+
+def _sender(message: StoredMessage) -> str:
+    return "" if message.reverse_path is None else str(message.reverse_path)
+
+
+def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:
+    return Failed(recipient=recipient, status=status, diagnostic=f'a {which} that begins with "-" is no argument')
+
+
+def _outcome(code: int | None, recipient: Recipient, command: str, said: str, *, deadline_dropped: bool) -> Outcome:
+    text = f"{command} {_describe(code)}" + (f": {said}" if said else "")
+    if code == 0:
+        return Delivered(
+            recipient=recipient,
+            status=_DELIVERED,
+            diagnostic=text,
+            handover=Handover.RELAYED,
+            deadline_dropped=deadline_dropped,
+        )
+    if code is None or code < 0 or code == EX_TEMPFAIL:
+        return Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text)
+    return Failed(recipient=recipient, status=_FAILURES.get(code, _FAILED), diagnostic=text)
+
+
+def _describe(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exited with {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

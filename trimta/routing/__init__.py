@@ -1,0 +1,1 @@
+"""Where mail goes: routes, mailboxes, aliases, retries.  No input, no output."""

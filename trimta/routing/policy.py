@@ -1,0 +1,230 @@
+"""Where mail goes, decided from the configuration alone: who is local, who may relay, which route, which envelopes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from trimta.config.tables import alias_table, local_domains, route_table
+from trimta.mail.address import Mailbox
+from trimta.mail.envelope import Notify
+from trimta.mail.status import EnhancedStatus
+from trimta.routing.retry import RetrySchedule
+from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable, next_hop
+from trimta.smtp.reply import Reply
+from trimta.store.queue.values import NewEnvelope, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trimta.config.model import Config
+    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.routing.aliases import AliasTable
+    from trimta.routing.mailboxes import LocalDomains, LocalMailbox
+    from trimta.routing.routes import Route
+
+LOCAL_HOP = "local"
+"""The next hop of envelopes for local mailboxes, should they have to wait in the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A local mailbox and its Maildir."""
+
+    mailbox: LocalMailbox
+    maildir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownUser:
+    """A local domain without such a mailbox."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Not ours: the key of `[routes]` that matched, and what it says."""
+
+    key: str = field(compare=False)
+    route: Route
+
+
+Destination: TypeAlias = Local | UnknownUser | Routed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One envelope of a message: the recipients that share a destination."""
+
+    domain: str
+    destination: Destination
+    recipients: tuple[Recipient, ...]
+
+    @property
+    def next_hop(self) -> str:
+        """The key under which the scheduler limits concurrency."""
+        if isinstance(self.destination, Routed):
+            return next_hop(self.destination.route, self.domain)
+        return LOCAL_HOP
+
+    def queued(self, *, next_try: float, warn_at: float | None = None) -> NewEnvelope:
+        """This part as an envelope for the queue: due at `next_try`, or held where its route says so.  `warn_at`: when
+        the sender is told that it is late.
+        """
+        held = isinstance(self.destination, Routed) and isinstance(self.destination.route, Hold)
+        return NewEnvelope(
+            domain=self.domain,
+            next_hop=self.next_hop,
+            recipients=self.recipients,
+            next_try=next_try,
+            warn_at=warn_at,
+            state=State.HELD if held else State.QUEUED,
+            hold_reason="by its route" if held else "",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A message's recipients after aliases, by destination, and those whose alias was expanded to many."""
+
+    parts: tuple[Part, ...]
+    expanded: tuple[Recipient, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The configuration's decisions, ready to be asked."""
+
+    config: Config
+    routes: RouteTable
+    aliases: AliasTable
+    local: LocalDomains
+    retry: RetrySchedule
+    _without_hold: RouteTable
+    """The routes as they would be if none said `hold`, but for `*`."""
+    _captures: tuple[str, ...] = ()
+    """The Maildirs of `maildir:` routes, which are nobody's mailbox."""
+
+    @classmethod
+    def of(cls, config: Config, *, time_scale: float = 1.0) -> Self:
+        """`time_scale`: how many times faster than configured the queue's waits pass."""
+        return cls(
+            config=config,
+            routes=route_table(config),
+            aliases=alias_table(config),
+            local=local_domains(config),
+            retry=RetrySchedule(
+                steps=tuple(step / time_scale for step in config.queue.retry),
+                lifetime=config.queue.lifetime / time_scale,
+                delay_warning=config.queue.delay_warning / time_scale,
+            ),
+            _without_hold=RouteTable(
+                {key: route for key, route in config.routes.items() if key == "*" or not isinstance(route, Hold)}
+            ),
+            _captures=tuple(
+                dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
+            ),
+        )
+
+    @property
+    def postmaster(self) -> Mailbox:
+        """The address that always exists (RFC 5321 4.5.1)."""
+        return Mailbox("postmaster", self.config.hostname)
+
+    def may_relay(self, client: str | None) -> bool:
+        """Whether `[relay] networks` lets this client (an IP address; None for a unix socket) send anywhere."""
+        if client is None:
+            return self.may_relay("127.0.0.1") or self.may_relay("::1")
+        address = ipaddress.ip_address(client.partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.config.relay.networks)
+
+    def destination(self, mailbox: Mailbox, *, skip_hold: bool = False) -> Destination:
+        """Where one address goes, aliases left aside: a route for the address or its exact domain, else a local
+        mailbox, else a route for a suffix or `*`.  `skip_hold`: as if no route said `hold`.
+        """
+        routes = self._without_hold if skip_hold else self.routes
+        if not mailbox.domain:
+            mailbox = self.postmaster
+        specific = routes.specific(mailbox)
+        if specific is not None:
+            return Routed(*specific)
+        if self.local.is_local(mailbox):
+            found = self.local.mailbox_of(mailbox)
+            if found is None:
+                return UnknownUser()
+            return Local(found, self.maildir(found))
+        return Routed(*routes.lookup(mailbox))
+
+    def identity(self, mailbox: Mailbox) -> Mailbox | LocalMailbox:
+        """What is the same for two spellings of one recipient: a local mailbox is found without case."""
+        destination = self.destination(mailbox)
+        return destination.mailbox if isinstance(destination, Local) else mailbox
+
+    def maildir(self, mailbox: LocalMailbox) -> Path:
+        """The Maildir of a local mailbox."""
+        return _maildir(self.config.local.maildir, self._captures, mailbox)
+
+    def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
+        """Why RCPT is refused for this address; None if it is accepted."""
+        if self.aliases.matches(mailbox):
+            return None
+        match self.destination(mailbox):
+            case Local():
+                return None
+            case UnknownUser():
+                return Reply(550, (f"<{mailbox}>: no such user here",), EnhancedStatus(5, 1, 1))
+            case Routed() if not may_relay:
+                return Reply(550, (f"<{mailbox}>: relaying denied",), EnhancedStatus(5, 7, 1))
+            case Routed(route=Reject() as reject):
+                return Reply(reject.code, (reject.text,), reject.status)
+            case Routed():
+                return None
+
+    def partition(self, envelope: Envelope) -> Partition:
+        """Expand aliases, drop repeated recipients, and group what is left by destination: one part for each local
+        mailbox address, one for each remote domain and route.
+        """
+        groups: dict[tuple[str, Destination], list[Recipient]] = {}
+        expanded: list[Recipient] = []
+        seen: set[Mailbox | LocalMailbox] = set()
+        for recipient in envelope.recipients:
+            targets = self.aliases.expand(recipient.address)
+            if len(targets) > 1:
+                expanded.append(recipient)
+                recipient = replace(recipient, notify=_without_success(recipient.notify))
+            for target in targets:
+                destination = self.destination(target)
+                identity = destination.mailbox if isinstance(destination, Local) else target
+                if identity in seen:
+                    continue
+                seen.add(identity)
+                domain = target.domain_key or self.local.hostname_key
+                groups.setdefault((domain, destination), []).append(replace(recipient, address=target))
+        return Partition(
+            parts=tuple(
+                Part(domain=domain, destination=destination, recipients=tuple(recipients))
+                for (domain, destination), recipients in groups.items()
+            ),
+            expanded=tuple(expanded),
+        )
+
+
+def addresses(recipients: Iterable[Recipient]) -> list[str]:
+    """The recipients' addresses, for the log."""
+    return [str(recipient.address) for recipient in recipients]
+
+
+def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | None:
+    """What the members of a list ask for: the `expanded` DSN has answered SUCCESS (RFC 3461 5.2.7.3)."""
+    if notify is None:
+        return None
+    return (notify - {Notify.SUCCESS}) or frozenset({Notify.NEVER})
+
+
+@lru_cache(maxsize=1024)  # asked at RCPT and at the end of data, for the same few names
+def _maildir(template: str, captures: tuple[str, ...], mailbox: LocalMailbox) -> Path:
+    return Path(mailbox.maildir(template, captures))

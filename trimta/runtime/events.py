@@ -1,0 +1,165 @@
+"""What happened.  Log, tail, counters and transcripts all subscribe here, and see the same keys."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
+
+import trio
+
+from trimta import real_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from trimta.runtime.event_names import EventName
+
+Value: TypeAlias = str | int | float | bool | list[str] | None
+
+_BARE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
+_CONTROL: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those that turn the direction of writing
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event: a name and its facts."""
+
+    name: EventName
+    fields: dict[str, Value] = field(default_factory=dict)
+    at: float = field(default_factory=real_time.wall)
+
+
+class Events:
+    """Tells every subscriber, in order, at once."""
+
+    def __init__(self) -> None:
+        self._subscribers: list[Callable[[Event], None]] = []
+        self.counters: Counter[EventName] = Counter()
+
+    def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Add a subscriber, a quick function that does not raise; calling the result removes it."""
+        self._subscribers.append(subscriber)
+        return lambda: self._subscribers.remove(subscriber)
+
+    def emit(self, name: EventName, **fields: Value) -> None:
+        """Say that something happened; fields that are None or empty are left out."""
+        self.counters[name] += 1
+        event = Event(name, {key: value for key, value in fields.items() if value not in (None, "")})
+        for subscriber in tuple(self._subscribers):
+            subscriber(event)
+
+
+def timestamp(at: float) -> str:
+    """Seconds since the epoch as `2026-11-23T16:00:00.000Z`."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def escape(text: str) -> str:
+    """Control characters as `\\xNN` or `\\uNNNN`: what a peer sent must not steer a terminal or forge a line."""
+    return _CONTROL.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text
+    )
+
+
+def _show(value: Value) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        value = ",".join(value)
+    text = str(value)
+    if _BARE.fullmatch(text) and not _CONTROL.search(text):
+        return text
+    return '"' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
+
+
+def as_line(name: str, fields: Mapping[str, Value]) -> str:
+    """`accepted id=… sender=…`"""
+    return name + "".join(f" {key}={_show(value)}" for key, value in fields.items())
+
+
+def as_text(event: Event) -> str:
+    """`2026-11-23T16:00:00.000Z accepted id=… sender=…`: one line, without its end."""
+    return f"{timestamp(event.at)} {as_line(event.name, event.fields)}"
+
+
+def as_object(event: Event) -> dict[str, Value]:
+    """The same as a JSON object."""
+    return {"time": timestamp(event.at), "event": event.name, **event.fields}
+
+
+def object_as_text(document: Mapping[str, Value]) -> str:
+    """as_text() of the event that as_object() made this of."""
+    facts = {key: value for key, value in document.items() if key not in ("time", "event")}
+    return f"{document['time']} {as_line(str(document['event']), facts)}"
+
+
+def as_json(event: Event) -> str:
+    """The same as a JSON object on one line."""
+    return json.dumps(as_object(event), ensure_ascii=True)
+
+
+MOMENT: Final = 0.02
+"""Seconds that lines wait for others: nobody sees the difference, and a thread is woken for many, not for each."""
+
+
+class LogWriter:
+    """Writes events as lines, from a task of its own: a reader that stops reading must not stop the mail.
+
+    At most `BACKLOG` lines wait; what comes on top is counted, and the count is logged when there is room again.
+    """
+
+    BACKLOG: Final = 10_000
+
+    def __init__(self, stream: TextIO, formatted: Callable[[Event], str]) -> None:
+        self._stream = stream
+        self._formatted = formatted
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._work = trio.Event()
+        self._limiter = trio.CapacityLimiter(1)
+
+    def __call__(self, event: Event) -> None:
+        if len(self._lines) >= self.BACKLOG:
+            self._dropped += 1
+            return
+        self._lines.append(self._formatted(event) + "\n")
+        self._work.set()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write until cancelled; what is waiting then is still written, if that takes no longer than a second."""
+        task_status.started()
+        try:
+            while True:
+                await self._work.wait()
+                await trio.sleep(MOMENT)
+                await self._flush()
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        self._work = trio.Event()
+        if self._dropped:
+            self._lines.append(self._formatted(Event("log_lines_lost", {"count": self._dropped})) + "\n")
+            self._dropped = 0
+        await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
+
+    def _write(self) -> None:
+        """In a thread, which takes the lines itself: none are lost if the task is cancelled before it begins."""
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
+        try:
+            self._stream.write("".join(lines))
+            self._stream.flush()
+        except (OSError, ValueError):  # the reader is gone, or the stream was closed: there is nobody to tell
+            return

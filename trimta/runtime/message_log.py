@@ -1,0 +1,107 @@
+"""Each message's whole life, for `trimta log`: dialogues and events, written behind the mail's back.
+
+Nobody waits for it: lines are collected and stored a moment later, many messages in one commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.runtime.events import as_line
+from trimta.store.queue.values import QueueError, message_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.disk import QueueDoor
+    from trimta.runtime.events import Event
+    from trimta.store.queue.queue import Queue
+
+MOMENT: Final = 0.3
+"""Seconds between two commits."""
+
+NOTE_SIZE: Final = 8 * 1024
+"""Characters after which a message's next lines are another note."""
+
+BACKLOG: Final = 8 * 1024 * 1024
+"""Characters that may wait; what comes on top is not kept."""
+
+
+@dataclass(slots=True)
+class _Note:
+    message: str
+    lines: list[tuple[float, str]]
+    size: int
+
+
+class History:
+    """Collects notes and stores them; a subscriber of events, of which it keeps those about a message."""
+
+    def __init__(self, door: QueueDoor, clock: QueueClock) -> None:
+        self._door = door
+        self._clock = clock
+        self._notes: list[_Note] = []
+        self._latest: dict[str, _Note] = {}
+        """The last note of each message that has some waiting."""
+        self._size = 0
+        self._work = trio.Event()
+
+    def __call__(self, event: Event) -> None:
+        """Note an event under the message it names, and a report under the one that it is about, too."""
+        for key in ("id", "about"):
+            entry_id = event.fields.get(key)
+            if isinstance(entry_id, str):
+                facts = {name: value for name, value in event.fields.items() if name != key}
+                self.note(message_id(entry_id), [as_line(event.name, facts)])
+
+    def note(self, message: str, lines: Iterable[str]) -> None:
+        """Add lines to the life of a message, as of now: bounded, without secrets and without bodies."""
+        now = self._clock.now()
+        self.note_dialogue(message, [(now, line) for line in lines])
+
+    def note_dialogue(self, message: str, lines: Sequence[tuple[float, str]]) -> None:
+        """Add lines each of which has its own time on the queue's clock."""
+        size = sum(len(line) for _, line in lines) + len(lines)
+        if not lines or self._size + size > BACKLOG:
+            return
+        note = self._latest.get(message)
+        if note is None or note.size > NOTE_SIZE:
+            note = self._latest[message] = _Note(message, [], 0)
+            self._notes.append(note)
+        note.lines += lines
+        note.size += size
+        self._size += size
+        self._work.set()
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Store until cancelled, and then, for a second at most, what is left."""
+        task_status.started()
+        try:
+            while True:
+                await self._work.wait()
+                await trio.sleep(MOMENT)
+                await self.flush()
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await self.flush()
+
+    async def flush(self) -> None:
+        """Store what was noted so far; on return it can be read."""
+        notes, self._notes = self._notes, []
+        self._latest = {}
+        self._size = 0
+        if self._work.is_set():
+            self._work = trio.Event()
+
+        def store(queue: Queue) -> None:
+            for note in notes:
+                queue.append_dialogue(note.message, note.lines)
+
+        try:
+            await self._door.run(store)  # also without notes: those of an earlier flush may still be on their way
+        except QueueError:  # the disk is full: mail's own trouble is reported where it matters
+            return

@@ -1,0 +1,1 @@
+"""The whole: start, nursery tree, signals, reload, shutdown."""

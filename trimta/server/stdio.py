@@ -1,0 +1,105 @@
+"""One SMTP session on standard input and output (`sendmail -bs`), with no server around it.
+
+What it accepts is durable as a server's would be: local copies in their Maildirs, everything else in the queue, which
+the running server, or the next one, sends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.config.model import Listen, ListenAuth
+from trimta.control import socket as control
+from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
+from trimta.inbound.client import UNIX, Peer
+from trimta.inbound.session import Session
+from trimta.outbound.scheduler import Scheduler
+from trimta.outbound.transports.connection import TlsContexts
+from trimta.runtime.clock import QueueClock
+from trimta.runtime.disk import ThreadDisk
+from trimta.runtime.wire import Wire
+from trimta.server.serve import background
+from trimta.server.site import Site
+
+if TYPE_CHECKING:
+    from trimta.config.model import Config
+    from trimta.store.queue.queue import Queue
+
+STANDARD_INPUT: Final = 0
+STANDARD_OUTPUT: Final = 1
+
+
+class _ElsewhereScheduler(Scheduler):
+    """The queue is worked on by the running server: news are for it."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._unsaid = trio.Event()
+
+    def wake(self) -> None:
+        self._unsaid.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pass news on until cancelled, and then the last."""
+        task_status.started(trio.CancelScope())
+        try:
+            while True:
+                await self._unsaid.wait()
+                self._unsaid = trio.Event()
+                await self._tell()
+        finally:
+            if self._unsaid.is_set():
+                with trio.CancelScope(
+                    shield=True
+                ):  # else what was just accepted waits for nothing; tell() has a timeout
+                    await self._tell()
+
+    async def _tell(self) -> None:
+        await self._site.disk.run(control.tell, self._site.policy.config.data_dir, {"command": "wake"})
+
+
+class _Output(trio.abc.SendStream):
+    """Standard output, and why it stopped taking what we say."""
+
+    def __init__(self, stream: trio.abc.SendStream) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as error:
+            if isinstance(error.__cause__, OSError):
+                self.failure = error.__cause__
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def converse(config: Config, queue: Queue) -> OSError | None:
+    """Speak SMTP with whoever started this process, until one side ends it.  Returns why standard output took less
+    than was said, if it did.
+    """
+    site = Site(
+        config,
+        queue,
+        ThreadDisk(),
+        clock=QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0)),
+        client_tls=await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca),
+        time_scale=float(queue.get_meta(TIME_SCALE) or 1.0),
+    )
+    site.scheduler = _ElsewhereScheduler(site)
+    # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.
+    receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
+    sending = _Output(trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT)))
+    wire = Wire(trio.StapledStream(sending, receiving))
+    async with background(site.serve_batches), background(site.history.serve), background(site.scheduler.run):
+        await Session(site, Listen(auth=ListenAuth.NONE), wire, Peer(UNIX)).run()
+    return sending.failure

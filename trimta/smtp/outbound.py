@@ -1,0 +1,510 @@
+"""One mail transaction, seen from the sending side: what to say in which order, and what became of each recipient.
+
+The caller asks `next_step`, does it, and hands every reply to `reply`:
+
+    while (step := transaction.next_step()) is not None:
+        match step:
+            case Say(command): ...            # may wait in a buffer until the next Listen or content (RFC 2920)
+            case SendData() | SendChunk(): ...
+            case Listen(stage): transaction.reply(...)
+
+Afterwards every recipient is in one of three places: it has an outcome, it is in `further` (the peer takes no more of
+them in one transaction), or it is in `undecided`, because the conversation ended before anything was said about it.
+A caller whose connection breaks just stops asking.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.mail.envelope import BodyKind, ByMode, Notify
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.status import EnhancedStatus
+from trimta.smtp.client import CLOSING
+from trimta.smtp.commands import Bdat, By, Data, Mail, MailParameters, Rcpt
+from trimta.smtp.errors import LocalProtocolError, ProtocolError
+from trimta.smtp.fallback import Fallback
+from trimta.smtp.reply_meaning import Stage, refusal, says_too_many_recipients, status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Sequence
+
+    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.mail.outcome import Outcome
+    from trimta.smtp.commands import Command
+    from trimta.smtp.extensions import Offered
+    from trimta.smtp.reply import Reply
+
+WINDOW: Final = 100
+"""Commands on their way without an answer: what both sides have in flight must fit the socket buffers, or each would
+wait for the other to read (RFC 2920 3.1)."""
+
+COMPLETE: Final = Fallback()
+
+CHUNK: Final = 1024 * 1024
+"""Octets in a BDAT: large enough that waiting for each reply costs nothing, small enough to hear a refusal early."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the transaction must know of the content, trace fields included."""
+
+    size: int
+    """Octets on the wire, before dot-stuffing."""
+    eight_bit: bool = False
+    """There is an octet over 127."""
+    binary: bool = False
+    """Lines don't matter: BODY=BINARYMIME, by BDAT only."""
+    utf8_header: bool = False
+    """There is an octet over 127 in a header field; of a message that asked for SMTPUTF8, also in that of a part."""
+    utf8_inside: bool = False
+    """A message that asked for SMTPUTF8 has internationalised headers inside a message/global."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send a command; its reply is listened for in its turn."""
+
+    command: Command
+    smtputf8: bool = False
+    """How addresses are rendered."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendData:
+    """Send the content dot-stuffed and its end; `replies` are due to it.
+
+    `empty`: the end alone, since nobody is left to get the content.
+    """
+
+    replies: int
+    empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SendChunk:
+    """Send the next `size` octets of the content, as they are on the wire.
+
+    `last`: there are no more.  `replies` are due to it beside the one to its BDAT: LMTP answers for each recipient.
+    """
+
+    size: int
+    last: bool
+    replies: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Read one reply and give it to `reply`."""
+
+    stage: Stage
+
+
+Step: TypeAlias = Say | SendData | SendChunk | Listen
+
+
+class Transaction:
+    """One envelope's dialogue from MAIL to the last reply, with what the peer offers.
+
+    Binary content to a peer without BINARYMIME and CHUNKING is the caller's to re-encode before (LocalProtocolError).
+    """
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        facts: Facts,
+        offered: Offered,
+        *,
+        lmtp: bool = False,
+        host: str = "",
+        seconds_left: float | None = None,
+        max_recipients: int = WINDOW,
+        fallback: Fallback = COMPLETE,
+        authenticated: bool = False,
+    ) -> None:
+        """`seconds_left`: from now until the deadline of `envelope.deliver_by`, where there is one; MAIL is to be sent
+        next.  `host` is for outcomes.  `fallback`: what the connection does without.
+        `authenticated`: we have logged in.
+        """
+        if facts.binary and not (offered.binarymime and offered.chunking):
+            raise LocalProtocolError("binary content to a peer that cannot take it")
+        self._envelope = envelope
+        self._facts = facts
+        self._offered = offered
+        self._lmtp = lmtp
+        self._host = host
+        self._seconds_left = seconds_left
+        self._fallback = fallback
+        self._authenticated = authenticated
+        by = envelope.deliver_by
+        self._deadline_dropped = (
+            by is not None
+            and by.mode is ByMode.NOTIFY
+            and not lmtp  # the delivery itself, by whose success the deadline is met
+            and offered.deliver_by is None
+            and seconds_left is not None
+            and seconds_left > 0
+        )
+
+        self.outcomes: list[Outcome] = []
+        """In the order in which they were decided."""
+        self.further: list[Recipient] = []
+        """To be tried at once in another transaction on this connection; never all of the recipients."""
+        self.ended: Reply | None = None
+        """The 421 that ended the conversation."""
+        self.must_reset = False
+        """The peer may hold this transaction open still: RSET goes before the next MAIL."""
+        self.must_close = False
+        """How many replies are still to come is anyone's guess: nothing more can be asked on this connection."""
+
+        self.room: int | None = None
+        """How many recipients the peer took before it said that there are too many; None: it did not say so."""
+        self._refused_otherwise = False
+
+        fit = self._judge(envelope.recipients)
+        limit = min(max_recipients, offered.limits.get("RCPTMAX") or max_recipients)
+        self.further.extend(fit[limit:])
+        self._waiting = dict(enumerate(fit[:limit]))
+        """Recipients without an outcome, by their order."""
+        self._accepted: list[int] = []
+        """Those among them whose RCPT was accepted."""
+        self._unanswered: deque[tuple[Stage, int]] = deque()
+        """MAIL and RCPTs whose replies have not been listened for; the number is the recipient's."""
+        self._mail_refused = False
+        self._in_doubt = False
+        self._dialogue = self._run()
+        self._listening = False
+        self._step: Step | None = None
+        self._advance(None)
+
+    # For the caller.
+
+    def next_step(self) -> Step | None:
+        """What to do next; None when the transaction is over."""
+        if self._listening:
+            raise LocalProtocolError("a reply is due")
+        step = self._step
+        if isinstance(step, Listen):
+            self._listening = True
+        elif step is not None:
+            self._advance(None)
+        return step
+
+    def reply(self, reply: Reply) -> None:
+        """The reply that the last step listened for.  ProtocolError: it is no answer to what was said."""
+        if not self._listening:
+            raise LocalProtocolError("no reply is due")
+        self._listening = False
+        if reply.code == CLOSING:
+            self.ended = reply
+            self._in_doubt = False
+            self._stop()
+        else:
+            self._advance(reply)
+
+    def sending_end(self) -> None:
+        """The last octets of the content go out now: from here on the peer may have taken the message over."""
+        self._in_doubt = True
+
+    def lost(self, diagnostic: str) -> None:
+        """The connection is gone.  Recipients of a message that the peer may have taken are deferred, since trying
+        another host at once would give them two copies; the others stay undecided.
+        """
+        if self._in_doubt:
+            self.outcomes.extend(
+                Deferred(recipient=recipient, status=_LOST, diagnostic=diagnostic, host=self._host)
+                for recipient in self._waiting.values()
+            )
+            self._waiting.clear()
+        self._stop()
+
+    @property
+    def full(self) -> bool:
+        """The peer took nobody, and said of all that they are too many: as if it counts over the whole connection."""
+        return self.room == 0 and not (self._accepted or self._refused_otherwise)
+
+    @property
+    def undecided(self) -> list[Recipient]:
+        """Recipients about whom nothing was said, those of `further` aside."""
+        return list(self._waiting.values())
+
+    # What can be decided without asking.
+
+    def _judge(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Fail what the offer rules out; return the rest."""
+        verdict = self._unfit()
+        envelope = self._envelope
+        utf8_message = (envelope.smtputf8 and self._facts.utf8_header) or (
+            envelope.reverse_path is not None and not envelope.reverse_path.is_ascii
+        )
+        fit: list[Recipient] = []
+        for recipient in recipients:
+            wants_utf8 = utf8_message or not recipient.address.is_ascii
+            if verdict is not None:
+                self._fail(recipient, *verdict, of_content=verdict[0] == _TOO_BIG)
+            elif wants_utf8 and not self._offered.smtputf8:
+                text = f"{self._peer} does not offer SMTPUTF8, which this message needs"
+                self._fail(recipient, _NO_SMTPUTF8, text, of_content=recipient.address.is_ascii)
+            else:
+                fit.append(recipient)
+        inside = self._facts.utf8_inside and self._offered.smtputf8  # RFC 6531 3.4; elsewhere it is encoded
+        self._smtputf8 = utf8_message or inside or any(not recipient.address.is_ascii for recipient in fit)
+        return fit
+
+    def _unfit(self) -> tuple[EnhancedStatus, str] | None:
+        """Why nobody can get this message from this peer."""
+        size, limit = self._facts.size, self._offered.size
+        if limit and size > limit:
+            return _TOO_BIG, f"the message has {size} octets, {self._peer} takes {limit}"
+        by = self._envelope.deliver_by
+        if by is None or by.mode is not ByMode.RETURN:
+            return None
+        left = math.inf if self._seconds_left is None else math.floor(self._seconds_left)
+        # BY=0;R is a syntax error (RFC 2852 4): in its last second a message can no longer be relayed, but delivered.
+        if left < 0 or (left == 0 and not self._lmtp):
+            return _TOO_LATE, "it could not be delivered by the time asked for"
+        if self._lmtp:
+            return None  # LMTP is the delivery itself: what RFC 2852 says of relaying does not apply
+        least = self._offered.deliver_by
+        if least is None:
+            return _NOT_CAPABLE, f"{self._peer} does not offer DELIVERBY, without which mode R forbids relaying"
+        if left < least:
+            return _TOO_LATE, f"{left} s are left, {self._peer} takes BY from {least} s"
+        return None
+
+    def _refusal(self, reply: Reply, stage: Stage, recipient: Recipient) -> Outcome:
+        outcome = refusal(reply, stage, recipient, host=self._host)
+        if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
+            return _put_off(outcome, outcome.diagnostic)
+        return outcome
+
+    def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str, *, of_content: bool = False) -> None:
+        failed = Failed(
+            recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content
+        )
+        guessed = self._fallback.helo and status in (_NOT_CAPABLE, _NO_SMTPUTF8)
+        self.outcomes.append(_put_off(failed, self._fallback.helo) if guessed else failed)
+
+    @property
+    def _peer(self) -> str:
+        return self._host or "the next host"
+
+    # The commands.
+
+    def _mail(self) -> Mail:
+        envelope, offered, facts = self._envelope, self._offered, self._facts
+        body = None
+        if facts.binary:
+            body = BodyKind.BINARY
+        elif facts.eight_bit and offered.eight_bit_mime:
+            body = BodyKind.EIGHT_BIT
+        by = None
+        if envelope.deliver_by is not None and offered.deliver_by is not None and self._seconds_left is not None:
+            by = By(math.floor(self._seconds_left), envelope.deliver_by.mode, envelope.deliver_by.trace)
+        return Mail(
+            envelope.reverse_path,
+            MailParameters(
+                size=facts.size if offered.offers("SIZE") else None,
+                body=body,
+                smtputf8=self._smtputf8,
+                ret=envelope.ret if offered.dsn else None,
+                envid=envelope.envid if offered.dsn else None,
+                auth="<>" if self._authenticated and offered.offers("AUTH") else None,  # RFC 4954 5
+                by=by,
+            ),
+        )
+
+    def _rcpt(self, recipient: Recipient) -> Rcpt:
+        dsn = self._offered.dsn
+        return Rcpt(
+            recipient.address,
+            notify=self._notify(recipient) if dsn else None,
+            orcpt=recipient.orcpt if dsn else None,
+        )
+
+    def _notify(self, recipient: Recipient) -> frozenset[Notify] | None:
+        """What the client asked for, and, where the deadline is dropped, DELAY beside it (RFC 2852 4.1.4.2)."""
+        asked = recipient.notify
+        if not self._deadline_dropped or (asked is not None and Notify.NEVER in asked):
+            return asked
+        return frozenset({Notify.FAILURE} if asked is None else asked) | {Notify.DELAY}
+
+    # The dialogue.
+
+    def _run(self) -> Generator[Step, Reply | None, None]:
+        if not self._waiting:
+            return
+        yield from self._say(self._mail(), Stage.MAIL, -1)
+        for number, recipient in list(self._waiting.items()):
+            if self._mail_refused:
+                break
+            yield from self._say(self._rcpt(recipient), Stage.RCPT, number)
+        if self._offered.chunking:
+            yield from self._send_chunks()
+        else:
+            yield from self._send_data()
+
+    def _say(self, command: Command, stage: Stage, number: int) -> Generator[Step, Reply | None, None]:
+        yield Say(command, self._smtputf8)
+        self._unanswered.append((stage, number))
+        if not self._offered.pipelining or len(self._unanswered) >= WINDOW:
+            yield from self._hear()
+
+    def _hear(self) -> Generator[Step, Reply | None, None]:
+        """Listen until MAIL and the RCPTs said so far are answered."""
+        while self._unanswered:
+            stage, number = self._unanswered.popleft()
+            reply = yield from _listen(stage)
+            if stage is Stage.MAIL:
+                self._hear_mail(reply)
+            elif not self._mail_refused:
+                self._hear_rcpt(reply, number)
+
+    def _hear_mail(self, reply: Reply) -> None:
+        if reply.klass == 2:
+            self.must_reset = True
+            return
+        self._mail_refused = True
+        rest, self.further = self.further, []
+        self._refuse(self._waiting, reply, Stage.MAIL)
+        self.outcomes.extend(self._refusal(reply, Stage.MAIL, recipient) for recipient in rest)
+
+    def _hear_rcpt(self, reply: Reply, number: int) -> None:
+        if reply.klass == 2:
+            self._accepted.append(number)
+            return
+        if not says_too_many_recipients(reply):
+            self._refused_otherwise = True
+        elif self.room is None:
+            self.room = len(self._accepted)
+        if self._accepted and says_too_many_recipients(reply):
+            self.further.append(self._waiting.pop(number))
+        else:
+            self._refuse([number], reply, Stage.RCPT)
+
+    def _send_data(self) -> Generator[Step, Reply | None, None]:
+        if not self._offered.pipelining or self._mail_refused:
+            yield from self._hear()
+            if not self._accepted:
+                return
+        yield Say(Data())
+        yield from self._hear()
+        reply = yield from _listen(Stage.DATA, positive=3)
+        if reply.klass == 3:
+            yield from self._send_after_go_ahead()
+        else:
+            self._refuse(self._accepted, reply, Stage.DATA)
+
+    def _send_after_go_ahead(self) -> Generator[Step, Reply | None, None]:
+        if self._accepted:
+            yield SendData(replies=len(self._accepted) if self._lmtp else 1)
+            yield from self._hear_verdict()
+            return
+        # A pipelined DATA got its 354 though nobody is left: a lone dot brings the dialogue back (RFC 2920 3.1).
+        if self._lmtp:
+            yield SendData(replies=0, empty=True)
+            self.must_close = True  # a reply for each of no recipients: none, or one from a server that miscounts
+        else:
+            yield SendData(replies=1, empty=True)
+            yield Listen(Stage.BODY)
+        self.must_reset = False
+
+    def _send_chunks(self) -> Generator[Step, Reply | None, None]:
+        # BDAT waits for the replies to RCPT, though it need not.  It costs no round trip more than DATA does, and a
+        # connection that breaks up to here leaves no doubt: the peer has no message.
+        yield from self._hear()
+        if not self._accepted:
+            return
+        size, sent = self._facts.size, 0
+        while size - sent > CHUNK:
+            yield Say(Bdat(CHUNK, last=False))
+            yield SendChunk(CHUNK, last=False)
+            sent += CHUNK
+            reply = yield from _listen(Stage.CHUNK)
+            if reply.klass != 2:
+                self._refuse(self._accepted, reply, Stage.CHUNK)
+                return
+        yield Say(Bdat(size - sent, last=True))
+        yield SendChunk(size - sent, last=True, replies=len(self._accepted) - 1 if self._lmtp else 0)
+        yield from self._hear_verdict()
+
+    def _hear_verdict(self) -> Generator[Step, Reply | None, None]:
+        """The reply that takes the message over or not: one, or in LMTP one for each accepted recipient."""
+        if self._lmtp:
+            for number in self._accepted:
+                reply = yield from _listen(Stage.BODY, strict=False)
+                self._decide([number], reply)
+        else:
+            reply = yield from _listen(Stage.BODY)
+            self._decide(self._accepted, reply)
+        self.must_reset = False
+
+    def _decide(self, numbers: Iterable[int], reply: Reply) -> None:
+        if reply.klass != 2:
+            self._refuse(numbers, reply, Stage.BODY)
+            return
+        # Who speaks LMTP without DSN puts the message into a mailbox and says no more of it.
+        alone = Handover.FINAL if self._lmtp else Handover.RELAYED
+        handover = Handover.PASSED_ON if self._offered.dsn else alone
+        for number in numbers:
+            self.outcomes.append(
+                Delivered(
+                    recipient=self._waiting.pop(number),
+                    status=status_of(reply, Stage.BODY),
+                    diagnostic=reply.diagnostic,
+                    handover=handover,
+                    host=self._host,
+                    deadline_dropped=self._deadline_dropped,
+                )
+            )
+
+    def _refuse(self, numbers: Iterable[int], reply: Reply, stage: Stage) -> None:
+        for number in list(numbers):
+            self.outcomes.append(self._refusal(reply, stage, self._waiting.pop(number)))
+
+    def _advance(self, reply: Reply | None) -> None:
+        try:
+            self._step = self._dialogue.send(reply)
+        except StopIteration:
+            self._step = None
+
+    def _stop(self) -> None:
+        self._dialogue.close()
+        self._step = None
+        self._listening = False
+
+
+def _put_off(failed: Failed, reply: str) -> Deferred:
+    """The same for now, by a reply of the peer's."""
+    status = EnhancedStatus(4, failed.status.subject, failed.status.detail)
+    return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
+
+
+def _listen(stage: Stage, *, positive: int = 2, strict: bool = True) -> Generator[Step, Reply | None, Reply]:
+    """One reply: of the class that lets the dialogue go on, or a refusal, which one of no class that SMTP knows is too:
+    it is the answer of one recipient, and another has its own.  ProtocolError for one that answers something else,
+    unless not `strict`.
+    """
+    reply = yield Listen(stage)
+    assert reply is not None
+    if strict and reply.klass in (2, 3) and reply.klass != positive:
+        raise ProtocolError(f"{reply} is no answer to {_ASKED[stage]}")
+    return reply
+
+
+_ASKED: Final = {
+    Stage.MAIL: "MAIL",
+    Stage.RCPT: "RCPT",
+    Stage.DATA: "DATA",
+    Stage.CHUNK: "BDAT",
+    Stage.BODY: "the end of the message",
+}
+
+_LOST: Final = EnhancedStatus(4, 4, 2)
+_TOO_BIG: Final = EnhancedStatus(5, 3, 4)
+_NOT_CAPABLE: Final = EnhancedStatus(5, 3, 3)
+_TOO_LATE: Final = EnhancedStatus(5, 4, 7)
+_NO_SMTPUTF8: Final = EnhancedStatus(5, 6, 7)

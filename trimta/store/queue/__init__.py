@@ -1,0 +1,1 @@
+"""The durable queue, a SQLite database."""

@@ -1,0 +1,158 @@
+"""Queue values as JSON text and back.  What does not read back raises ValueError: damage, never a guess."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from trimta.content.dsn_short import ReportForm
+from trimta.mail.address import Mailbox
+from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
+from trimta.mail.outcome import Deferred
+from trimta.mail.status import EnhancedStatus
+
+if TYPE_CHECKING:
+    from trimta.mail.envelope import ReversePath
+    from trimta.store.queue.values import StoredMessage
+
+
+def dump_message(message: StoredMessage) -> str:
+    """Everything of a message that has no column of its own."""
+    fields: dict[str, Any] = {"from": _mailbox(message.reverse_path), "body": message.body.value}
+    if message.smtputf8:
+        fields["smtputf8"] = True
+    if message.envid is not None:
+        fields["envid"] = message.envid
+    if message.ret is not None:
+        fields["ret"] = message.ret.value
+    if message.deliver_by is not None:
+        fields["by"] = [message.deliver_by.deadline, message.deliver_by.mode.value, message.deliver_by.trace]
+    if message.hold_until is not None:
+        fields["hold_until"] = message.hold_until
+    if message.hold_request:
+        fields["hold_request"] = message.hold_request
+    if message.origin:
+        fields["origin"] = message.origin
+    if message.helo:
+        fields["helo"] = message.helo
+    if message.report is not None:
+        fields["report"] = message.report.value
+    return _dump(fields)
+
+
+def load_message(text: object) -> dict[str, Any]:
+    """The keyword arguments of StoredMessage that dump_message() wrote."""
+    fields = _load(text)
+    try:
+        by = fields.get("by")
+        ret, report = fields.get("ret"), fields.get("report")
+        hold_until = fields.get("hold_until")
+        return {
+            "reverse_path": _read_mailbox(fields["from"]),
+            "body": BodyKind(fields["body"]),
+            "smtputf8": bool(fields.get("smtputf8", False)),
+            "envid": _optional_text(fields.get("envid")),
+            "ret": None if ret is None else Ret(ret),
+            "deliver_by": None if by is None else DeliverBy(float(by[0]), ByMode(by[1]), bool(by[2])),
+            "hold_until": None if hold_until is None else float(hold_until),
+            "hold_request": _text(fields.get("hold_request", "")),
+            "origin": _text(fields.get("origin", "")),
+            "helo": _text(fields.get("helo", "")),
+            "report": None if report is None else ReportForm(report),
+        }
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"message fields: {error!r}") from error
+
+
+def dump_recipient(recipient: Recipient) -> str:
+    fields: dict[str, Any] = {"to": _mailbox(recipient.address)}
+    if recipient.original != recipient.address or recipient.original.domain != recipient.address.domain:
+        fields["original"] = _mailbox(recipient.original)
+    if recipient.notify is not None:
+        fields["notify"] = sorted(notify.value for notify in recipient.notify)
+    if recipient.orcpt is not None:
+        orcpt = recipient.orcpt
+        fields["orcpt"] = [orcpt.addr_type, orcpt.address, *([orcpt.received] if orcpt.received else [])]
+    return _dump(fields)
+
+
+def load_recipient(text: object) -> Recipient:
+    fields = _load(text)
+    try:
+        address = _read_mailbox(fields["to"])
+        original = _read_mailbox(fields.get("original", fields["to"]))
+        notify, orcpt = fields.get("notify"), fields.get("orcpt")
+        if address is None or original is None:
+            raise ValueError("a recipient has an address")
+        return Recipient(
+            address=address,
+            original=original,
+            notify=None if notify is None else frozenset(Notify(word) for word in notify),
+            orcpt=None if orcpt is None else OriginalRecipient(*map(_text, orcpt)),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"recipient fields: {error!r}") from error
+
+
+def dump_deferred(deferred: Deferred) -> str:
+    return _dump([str(deferred.status), deferred.diagnostic, deferred.host, deferred.smtp])
+
+
+def load_deferred(text: object, recipient: Recipient) -> Deferred:
+    if not isinstance(text, str):
+        raise ValueError("an outcome that is no text")
+    try:
+        status, diagnostic, host, smtp = json.loads(text)
+        return Deferred(
+            recipient=recipient,
+            status=EnhancedStatus.parse(status),
+            diagnostic=_text(diagnostic),
+            host=_text(host),
+            smtp=bool(smtp),
+        )
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"outcome fields: {error!r}") from error
+
+
+def path_text(mailbox: ReversePath) -> str:
+    """What filters compare: lower case, "<>" for the null path, no octets that UTF-8 can't hold."""
+    return "<>" if mailbox is None else str(mailbox).lower()
+
+
+def _mailbox(mailbox: ReversePath) -> list[str] | None:
+    return None if mailbox is None else [mailbox.local_part, mailbox.domain]
+
+
+def _read_mailbox(fields: Any) -> ReversePath:
+    if fields is None:
+        return None
+    local_part, domain = fields
+    return Mailbox(_text(local_part), _text(domain))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text is meant")
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _dump(value: object) -> str:
+    return json.dumps(
+        value, separators=(",", ":")
+    )  # ASCII: stray surrogates from the network are escaped, and come back
+
+
+def _load(text: object) -> dict[str, Any]:
+    if not isinstance(text, str):
+        raise ValueError("fields that are no text")
+    try:
+        fields = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("fields nested too deep") from error
+    if not isinstance(fields, dict):
+        raise ValueError("fields that are no table")
+    return fields
