@@ -40,7 +40,6 @@ UPWARD: Final = {
     ("routing.policy", "config.model"),
     ("routing.policy", "config.tables"),
     ("routing.policy", "smtp.reply"),
-    ("routing.policy", "store.queue.values"),
     ("outbound.dispatch", "inbound.incoming"),
     ("outbound.dispatch", "server.site"),
     ("outbound.notices", "server.site"),

@@ -18,7 +18,7 @@ from trimta.outbound import scheduler
 from trimta.outbound.reports import Reporter
 from trimta.runtime.disk import InlineDisk, ThreadDisk
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueFull, StoredMessage
+from trimta.store.queue.values import NewEnvelope, QueueFull, StoredMessage
 from trimta.store.spool import Body, SpoolWriter
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ async def fill(lab: Lab, next_hops: list[str]) -> None:
                 id=f"m{number}", arrived=now, reverse_path=None, content=Body.of(CONTENT), trace=b""
             )
             (part,) = lab.site.policy.partition(envelope(f"a@{hop}")).parts
-            queue.accept(message, [part.queued(next_try=now)])
+            queue.accept(message, [NewEnvelope.of(part, next_try=now)])
 
     await lab.steer(store)
 

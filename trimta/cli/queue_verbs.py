@@ -14,7 +14,7 @@ from trimta.mail.envelope import Envelope, Recipient
 from trimta.routing.policy import Part, Policy, Routed, UnknownUser
 from trimta.routing.routes import Hold, Reject
 from trimta.runtime.events import escape
-from trimta.store.queue.values import DamagedEntry, NoSuchEntry, State, message_id
+from trimta.store.queue.values import DamagedEntry, NewEnvelope, NoSuchEntry, State, message_id
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trimta.routing.policy import Destination
     from trimta.routing.routes import Route
     from trimta.store.queue.queue import Queue
-    from trimta.store.queue.values import NewEnvelope, QueuedEnvelope, StoredMessage
+    from trimta.store.queue.values import QueuedEnvelope, StoredMessage
 
 _DONE: Final = {
     "retry": "is tried now",
@@ -169,7 +169,7 @@ class _Release:
                 self._check(part)
         return [
             replace(
-                self._sent(part).queued(next_try=now, warn_at=None if envelope.warned else envelope.warn_at),
+                NewEnvelope.of(self._sent(part), next_try=now, warn_at=None if envelope.warned else envelope.warn_at),
                 via=self._via_text,
             )
             for part in parts

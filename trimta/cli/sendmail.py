@@ -41,7 +41,7 @@ from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
 from trimta.runtime.privileges import AccountError
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueError, QueueUnreadable, StoredMessage
+from trimta.store.queue.values import NewEnvelope, QueueError, QueueUnreadable, StoredMessage
 from trimta.store.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Submission:
         if self.reverse_path is not None:
             warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))
         partition = policy.partition(envelope)
-        envelopes = [part.queued(next_try=now, warn_at=warn_at) for part in partition.parts]
+        envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in partition.parts]
         about = expanded(partition.expanded)
         with queue.transaction():
             if about and self.reverse_path is not None:  # the server reports the rest

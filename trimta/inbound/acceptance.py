@@ -67,7 +67,7 @@ async def accept(
     for part in partition.parts:
         destination = part.destination
         if envelope.hold_until is not None:
-            envelopes.append(part.queued(next_try=envelope.hold_until, warn_at=warn_at))
+            envelopes.append(NewEnvelope.of(part, next_try=envelope.hold_until, warn_at=warn_at))
         elif isinstance(destination, Local) and not seen.was_delivered_to(destination.mailbox.address):
             copies.extend(copies_of(part, message))
         elif isinstance(destination, Routed) and isinstance(destination.route, MaildirRoute):
@@ -75,7 +75,7 @@ async def accept(
         elif isinstance(destination, Routed) and isinstance(destination.route, Discard):
             discarded.extend(part.recipients)
         else:
-            envelopes.append(part.queued(next_try=now, warn_at=warn_at))
+            envelopes.append(NewEnvelope.of(part, next_try=now, warn_at=warn_at))
 
     results = await site.maildirs.write([_delivery(copy, message) for copy in copies], at_once=not envelopes)
     failed = {

@@ -15,7 +15,6 @@ from trimta.mail.status import EnhancedStatus
 from trimta.routing.retry import RetrySchedule
 from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable, next_hop
 from trimta.smtp.reply import Reply
-from trimta.store.queue.values import NewEnvelope, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,20 +68,10 @@ class Part:
             return next_hop(self.destination.route, self.domain)
         return LOCAL_HOP
 
-    def queued(self, *, next_try: float, warn_at: float | None = None) -> NewEnvelope:
-        """This part as an envelope for the queue: due at `next_try`, or held where its route says so.  `warn_at`: when
-        the sender is told that it is late.
-        """
-        held = isinstance(self.destination, Routed) and isinstance(self.destination.route, Hold)
-        return NewEnvelope(
-            domain=self.domain,
-            next_hop=self.next_hop,
-            recipients=self.recipients,
-            next_try=next_try,
-            warn_at=warn_at,
-            state=State.HELD if held else State.QUEUED,
-            hold_reason="by its route" if held else "",
-        )
+    @property
+    def is_held(self) -> bool:
+        """Whether the route is `hold`: the envelope waits in the queue until the operator releases it."""
+        return isinstance(self.destination, Routed) and isinstance(self.destination.route, Hold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

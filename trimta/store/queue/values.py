@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from trimta.content.dsn_short import ReportForm
     from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Ret, ReversePath
     from trimta.mail.outcome import Deferred
+    from trimta.routing.policy import Part
     from trimta.store.spool import Body
 
 
@@ -116,6 +117,22 @@ class NewEnvelope:
     last_attempt: float | None = None
     deferred: Mapping[int, Deferred] = field(default_factory=dict)
     """How that went, by the recipient's place in `recipients`, counted from 0."""
+
+    @classmethod
+    def of(cls, routed: Part, *, next_try: float, warn_at: float | None = None) -> Self:
+        """The envelope that the routing made, due at `next_try`, or held where its route is `hold`.
+
+        `warn_at`: when the sender is told that the message is late; None: never.
+        """
+        return cls(
+            domain=routed.domain,
+            next_hop=routed.next_hop,
+            recipients=routed.recipients,
+            next_try=next_try,
+            warn_at=warn_at,
+            state=State.HELD if routed.is_held else State.QUEUED,
+            hold_reason="by its route" if routed.is_held else "",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

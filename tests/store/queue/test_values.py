@@ -1,0 +1,36 @@
+"""What the queue makes of an envelope that the routing hands over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.store.support import NOW, recipient
+from trimta.config.load import parse
+from trimta.mail.envelope import Envelope
+from trimta.routing.policy import Policy
+from trimta.store.queue.values import NewEnvelope, State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("domain", "next_hop", "state", "reason"),
+    [
+        ("held.test", "hold", State.HELD, "by its route"),
+        ("far.test", "127.0.0.1:2500", State.QUEUED, ""),
+        ("dev.test", "local", State.QUEUED, ""),
+    ],
+)
+def test_an_envelope_is_held_where_its_route_says_so(
+    domain: str, next_hop: str, state: State, reason: str, tmp_path: Path
+) -> None:
+    text = '[local]\ndomains = ["dev.test"]\n[routes]\n"held.test" = "hold"\n"*" = "smtp:127.0.0.1:2500"\n'
+    policy = Policy.of(parse(text, base=tmp_path, file="conf.toml"))
+    (routed,) = policy.partition(Envelope(reverse_path=None, recipients=(recipient("bob", domain),))).parts
+    new = NewEnvelope.of(routed, next_try=NOW, warn_at=NOW + 60)
+    assert (new.domain, new.recipients, new.next_try, new.warn_at) == (domain, routed.recipients, NOW, NOW + 60)
+    assert (new.next_hop, new.state, new.hold_reason) == (next_hop, state, reason)
+    assert (new.attempts, new.last_attempt, new.deferred) == (0, None, {})
