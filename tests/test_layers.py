@@ -39,7 +39,6 @@ NO_TRIO: Final = FLOORS[: FLOORS.index("runtime")]
 UPWARD: Final = {
     ("routing.policy", "config.model"),
     ("routing.policy", "config.tables"),
-    ("routing.policy", "smtp.reply"),
     ("outbound.dispatch", "inbound.incoming"),
     ("outbound.dispatch", "server.site"),
     ("outbound.notices", "server.site"),
@@ -52,7 +51,6 @@ UPWARD: Final = {
 """Imports that go up all the same; what is no longer so is taken out of here."""
 
 CIRCLES: Final = {
-    frozenset({"smtp.errors", "smtp.reply"}),
     frozenset({"runtime.batcher", "runtime.disk"}),
     frozenset({"outbound.dispatch", "outbound.notices", "outbound.reports", "outbound.scheduler", "server.site"}),
 }

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trimta.mail.reply import Reply
 from trimta.outbound.transports.outbound_content import Content
 from trimta.runtime.disk import InlineDisk
 from trimta.smtp.extensions import Offered
-from trimta.smtp.reply import Reply
 from trimta.store.spool import Body, BodyDamagedError
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.mail.reply import Reply
 from trimta.smtp.client import ClientConnection, PeerClosedError
 from trimta.smtp.commands import Data, Ehlo, Helo, Mail, Quit, Rset, StartTls
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
-from trimta.smtp.reply import Reply
 
 
 def greeted(*octets: bytes) -> ClientConnection:

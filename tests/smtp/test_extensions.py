@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.mail.reply import Reply
 from trimta.smtp.extensions import FutureRelease, Offer, Offered, Protocol, format_datetime, parse_datetime
-from trimta.smtp.reply import Reply
 
 YEAR = FutureRelease(31_536_000, datetime(2027, 1, 1, tzinfo=UTC))
 EVERYTHING = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from trimta.smtp.fallback import Fallback
-from trimta.smtp.reply import ReplyReader
 from trimta.smtp.reply_meaning import Stage
+from trimta.smtp.reply_reader import ReplyReader
 
 ALL = Fallback(plain=True, anonymous=True, helo="550 no")
 PLAIN = Fallback(plain=True)

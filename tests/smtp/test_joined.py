@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Envelope, Notify, OriginalRecipient, Recipient, Ret
 from trimta.mail.outcome import Deferred, Delivered, Failed
+from trimta.mail.reply import Reply
 from trimta.smtp.client import ClientConnection
 from trimta.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt, Rset
 from trimta.smtp.extensions import Offer, Protocol
 from trimta.smtp.outbound import Facts, Listen, Say, SendChunk, SendData, Transaction
-from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import (
     CLOSED,

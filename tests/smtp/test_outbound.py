@@ -19,11 +19,12 @@ from trimta.mail.envelope import (
     Ret,
 )
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.reply import Reply
 from trimta.smtp.commands import render_command
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
 from trimta.smtp.outbound import CHUNK, WINDOW, Facts, Listen, Say, SendChunk, SendData, Transaction
-from trimta.smtp.reply import Reply, ReplyReader
+from trimta.smtp.reply_reader import ReplyReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

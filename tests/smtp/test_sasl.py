@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.mail.reply import Reply
 from trimta.smtp.errors import CommandError, ProtocolError
-from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import (
     MECHANISMS,
     Challenge,

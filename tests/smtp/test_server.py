@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.effort import bounded_effort
 from trimta.mail.envelope import BodyKind
+from trimta.mail.reply import Reply
 from trimta.smtp.commands import (
     Auth,
     Bdat,
@@ -31,7 +32,7 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import LocalProtocolError
 from trimta.smtp.extensions import Protocol
-from trimta.smtp.reply import Reply, ReplyReader
+from trimta.smtp.reply_reader import ReplyReader
 from trimta.smtp.server import (
     CLOSED,
     NEED_DATA,

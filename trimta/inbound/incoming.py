@@ -12,8 +12,8 @@ from trimta.content.header import missing_fields
 from trimta.content.header_scan import HeaderScan
 from trimta.content.trace import received_field, with_protocol
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
+from trimta.mail.reply import Reply
 from trimta.smtp.extensions import Protocol, zoned_datetime
-from trimta.smtp.reply import Reply
 from trimta.store.queue.values import StoredMessage
 
 if TYPE_CHECKING:

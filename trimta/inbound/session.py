@@ -18,6 +18,7 @@ from trimta.inbound.acceptance import accept
 from trimta.inbound.incoming import Incoming, envelope_of, hold_refusal, read_header, stored_message
 from trimta.inbound.scripted_faults import NULL_PATH, is_meant
 from trimta.mail.address import AddressError, parse_domain
+from trimta.mail.reply import Reply
 from trimta.routing.policy import Local
 from trimta.runtime.ids import new_id
 from trimta.runtime.transcript import Transcript
@@ -41,7 +42,6 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import CommandError
 from trimta.smtp.extensions import FutureRelease, Protocol
-from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import Challenge, ServerExchange, server_exchange
 from trimta.smtp.server import (
     AuthPolicy,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
+from trimta.mail.reply import Reply
 from trimta.routing.policy import Local, UnknownUser
-from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from trimta.routing.policy import Policy

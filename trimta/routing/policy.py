@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
+from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
 from trimta.routing.retry import RetrySchedule
 from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable, next_hop
-from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

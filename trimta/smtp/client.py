@@ -7,12 +7,15 @@ for the caller, as are time and I/O.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trimta.smtp.commands import Command, Ehlo, Helo, StartTls, render_command
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
-from trimta.smtp.reply import Reply, ReplyReader
+from trimta.smtp.reply_reader import ReplyReader
+
+if TYPE_CHECKING:
+    from trimta.mail.reply import Reply
 
 CLOSING: Final = 421
 """The reply that may stand in for any other, and ends the conversation (RFC 5321 3.8)."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
 from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
+from trimta.mail.reply import Reply
 from trimta.smtp import xtext
 from trimta.smtp.errors import CommandError
 from trimta.smtp.extensions import Offer, Protocol, format_datetime, parse_datetime
 from trimta.smtp.lines import printable
-from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable

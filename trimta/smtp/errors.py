@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trimta.smtp.reply import Reply
+    from trimta.mail.reply import Reply
 
 
 class SmtpError(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from trimta.smtp.commands import Command
 
 if TYPE_CHECKING:
-    from trimta.smtp.reply import Reply
+    from trimta.mail.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)

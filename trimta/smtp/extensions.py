@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trimta.smtp.reply import Reply
+    from trimta.mail.reply import Reply
 
 
 class Protocol(enum.StrEnum):

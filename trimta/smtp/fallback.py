@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from trimta.smtp.reply_meaning import Stage
 
 if TYPE_CHECKING:
-    from trimta.smtp.reply import Reply
+    from trimta.mail.reply import Reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trimta.mail.reply import Reply
 from trimta.smtp.events import BodyEnd
-from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from trimta.smtp.transparency import TextDecoder

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.mail.outcome import Outcome
+    from trimta.mail.reply import Reply
     from trimta.smtp.commands import Command
     from trimta.smtp.extensions import Offered
-    from trimta.smtp.reply import Reply
 
 WINDOW: Final = 100
 """Commands on their way without an answer: what both sides have in flight must fit the socket buffers, or each would

@@ -10,7 +10,7 @@ from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
-    from trimta.smtp.reply import Reply
+    from trimta.mail.reply import Reply
 
 
 class Stage(enum.StrEnum):

@@ -10,9 +10,9 @@ import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from trimta.mail.reply import Reply
 from trimta.smtp.errors import CommandError, ProtocolError
 from trimta.smtp.lines import printable
-from trimta.smtp.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.envelope import BodyKind
+from trimta.mail.reply import Reply
 from trimta.smtp.commands import (
     KNOWN_VERBS,
     Auth,
@@ -62,7 +63,6 @@ from trimta.smtp.extensions import FutureRelease, Offer, Protocol
 from trimta.smtp.foreign import BEGINNING, foreign_protocol
 from trimta.smtp.incoming_content import Body, Chunk
 from trimta.smtp.lines import Line, LineBuffer, Unfit
-from trimta.smtp.reply import Reply
 from trimta.smtp.sasl import MECHANISMS
 from trimta.smtp.state import NEXT, State
 from trimta.smtp.transparency import DataDecoder, TextDecoder

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Timeouts
     from trimta.mail.envelope import Recipient
+    from trimta.mail.reply import Reply
     from trimta.outbound.egress import EgressPolicy
     from trimta.outbound.transports.outbound_content import Content, Octets
     from trimta.runtime.disk import Disk
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from trimta.smtp.commands import Command
     from trimta.smtp.extensions import Offered
     from trimta.smtp.outbound import Transaction
-    from trimta.smtp.reply import Reply
     from trimta.smtp.sasl import Credentials
 
 QUIT_LIMIT: Final = 1.0

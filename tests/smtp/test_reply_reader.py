@@ -1,4 +1,4 @@
-"""Replies: rendered, read back, and what becomes of bad ones."""
+"""Replies as a server sends them: read whole and in pieces, and what becomes of bad ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
 from trimta.smtp.errors import ReplyError
-from trimta.smtp.reply import MAX_REPLY, MAX_REPLY_LINE, Reply, ReplyReader
+from trimta.smtp.reply_reader import MAX_REPLY, ReplyReader
 
 OK = Reply.of(250, "2.0.0", "ok")
 
@@ -159,33 +160,6 @@ def test_of_a_reply_that_was_cut_off_what_is_certain_counts(octets: bytes, code:
 def test_a_diagnostic_is_the_reply_with_all_its_codes(octets: bytes, diagnostic: str) -> None:
     (reply,) = read(octets)
     assert reply.diagnostic == diagnostic
-
-
-def test_without_enhanced_codes_no_line_has_a_status() -> None:
-    assert Reply.of(550, "5.1.1", "a", "b").render(enhanced=False) == b"550-a\r\n550 b\r\n"
-
-
-def test_without_smtputf8_a_reply_is_ascii() -> None:
-    assert Reply.of(550, "5.1.1", "jürgen").render(utf8=False) == b"550 5.1.1 j\\xfcrgen\r\n"
-
-
-@pytest.mark.parametrize("text", ["a\r\n250 forged", "a\nb", "a\x00b", "a\x1b[2J", "\x85", "\udc80"])
-def test_text_forges_no_line(text: str) -> None:
-    octets = Reply(550, (text,)).render()
-    assert octets.count(b"\n") == octets.count(b"\r") == 1
-    assert all(octet >= 32 for octet in octets[:-2])
-
-
-@pytest.mark.parametrize("text", ["x" * 2000, "ü" * 2000, "xü€𝄞" * 500])
-def test_a_line_is_cut_between_characters(text: str) -> None:
-    octets = Reply.of(550, "5.1.1", text).render()
-    assert MAX_REPLY_LINE - 4 < len(octets) <= MAX_REPLY_LINE
-    assert octets[:-2].decode().removeprefix("550 5.1.1 ") in text
-
-
-def test_a_reply_reads_well_in_a_log() -> None:
-    assert str(Reply.of(550, "5.1.1", "no such", "user")) == "550 5.1.1 no such user"
-    assert str(Reply.of(354, "", "go on")) == "354 go on"
 
 
 TEXT = st.text(st.characters(blacklist_categories=["Cc", "Cs"]), max_size=60)

@@ -1,0 +1,121 @@
+"""An SMTP reply: three digits, an enhanced status code, one or more lines of text (RFC 5321 4.2, RFC 2034).
+
+`Reply` is the one form of a reply, whoever wrote it: an answer of this server, the answer of a next hop, the diagnostic
+of a queued recipient, the text of a `reject` route.  `REPLY_LINE` is the one grammar of its lines.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+from trimta.mail.status import EnhancedStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_REPLY_LINE: Final = 512  # octets, CRLF included: RFC 5321 4.5.3.1.5
+
+REPLY_LINE: Final = re.compile(r"([0-9]{3})(?:([ -])(.*))?", re.DOTALL | re.ASCII)
+"""One line of a reply without its line end.  Groups: the code; "-" where more lines follow, a space or nothing on the
+last one; the text.
+"""
+
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_STATUS: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply: `Reply(550, ("no such user",), EnhancedStatus(5, 1, 1))`.
+
+    Lines are characters without CR, LF or control characters.  The status is written on every line by `render`, and
+    taken off every line by `read`.
+    """
+
+    code: int
+    lines: tuple[str, ...]
+    status: EnhancedStatus | None = None
+    received: tuple[str, ...] = field(default=(), compare=False)
+    """The lines as the peer wrote them, codes included; empty for a reply of this server."""
+
+    @classmethod
+    def of(cls, code: int, status: str, *lines: str) -> Self:
+        """A reply of this server: `Reply.of(550, "5.1.1", "no such user")`.  An empty status is none (354, the
+        greeting, the answer to EHLO); ValueError for a text that is no status.
+        """
+        return cls(code, lines, EnhancedStatus.parse(status) if status else None)
+
+    @classmethod
+    def read(cls, lines: Iterable[str]) -> Self:
+        """The reply that a peer's lines make, line ends left out; ValueError if none of the lines has a code.
+
+        A line without a code has no meaning.  Of two codes that of the last line counts (RFC 5321 4.2.1), and the text
+        of the lines with another code is left out.  An enhanced status counts only if its class is that of the code;
+        otherwise it stays part of the text.
+        """
+        received = tuple(lines)
+        coded = [(int(parts[1]), parts[3] or "") for line in received if (parts := REPLY_LINE.fullmatch(line))]
+        if not coded:
+            raise ValueError(f"no reply: {received!r}")
+        code = coded[-1][0]
+        texts = [text for line_code, text in coded if line_code == code]
+        first = _STATUS.match(texts[0])
+        if first is None or int(first[1][0]) != code // 100:
+            return cls(code, tuple(texts), received=received)
+        status = EnhancedStatus(*(int(part) for part in first[1].split(".")))
+        return cls(code, tuple(_without_status(text, code) for text in texts), status, received)
+
+    @property
+    def klass(self) -> int:
+        """First digit: 2 done, 3 go on, 4 not now, 5 never."""
+        return self.code // 100
+
+    @property
+    def text(self) -> str:
+        """The text of all lines as one line, without code and status."""
+        return " ".join(self.lines)
+
+    @property
+    def diagnostic(self) -> str:
+        """A peer's reply as exactly as one line can be (RFC 3461 9.2): `550-5.1.1 no such 550 5.1.1 user`."""
+        return " ".join(self.received) if self.received else str(self)
+
+    def __str__(self) -> str:
+        """The reply on one line, with code and status, for logs, listings and DSNs: `550 5.1.1 no such user`."""
+        return " ".join(part for part in (str(self.code), str(self.status or ""), self.text) if part)
+
+    def render(self, *, enhanced: bool = True, utf8: bool = True) -> bytes:
+        """The octets on the wire, CRLF included.
+
+        Control characters become "?", so that no text can forge a line; a line is cut at 512 octets, between
+        characters.  `enhanced=False` leaves the status out (RFC 2034 is not on offer); `utf8=False` writes other
+        characters than ASCII as escapes (RFC 6531 3.7.4.1: the client did not say SMTPUTF8).
+        """
+        status = f"{self.status} " if enhanced and self.status is not None else ""
+        lines = self.lines or ("",)
+        last = len(lines) - 1
+        return b"".join(
+            _render_line(f"{self.code}{' ' if number == last else '-'}{status}{line}", utf8=utf8)
+            for number, line in enumerate(lines)
+        )
+
+
+def line_text(octets: bytes | bytearray) -> str:
+    """A peer's line as text: U+FFFD for what is not UTF-8, "?" for control characters."""
+    return _UNSAFE.sub("?", octets.decode(errors="replace"))
+
+
+def _render_line(text: str, *, utf8: bool) -> bytes:
+    text = _UNSAFE.sub("?", text)
+    octets = text.encode() if utf8 else text.encode("ascii", "backslashreplace")
+    room = MAX_REPLY_LINE - 2
+    if len(octets) > room:
+        octets = octets[:room].decode(errors="ignore").encode()
+    return octets + b"\r\n"
+
+
+def _without_status(text: str, code: int) -> str:
+    status = _STATUS.match(text)
+    return text if status is None or int(status[1][0]) != code // 100 else text[status.end() :]
