@@ -37,8 +37,6 @@ ENTRANCES: Final = {"__init__", "__main__", "pytest_plugin"}
 NO_TRIO: Final = FLOORS[: FLOORS.index("runtime")]
 
 UPWARD: Final = {
-    ("routing.policy", "config.model"),
-    ("routing.policy", "config.tables"),
     ("outbound.dispatch", "inbound.incoming"),
     ("outbound.dispatch", "server.site"),
     ("outbound.notices", "server.site"),

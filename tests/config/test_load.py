@@ -21,9 +21,8 @@ from trimta.config.load import load, parse
 from trimta.config.model import Config, Listen
 from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
-from trimta.config.tables import alias_table, local_domains, route_table
+from trimta.config.tables import alias_table, local_domains, policy_of, route_table
 from trimta.mail.address import Mailbox
-from trimta.routing.policy import Policy
 from trimta.routing.routes import MaildirRoute, Mx, TlsPolicy
 
 FULL = """
@@ -166,7 +165,7 @@ def test_the_tables_look_up(full: Config) -> None:
 def test_who_answers_a_report_reaches_postmaster_unless_it_is_said_otherwise(text: str, leaves: list[str]) -> None:
     head = 'hostname = "dev.test"\n'
     config = parse(head + text, base=Path("/"), file="conf.toml")
-    policy = Policy.of(config)
+    policy = policy_of(config)
     found = policy.aliases.expand(Mailbox("MAILER-DAEMON", "dev.test"))
     assert [str(leaf) for leaf in found] == leaves
     assert policy.refusal(Mailbox("MAILER-DAEMON", "dev.test"), may_relay=False) is None or "discard" in text

@@ -110,7 +110,7 @@ async def test_a_client_that_reads_nothing_is_left_after_idle(tmp_path: Path, au
         events = record(site)
         near, far = trio.testing.lockstep_stream_pair()
         with trio.fail_after(2 * IDLE):
-            await Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run()
+            await Session(site, site.config.listen[0], Wire(far), LOOPBACK).run()
         assert [event.fields.get("reason") for event in events if event.name == "lost"] == ["the client reads nothing"]
         await trio.aclose_forcefully(near)
 
@@ -179,7 +179,7 @@ async def test_what_is_not_finished_when_the_grace_is_over_is_told_so(
         client = Client(near)
         with trio.move_on_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run)
+                nursery.start_soon(Session(site, site.config.listen[0], Wire(far), LOOPBACK).run)
                 await client.expect("220")
                 await client.say("EHLO client.test", "250")
                 await client.say("MAIL FROM:<a@dev.test>", "250")
@@ -267,7 +267,7 @@ async def test_auth_in_clear_is_for_loopback(
 async def test_a_reload_without_users_opens_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     required = '[[listen]]\nauth = "required"\n[auth]\nusers = { alice = "secret" }'
     async with open_site(tmp_path, required) as site:
-        site.apply(replace(site.policy.config, auth=Auth()), site.sending.tls)
+        site.apply(replace(site.config, auth=Auth()), site.sending.tls)
         async with talk(site) as client:
             await client.say("MAIL FROM:<a@dev.test>", "530 5.7.0")
             await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "535")
@@ -407,7 +407,7 @@ async def test_replies_that_are_not_read_do_not_pile_up(tmp_path: Path, autojump
     async with open_site(tmp_path, f"[aliases]\na = [{members}]") as site:
         near, far = trio.testing.lockstep_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Session(site, site.policy.config.listen[0], Wire(far), LOOPBACK).run)
+            nursery.start_soon(Session(site, site.config.listen[0], Wire(far), LOOPBACK).run)
             await Client(near).expect("220")
             tracemalloc.start()
             try:

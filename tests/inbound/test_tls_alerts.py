@@ -73,7 +73,7 @@ async def connected(site: Site) -> AsyncGenerator[trio.SocketStream, None]:
         stream = await listener.accept()
     with trio.fail_after(DEADLINE):
         async with client, trio.open_nursery() as nursery:
-            nursery.start_soon(Session(site, site.policy.config.listen[0], Wire(stream), LOOPBACK).run)
+            nursery.start_soon(Session(site, site.config.listen[0], Wire(stream), LOOPBACK).run)
             yield client
 
 

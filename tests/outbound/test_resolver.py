@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_dns import Behaviour, FakeDns
-from trimta.config.model import Dns, DnsFail, IPAddress, MxRecord, Nameserver, Zone
+from trimta.config.model import Dns, DnsFail, MxRecord, Nameserver, Zone
 from trimta.outbound import dns_client
 from trimta.outbound.resolver import Host, MxHosts, Resolver, Routing, RoutingFailure
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from trimta.mail.address import IPAddress
 
 Setup: TypeAlias = Callable[[FakeDns], None]
 

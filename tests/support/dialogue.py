@@ -133,7 +133,7 @@ def _compare_reply(where: str, pattern: str, found: list[str]) -> None:
 
 def _compare_mailbox(where: str, text: str, site: Site) -> None:
     user, what, *rest = text.split(" ", 2)
-    found = mailbox(site.policy.config.data_dir.parent, user)
+    found = mailbox(site.config.data_dir.parent, user)
     if what == "has":
         lines = [line.decode(errors="replace") for message in found for line in message.split(b"\n")]
         assert rest[0] in lines, f"{where}: none of the lines {lines}"

@@ -194,7 +194,7 @@ async def talk(
 ) -> AsyncGenerator[Client, None]:
     """A session with `site`; at the end the client hangs up, and the session has to end."""
     near, far = trio.testing.memory_stream_pair()
-    listen = site.policy.config.listen[listener]
+    listen = site.config.listen[listener]
     client = Client(near, octet_by_octet=octet_by_octet)
 
     async def session() -> None:

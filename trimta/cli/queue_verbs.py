@@ -10,8 +10,9 @@ from trimta.cli.exits import EX_DATAERR, EX_NOUSER, EX_OK, CommandError
 from trimta.cli.running import queue_time
 from trimta.cli.text import print_json
 from trimta.config.render import route_text
+from trimta.config.tables import policy_of
 from trimta.mail.envelope import Envelope, Recipient
-from trimta.routing.policy import Part, Policy, Routed, UnknownUser
+from trimta.routing.policy import Part, Routed, UnknownUser
 from trimta.routing.routes import Hold, Reject
 from trimta.runtime.events import escape
 from trimta.store.queue.values import DamagedEntry, NewEnvelope, NoSuchEntry, State, message_id
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.address import Mailbox
-    from trimta.routing.policy import Destination
+    from trimta.routing.policy import Destination, Policy
     from trimta.routing.routes import Route
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import QueuedEnvelope, StoredMessage
@@ -112,7 +113,7 @@ def _verb(config: Config, args: argparse.Namespace) -> Callable[[Queue, str, flo
         case "bounce":
             return lambda queue, entry_id, now: queue.bounce(entry_id, now)
         case _:
-            return _Release(Policy.of(config), args.via, args.to)
+            return _Release(policy_of(config), args.via, args.to)
 
 
 class _Release:

@@ -15,12 +15,13 @@ from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import InetAddress
+from trimta.config.tables import policy_of
 from trimta.control import socket as control
 from trimta.inbound.listener import hosts_to_bind
 from trimta.inbound.own_addresses import comes_to
 from trimta.mail.address import AddressError, parse_mailbox
 from trimta.outbound.resolver import MxHosts, Resolver
-from trimta.routing.policy import Local, Policy, Routed, UnknownUser
+from trimta.routing.policy import Local, Routed, UnknownUser
 from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
 from trimta.runtime.events import escape
 
@@ -91,7 +92,7 @@ async def _explain_all(config: Config, addresses: list[str]) -> list[Document]:
 class _Explainer:
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._policy = Policy.of(config)
+        self._policy = policy_of(config)
         self._resolver = Resolver(
             config.dns, hostname=config.hostname, is_self=self._is_self, allowed=config.egress.allows
         )

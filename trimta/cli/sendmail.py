@@ -26,6 +26,7 @@ from trimta.cli.running import queue_time, warn_of_loss
 from trimta.cli.sendmail_flags import Flags, parse
 from trimta.config.find import find
 from trimta.config.load import load
+from trimta.config.tables import local_domains, policy_of
 from trimta.content.dsn import RETURN_LIMIT, DsnKind
 from trimta.content.header import missing_fields
 from trimta.content.header_scan import HeaderScan
@@ -36,7 +37,6 @@ from trimta.control.operations import TIME_SCALE
 from trimta.mail.address import AddressError, Mailbox
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
 from trimta.outbound.reports import expanded, report
-from trimta.routing.policy import Policy
 from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
 from trimta.runtime.privileges import AccountError
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     if flags.flush and not flags.from_header and not flags.recipients:
         return _queue(config_option, "retry", "--all")
     _check_input()
-    submission = Submission.of(flags, Policy.of(load(find(config_option))))
+    submission = Submission.of(flags, load(find(config_option)))
     submission.queue_message(flags)
     return EX_OK
 
@@ -151,18 +151,19 @@ def _speak_smtp(config: Config) -> int:
 class Submission:
     """Who submits, and to whom as far as the command line says."""
 
-    policy: Policy
+    config: Config
     user_id: int
     reverse_path: ReversePath
     author: Mailbox
     recipients: tuple[Mailbox, ...]
 
     @classmethod
-    def of(cls, flags: Flags, policy: Policy) -> Submission:
+    def of(cls, flags: Flags, config: Config) -> Submission:
         """Check the command line.  CommandError if its addresses are none."""
         user_id = os.getuid()
-        author = _mailbox_of(user_id, policy.config.hostname)
-        sender = author if flags.sender is None else _sender(flags.sender, policy.local.first)
+        author = _mailbox_of(user_id, config.hostname)
+        domain = local_domains(config).first
+        sender = author if flags.sender is None else _sender(flags.sender, domain)
         if not flags.recipients and not flags.from_header:
             raise CommandError(
                 EX_USAGE, "no recipients: name them behind the flags, or say -t to take them from To, Cc, Bcc"
@@ -170,17 +171,17 @@ class Submission:
         recipients: list[Mailbox] = []
         for text in flags.recipients:
             try:
-                found = [*addresses(text, policy.local.first)]
+                found = [*addresses(text, domain)]
             except AddressError as error:
                 raise CommandError(EX_DATAERR, f"bad recipient: {error}; {NOTHING_SENT}") from error
             if not found:
                 raise CommandError(EX_DATAERR, f"bad recipient: {text!a} is no address; {NOTHING_SENT}")
             recipients.extend(found)
-        return cls(policy, user_id, sender, sender or author, tuple(recipients))
+        return cls(config, user_id, sender, sender or author, tuple(recipients))
 
     def queue_message(self, flags: Flags) -> str:
         """Read the message and put it into the queue; returns its id."""
-        config = self.policy.config
+        config = self.config
         _become(config)
         with _open_queue(config) as queue:
             spool = SpoolWriter(queue.spool)
@@ -191,9 +192,9 @@ class Submission:
                 spool.discard()
 
     def _queue_message(self, flags: Flags, queue: Queue, spool: SpoolWriter) -> str:
-        text = _Input(PipedText(dot_ends=not flags.dot_is_data), self.policy.config.limits.message_size)
+        text = _Input(PipedText(dot_ends=not flags.dot_is_data), self.config.limits.message_size)
         recipients = self.recipients
-        domain = self.policy.local.first
+        domain = local_domains(self.config).first
         given = text.header()
         bad: tuple[str, ...] = ()
         if flags.from_header:
@@ -206,7 +207,7 @@ class Submission:
             raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
         head = mended(given, domain)
         received = summarize(head).received_count
-        if received > self.policy.config.limits.hops:
+        if received > self.config.limits.hops:
             raise CommandError(EX_DATAERR, f"{received} Received fields: this message is in a loop; {NOTHING_SENT}")
         spool.append(head)
         for piece in text:
@@ -226,7 +227,7 @@ class Submission:
         *,
         eight_bit: bool,
     ) -> str:
-        config = self.policy.config
+        config = self.config
         message_id = new_id()
         date = datetime.now(UTC).astimezone()
         now = queue_time(queue)
@@ -255,7 +256,7 @@ class Submission:
             origin=f"trimta sendmail, userid {self.user_id}",
         )
         # The server may run with another time scale than the configuration's; it has said so.
-        policy = Policy.of(config, time_scale=float(queue.get_meta(TIME_SCALE) or 1.0))
+        policy = policy_of(config, time_scale=float(queue.get_meta(TIME_SCALE) or 1.0))
         warn_at = None
         if self.reverse_path is not None:
             warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from trimta.routing.networks import within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trimta.mail.address import Mailbox
+    from trimta.mail.address import IPAddress, Mailbox
     from trimta.mail.status import EnhancedStatus
+    from trimta.routing.networks import IPNetwork
     from trimta.routing.routes import Route
-
-IPAddress: TypeAlias = IPv4Address | IPv6Address
-IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 SECOND: Final = 1.0
 MINUTE: Final = 60.0
@@ -296,10 +296,3 @@ class Config:
     tls: Tls = field(default_factory=Tls)
     auth: Auth = field(default_factory=Auth)
     faults: tuple[Fault, ...] = ()
-
-
-def within(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
-    """Whether `address` is in one of `networks`; an IPv4-mapped IPv6 address counts as the IPv4 one."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in networks)

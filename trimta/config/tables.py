@@ -1,4 +1,4 @@
-"""The look-up tables that a configuration makes."""
+"""The routing policy of a configuration, and the look-up tables that it is made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from trimta.mail.address import POSTMASTER, fold_local_part
 from trimta.routing.aliases import AliasError, AliasTable
 from trimta.routing.mailboxes import LocalDomains
+from trimta.routing.policy import Policy
+from trimta.routing.retry import RetrySchedule
 from trimta.routing.routes import RouteTable
 
 if TYPE_CHECKING:
@@ -39,3 +41,19 @@ def alias_table(config: Config) -> AliasTable:
 def route_table(config: Config) -> RouteTable:
     """[routes]."""
     return RouteTable(dict(config.routes))
+
+
+def policy_of(config: Config, *, time_scale: float = 1.0) -> Policy:
+    """The routing policy.  `time_scale`: how many times faster than configured the queue's waits pass."""
+    return Policy(
+        local=local_domains(config),
+        aliases=alias_table(config),
+        routes=route_table(config),
+        relay_networks=config.relay.networks,
+        maildir_template=config.local.maildir,
+        retry=RetrySchedule(
+            steps=tuple(step / time_scale for step in config.queue.retry),
+            lifetime=config.queue.lifetime / time_scale,
+            delay_warning=config.queue.delay_warning / time_scale,
+        ),
+    )

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import enum
     from pathlib import Path
 
-    from trimta.config.model import IPAddress, IPNetwork, ListenAddress
+    from trimta.config.model import ListenAddress
+    from trimta.mail.address import IPAddress
+    from trimta.routing.networks import IPNetwork
 
 T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound="enum.StrEnum")

@@ -117,7 +117,7 @@ class Console:
         unsubscribe = self._site.events.subscribe(tail)
         self._tails.add(tail)
         try:
-            yield {"following": str(self._site.policy.config.data_dir)}
+            yield {"following": str(self._site.config.data_dir)}
             while tail.waiting or not tail.ended:
                 await tail.news.wait()
                 tail.news = trio.Event()

@@ -110,7 +110,7 @@ class Session:
         self._wire = wire
         self._peer = peer
         self._policy = site.policy
-        self._config = site.policy.config
+        self._config = site.config
         self._idle = self._config.timeouts.idle
         self._connection = ServerConnection(_settings(site, listen, peer), tls=listen.tls is ListenTls.IMPLICIT)
         self._transcript = Transcript(site.clock.now)
@@ -649,7 +649,7 @@ class Session:
 
 
 def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
-    config = site.policy.config
+    config = site.config
     protocol = Protocol(listen.protocol.value)
     return ServerSettings(
         hostname=config.hostname,
@@ -670,7 +670,7 @@ def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
 
 def _future_release(site: Site) -> FutureRelease:
     """A message may be held for as long as one may wait in the queue."""
-    lifetime = site.policy.config.queue.lifetime
+    lifetime = site.config.queue.lifetime
     moment = datetime.fromtimestamp(site.clock.now(), UTC) + timedelta(seconds=lifetime)
     return FutureRelease(int(lifetime), moment.replace(microsecond=0))
 

@@ -108,7 +108,7 @@ class Dispatcher:
         recipients = tuple(_recipients(claimed))
         if envelope.via:
             try:
-                route = read_route(envelope.via, policy.config.data_dir)
+                route = read_route(envelope.via, self._site.config.data_dir)
             except RouteError:
                 return []
             return [Part(domain=envelope.domain, destination=Routed(envelope.via, route), recipients=recipients)]
@@ -149,7 +149,7 @@ class Dispatcher:
             part.domain,
             site.sending,
             site.resolver,
-            recipients_per_transaction=site.policy.config.queue.recipients_per_transaction,
+            recipients_per_transaction=site.config.queue.recipients_per_transaction,
             now=site.clock.now,
         )
         work.peer = delivery
@@ -218,7 +218,7 @@ class Dispatcher:
             case Routed(route=Reject() as reject):
                 return [_rejected(one, reject) for one in part.recipients]
             case Routed(route=Pipe() as route):
-                config = site.policy.config
+                config = site.config
                 return await pipe.deliver(
                     route,
                     message,

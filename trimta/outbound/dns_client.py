@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from dns.rdata import Rdata
 
-    from trimta.config.model import Dns, IPAddress
+    from trimta.config.model import Dns
+    from trimta.mail.address import IPAddress
 
 T = TypeVar("T")
 

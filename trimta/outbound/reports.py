@@ -173,7 +173,7 @@ def report(
     """One DSN.  `head`: the message from its beginning, the trace included, as much of it as the DSN may return.
     Moments are seconds since the epoch on the queue's clock.
     """
-    hostname = policy.config.hostname
+    hostname = policy.hostname
     dsn_id = new_id()
     composed = compose(
         kind=kind,

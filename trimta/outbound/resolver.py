@@ -26,7 +26,8 @@ from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, NoData, N
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from trimta.config.model import Dns, IPAddress, Zone
+    from trimta.config.model import Dns, Zone
+    from trimta.mail.address import IPAddress
 
 HOSTS_FILE: Final = Path("/etc/hosts")
 LOOPBACK: Final = ("127.0.0.1", "::1")

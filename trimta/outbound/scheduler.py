@@ -208,7 +208,7 @@ class Scheduler:
 
     @property
     def _config(self) -> QueueConfig:
-        return self._site.policy.config.queue
+        return self._site.config.queue
 
     async def _search(self, now: float, room: int, served: set[str]) -> _Found:
         """Ask the queue, which answers in a thread: what changes meanwhile is given to it as a copy."""

@@ -1,4 +1,4 @@
-"""Where mail goes, decided from the configuration alone: who is local, who may relay, which route, which envelopes."""
+"""The routing policy: which addresses are local, who may relay, and which route and envelope each recipient gets."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import ipaddress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from trimta.config.tables import alias_table, local_domains, route_table
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
 from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
-from trimta.routing.retry import RetrySchedule
+from trimta.routing.networks import within
 from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable, next_hop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trimta.config.model import Config
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.routing.aliases import AliasTable
     from trimta.routing.mailboxes import LocalDomains, LocalMailbox
+    from trimta.routing.networks import IPNetwork
+    from trimta.routing.retry import RetrySchedule
     from trimta.routing.routes import Route
 
 LOCAL_HOP = "local"
@@ -82,54 +82,48 @@ class Partition:
     expanded: tuple[Recipient, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The configuration's decisions, ready to be asked."""
+    """What one configuration decides about addresses and clients.  `config.tables.policy_of` makes it."""
 
-    config: Config
-    routes: RouteTable
-    aliases: AliasTable
     local: LocalDomains
+    aliases: AliasTable
+    routes: RouteTable
+    relay_networks: tuple[IPNetwork, ...]
+    """The networks whose clients may send to domains that are not local."""
+    maildir_template: str
+    """The path of local Maildirs, with {user}, {domain} and {detail} in it."""
     retry: RetrySchedule
-    _without_hold: RouteTable
-    """The routes as they would be if none said `hold`, but for `*`."""
-    _captures: tuple[str, ...] = ()
-    """The Maildirs of `maildir:` routes, which are nobody's mailbox."""
 
-    @classmethod
-    def of(cls, config: Config, *, time_scale: float = 1.0) -> Self:
-        """`time_scale`: how many times faster than configured the queue's waits pass."""
-        return cls(
-            config=config,
-            routes=route_table(config),
-            aliases=alias_table(config),
-            local=local_domains(config),
-            retry=RetrySchedule(
-                steps=tuple(step / time_scale for step in config.queue.retry),
-                lifetime=config.queue.lifetime / time_scale,
-                delay_warning=config.queue.delay_warning / time_scale,
-            ),
-            _without_hold=RouteTable(
-                {key: route for key, route in config.routes.items() if key == "*" or not isinstance(route, Hold)}
-            ),
-            _captures=tuple(
-                dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
-            ),
-        )
+    captures: tuple[str, ...] = field(init=False)
+    """The templates of the Maildirs that routes capture into, each once; such a Maildir is nobody's mailbox."""
+    _without_hold: RouteTable = field(init=False, repr=False)
+    """The routes that say something else than `hold`, and `*`."""
+
+    def __post_init__(self) -> None:
+        routes = self.routes.routes
+        captures = dict.fromkeys(route.template for route in routes.values() if isinstance(route, MaildirRoute))
+        not_held = {key: route for key, route in routes.items() if key == "*" or not isinstance(route, Hold)}
+        object.__setattr__(self, "captures", tuple(captures))
+        object.__setattr__(self, "_without_hold", RouteTable(not_held))
+
+    @property
+    def hostname(self) -> str:
+        """The name of this server, as the configuration writes it."""
+        return self.local.hostname
 
     @property
     def postmaster(self) -> Mailbox:
         """The address that always exists (RFC 5321 4.5.1)."""
-        return Mailbox("postmaster", self.config.hostname)
+        return Mailbox("postmaster", self.hostname)
 
     def may_relay(self, client: str | None) -> bool:
-        """Whether `[relay] networks` lets this client (an IP address; None for a unix socket) send anywhere."""
+        """Whether a client may send to domains that are not local.  `client`: an IP address, or None for a client of a
+        unix socket, which counts as a loopback address.
+        """
         if client is None:
             return self.may_relay("127.0.0.1") or self.may_relay("::1")
-        address = ipaddress.ip_address(client.partition("%")[0])
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        return any(address in network for network in self.config.relay.networks)
+        return within(ipaddress.ip_address(client.partition("%")[0]), self.relay_networks)
 
     def destination(self, mailbox: Mailbox, *, skip_hold: bool = False) -> Destination:
         """Where one address goes, aliases left aside: a route for the address or its exact domain, else a local
@@ -155,7 +149,7 @@ class Policy:
 
     def maildir(self, mailbox: LocalMailbox) -> Path:
         """The Maildir of a local mailbox."""
-        return _maildir(self.config.local.maildir, self._captures, mailbox)
+        return _maildir(self.maildir_template, self.captures, mailbox)
 
     def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
         """Why RCPT is refused for this address; None if it is accepted."""

@@ -201,7 +201,7 @@ class Server:
         async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as helpers:
             helpers.start_soon(_tell_of_unsynced, site.events)
             if self._queue_was_lost:
-                data_dir = site.policy.config.data_dir
+                data_dir = site.config.data_dir
                 kept = [str(path) for path in self._recovered.rescued]
                 site.events.emit("queue_lost", reason=loss.explanation(data_dir), kept=kept or None)
             for aside in self._recovered.set_aside:
@@ -227,7 +227,7 @@ class Server:
             return
         site.events.emit("stopping", sessions=site.crowd.total, deliveries=site.scheduler.in_flight)
         self._acceptors.cancel()
-        end = trio.current_time() + site.policy.config.timeouts.shutdown
+        end = trio.current_time() + site.config.timeouts.shutdown
         site.drain.start(end)
         site.scheduler.stop()
         self._work.deadline = end
@@ -236,7 +236,7 @@ class Server:
         site = self.site
 
         def ceiling() -> int:
-            return min(site.policy.config.limits.connections + CROWD_MARGIN, room_for_connections())
+            return min(site.config.limits.connections + CROWD_MARGIN, room_for_connections())
 
         async with trio.open_nursery() as sessions:
             with self._acceptors:
@@ -260,7 +260,7 @@ class Server:
 
     async def reload(self, load: Callable[[], Config]) -> None:
         """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
-        site, old = self.site, self.site.policy.config
+        site, old = self.site, self.site.config
         try:
             config = await site.disk.run(load)
             swap = None
@@ -291,7 +291,7 @@ class Server:
 
     def banner(self) -> list[str]:
         """Where it listens, where local mail goes, and what happens to remote mail."""
-        config = self.site.policy.config
+        config = self.site.config
         lines = [f"trimta {__version__}, configuration: {config.source or 'built-in defaults'}"]
         for bound in self.site.bound:
             lines.extend(f"listening on {address} ({_describe(bound.listen)})" for address in bound.addresses)
@@ -414,12 +414,12 @@ def _recover(site: Site, queue: Queue, time_scale: float, now: float) -> Recover
             queue.set_meta(TIME_SCALE, repr(time_scale))
         recovered = queue.recover(now)
         bound_waits(queue, site.policy.retry, site.clock.now())
-        loss.note(site.policy.config.data_dir, told=True)  # by the banner and the log of this start
+        loss.note(site.config.data_dir, told=True)  # by the banner and the log of this start
         return recovered
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
     except OSError as cause:
-        raise StartError(f"data_dir {site.policy.config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
+        raise StartError(f"data_dir {site.config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
 
 
 @contextmanager

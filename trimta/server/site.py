@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.config.passwords import Authenticator
+from trimta.config.tables import policy_of
 from trimta.inbound.listener import Crowd
 from trimta.inbound.scripted_faults import FaultScript
 from trimta.mail.envelope import ByMode
@@ -20,7 +21,6 @@ from trimta.outbound.resolver import Resolver
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.transports.connection import Sending, TlsContexts
 from trimta.outbound.transports.maildir import Maildirs
-from trimta.routing.policy import Policy
 from trimta.runtime.disk import QueueDoor
 from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
@@ -76,7 +76,7 @@ def bound_waits(
 
 
 class Site:
-    """One server.  `policy` and what depends on it is replaced by `apply`; whoever needs it to stay keeps it."""
+    """One server.  `apply` replaces `config`, `policy` and what depends on them; whoever needs one to stay keeps it."""
 
     def __init__(
         self,
@@ -126,7 +126,8 @@ class Site:
 
     def apply(self, config: Config, client_tls: TlsContexts) -> None:
         """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""
-        self.policy = Policy.of(config, time_scale=self._time_scale)
+        self.config = config
+        self.policy = policy_of(config, time_scale=self._time_scale)
         self.authenticator = Authenticator(config.auth.users, any=config.auth.any)
         self.faults = FaultScript(config.faults)
         self.resolver = Resolver(

@@ -58,7 +58,7 @@ class _ElsewhereScheduler(Scheduler):
                     await self._tell()
 
     async def _tell(self) -> None:
-        await self._site.disk.run(control.tell, self._site.policy.config.data_dir, {"command": "wake"})
+        await self._site.disk.run(control.tell, self._site.config.data_dir, {"command": "wake"})
 
 
 class _Output(trio.abc.SendStream):

@@ -53,7 +53,7 @@ class Handle:
         self._thread = thread
         self._server = inside.server
         self._mailboxes = inside.mailboxes
-        self.faults = Faults(site, site.policy.config.data_dir, self._in_loop)
+        self.faults = Faults(site, site.config.data_dir, self._in_loop)
         """Scripted trouble: `add` and `clear`."""
         self.addresses: list[str] = inside.server.addresses
         """What it listens on, in the order of [[listen]]: `127.0.0.1:40123`, `unix:PATH`."""
@@ -95,7 +95,7 @@ class Handle:
     @property
     def data_dir(self) -> Path:
         """Its queue: `trimta queue` and the other commands work on it."""
-        return self._server.site.policy.config.data_dir
+        return self._server.site.config.data_dir
 
     @property
     def ca(self) -> Path | None:

@@ -60,7 +60,7 @@ class Inside:
         self._news = trio.Event()
         self._index = Index(self.mailboxes.templates)
         self._looking = trio.CapacityLimiter(1)
-        config = server.site.policy.config
+        config = server.site.config
         self._kept_messages = _messages(self.mailboxes)
         self._kept_entries = _entries(config.data_dir)
         server.site.events.subscribe(self._note)
@@ -102,7 +102,7 @@ class Inside:
     async def clear(self) -> None:
         """Remove what has come since the start."""
         site = self.server.site
-        site.faults = FaultScript(site.policy.config.faults)
+        site.faults = FaultScript(site.config.faults)
         await self._empty_queue()
         site.scheduler.wake()
         with trio.move_on_after(CLEAR_LIMIT):

@@ -52,7 +52,7 @@ class Watch:
     def follow(self, server: Server) -> None:
         """To be called once it is bound."""
         site = server.site
-        self._config = site.policy.config
+        self._config = site.config
         self._mailboxes = Mailboxes(site.policy)
         self._addresses = {listener.socket.getsockname() for bound in site.bound for listener in bound.sockets}
         self._addresses.add(os.fspath(control.address(self._config.data_dir)))

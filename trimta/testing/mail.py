@@ -155,7 +155,7 @@ class Mailboxes:
 
     def captured(self, domain: str | None = None) -> list[EmailMessage]:
         """What `maildir:` routes took, for one domain or for all."""
-        messages = read_all(self._captures)
+        messages = read_all(self._policy.captures)
         if domain is None:
             return messages
         end = f"@{domain.lower()}"
@@ -166,12 +166,8 @@ class Mailboxes:
         return (path for template in self.templates for path in maildirs_of(template) if path.is_dir())
 
     @property
-    def _captures(self) -> list[str]:
-        return [route.template for route in self._policy.config.routes.values() if isinstance(route, MaildirRoute)]
-
-    @property
     def templates(self) -> list[str]:
-        return [self._policy.config.local.maildir, *self._captures]
+        return [self._policy.maildir_template, *self._policy.captures]
 
     def _find(self, name: str) -> tuple[Path, str | None]:
         """The Maildir, and the address in Delivered-To where it may hold others' mail as well."""

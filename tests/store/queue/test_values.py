@@ -8,8 +8,8 @@ import pytest
 
 from tests.store.support import NOW, recipient
 from trimta.config.load import parse
+from trimta.config.tables import policy_of
 from trimta.mail.envelope import Envelope
-from trimta.routing.policy import Policy
 from trimta.store.queue.values import NewEnvelope, State
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def test_an_envelope_is_held_where_its_route_says_so(
     domain: str, next_hop: str, state: State, reason: str, tmp_path: Path
 ) -> None:
     text = '[local]\ndomains = ["dev.test"]\n[routes]\n"held.test" = "hold"\n"*" = "smtp:127.0.0.1:2500"\n'
-    policy = Policy.of(parse(text, base=tmp_path, file="conf.toml"))
+    policy = policy_of(parse(text, base=tmp_path, file="conf.toml"))
     (routed,) = policy.partition(Envelope(reverse_path=None, recipients=(recipient("bob", domain),))).parts
     new = NewEnvelope.of(routed, next_try=NOW, warn_at=NOW + 60)
     assert (new.domain, new.recipients, new.next_try, new.warn_at) == (domain, routed.recipients, NOW, NOW + 60)
