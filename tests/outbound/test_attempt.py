@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, Finally, Late, Raw
-from tests.support.sending import BODY, WIRE, FakeHosts, envelope, job, sending, verdicts
+from tests.support.sending import BODY, WIRE, FakeHosts, job, sending, verdicts
 from trimta.mail.envelope import BodyKind, Notify
 from trimta.mail.outcome import Delivered, Handover
 from trimta.outbound.transports.attempt import REUSE_MESSAGES, REUSE_SECONDS, Attempt, Job, SmtpDelivery
@@ -110,7 +110,7 @@ async def test_a_large_spooled_body_arrives_whole(
     path.write_bytes(b"Subject: large\n\n" + lines)
     body = Body(path.stat().st_size, lines.count(b"\n") + 2, None, path)
     mx = FakeMx(extensions=extensions)
-    await deliver({ONE: mx}, job(body=body))
+    await deliver({ONE: mx}, job(content=body))
     (received,) = mx.accepted
     assert received.body.endswith(lines.replace(b"\n", b"\r\n"))
     assert len(received.chunks) == (4 if "CHUNKING" in extensions else 0)
@@ -137,12 +137,7 @@ async def test_content_is_sent_as_the_host_can_take_it(
     autojump_clock: MockClock,
 ) -> None:
     mx = FakeMx(extensions=extensions)
-    made = job(body=content)
-    if options:
-        made = Job(
-            id="B", envelope=envelope(**options), content=type(made.content)(made.content.head, made.content.body, True)
-        )
-    await deliver({ONE: mx}, made)
+    await deliver({ONE: mx}, job(content=content, **options))
     (received,) = mx.accepted
     assert mail in received.mail
     assert body in received.body
@@ -150,7 +145,7 @@ async def test_content_is_sent_as_the_host_can_take_it(
 
 async def test_content_that_cannot_be_made_to_fit_fails(autojump_clock: MockClock) -> None:
     mx = FakeMx(extensions=())
-    attempt, net = await deliver_one({ONE: mx}, job(body=b"Subject: \xc3\xa9\n\n\n"))
+    attempt, net = await deliver_one({ONE: mx}, job(content=b"Subject: \xc3\xa9\n\n\n"))
     assert verdicts(attempt.outcomes) == {"a@x.test": "Failed 5.6.3"}
     assert net.tried == [ONE]
 
@@ -388,7 +383,7 @@ async def test_a_host_that_takes_few_messages_at_a_time_is_visited_again(autojum
 
 async def test_why_a_peer_stopped_reading_is_heard(autojump_clock: MockClock) -> None:
     mx = FakeMx({"during": "552 5.3.4 too large for us"}, extensions=PLAIN)
-    attempt, _ = await deliver_one({ONE: mx}, job(body=b"\n" + b"x" * 70 + b"\n" + b"y\n" * 100_000))
+    attempt, _ = await deliver_one({ONE: mx}, job(content=b"\n" + b"x" * 70 + b"\n" + b"y\n" * 100_000))
     assert verdicts(attempt.outcomes) == {"a@x.test": "Failed 5.3.4"}
 
 
@@ -593,7 +588,7 @@ async def test_a_damaged_spool_file_is_told_apart_and_never_finished(tmp_path: P
     path.write_bytes(BODY)
     for extensions in (PLAIN, MODERN):
         mx = FakeMx(extensions=extensions)
-        attempt, _ = await deliver_one({ONE: mx}, job(body=Body(len(BODY) + 1, 4, None, path)))
+        attempt, _ = await deliver_one({ONE: mx}, job(content=Body(len(BODY) + 1, 4, None, path)))
         assert attempt.damaged is not None
         assert attempt.outcomes == []
         assert mx.accepted == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from trimta.mail.address import Mailbox
-from trimta.mail.envelope import Recipient
+from trimta.mail.body import BodyForm
+from trimta.mail.envelope import BodyKind, Recipient
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
 from trimta.store.queue.queue import NewEnvelope, State, StoredMessage
@@ -18,10 +19,19 @@ def recipient(name: str, domain: str = "far.test") -> Recipient:
 
 
 def message(
-    message_id: str, content: bytes | Body = b"Subject: hi\n\nhello\n", sender: Mailbox | None = ALICE
+    message_id: str,
+    content: bytes | Body = b"Subject: hi\n\nhello\n",
+    sender: Mailbox | None = ALICE,
+    body: BodyKind = BodyKind.SEVEN_BIT,
 ) -> StoredMessage:
-    body = content if isinstance(content, Body) else Body.of(content)
-    return StoredMessage(id=message_id, arrived=NOW, reverse_path=sender, content=body, trace=b"Received: x\n")
+    return StoredMessage(
+        id=message_id,
+        arrived=NOW,
+        reverse_path=sender,
+        content=content if isinstance(content, Body) else Body.of(content, BodyForm.of(body)),
+        trace=b"Received: x\n",
+        body=body,
+    )
 
 
 def envelope(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trimta import real_time
+from trimta.mail.body import BodyForm
 from trimta.store import durable, maildir
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.spool import Body, SpoolWriter
@@ -129,7 +130,7 @@ def test_the_host_is_escaped() -> None:
 
 def test_a_binary_message_is_kept_as_it_came_under_a_head_with_crlf(tmp_path: Path) -> None:
     raw = b"Subject: hi\r\n\r\na\rb\nc\0\r\n"
-    path = maildir.deliver(Delivery(tmp_path, HEAD, Body.of(raw), binary=True))
+    path = maildir.deliver(Delivery(tmp_path, HEAD, Body.of(raw, BodyForm.RAW)))
     assert path.read_bytes() == HEAD.replace(b"\n", b"\r\n") + raw
     assert path.name.endswith(f",S={path.stat().st_size}")
 

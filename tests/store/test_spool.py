@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.mail.body import BodyForm
 from trimta.store import durable
 from trimta.store.spool import Body, BodyDamagedError, SpoolWriter, abandoned
 
@@ -47,9 +48,16 @@ def test_a_body_reads_back_as_it_was_written_wherever_it_is(
 
 
 def test_text_has_a_cr_more_for_each_line_on_the_wire() -> None:
-    body = Body.of(b"a\nb\n")
-    assert body.wire_size() == 6
-    assert body.wire_size(binary=True) == 4
+    assert Body.of(b"a\nb\n").wire_size == 6
+    assert Body.of(b"a\nb\n", BodyForm.RAW).wire_size == 4
+
+
+@pytest.mark.parametrize("form", BodyForm)
+@pytest.mark.parametrize("threshold", [0, 100])
+def test_a_body_keeps_the_form_in_which_it_was_written(tmp_path: Path, threshold: int, form: BodyForm) -> None:
+    writer = SpoolWriter(tmp_path, threshold, form=form)
+    writer.append(b"a\r\nb")
+    assert writer.finish().form is form
 
 
 def test_a_body_is_somewhere() -> None:

@@ -35,6 +35,7 @@ from trimta.content.trace import summarize
 from trimta.control.operations import Console
 from trimta.inbound.acceptance import accept
 from trimta.mail.address import parse_mailbox
+from trimta.mail.body import BodyForm
 from trimta.mail.envelope import Envelope
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
@@ -157,7 +158,7 @@ class Lab:
         addresses = [one.address for one in recipients] + ([reverse_path] if reverse_path else [])
         options.setdefault("smtputf8", not all(address.is_ascii for address in addresses))
         envelope = Envelope(reverse_path=reverse_path, recipients=recipients, **options)
-        body = content if isinstance(content, Body) else Body.of(content)
+        body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(envelope.body))
         trace = b"Received: from client by here.test; now\n"
         message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.site.clock.now(), trace=trace)
         await accept(self.site, message, envelope, summarize(body.head(65536)), policy=self.site.policy)

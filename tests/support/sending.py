@@ -10,7 +10,8 @@ import trio
 
 from trimta.config.model import Egress, Timeouts
 from trimta.mail.address import parse_mailbox
-from trimta.mail.envelope import BodyKind, Envelope, Recipient
+from trimta.mail.body import BodyForm
+from trimta.mail.envelope import Envelope, Recipient
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.egress import EgressPolicy
 from trimta.outbound.resolver import Host, MxHosts, RoutingFailure
@@ -48,11 +49,11 @@ def envelope(*addresses: str, sender: str | None = "me@here.test", **options: An
     )
 
 
-def job(*addresses: str, body: bytes | Body = BODY, name: str = "JOB", **options: Any) -> Job:
+def job(*addresses: str, content: bytes | Body = BODY, name: str = "JOB", **options: Any) -> Job:
     """One message with a Received field on top."""
-    content = body if isinstance(body, Body) else Body.of(body)
     found = envelope(*addresses, **options)
-    return Job(id=name, envelope=found, content=Content(HEAD, content, found.body is BodyKind.BINARY))
+    body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(found.body))
+    return Job(id=name, envelope=found, content=Content(HEAD, body))
 
 
 @functools.cache

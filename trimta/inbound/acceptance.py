@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.mail.envelope import BodyKind
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.transports.copies import Copy, copies_of
@@ -136,7 +135,7 @@ def _unwritten(policy: Policy, envelope: Envelope, failed: dict[Copy, str]) -> d
 
 
 def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
-    return Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
+    return Delivery(copy.maildir, copy.head, message.content)
 
 
 async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:

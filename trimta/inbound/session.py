@@ -18,6 +18,7 @@ from trimta.inbound.acceptance import accept
 from trimta.inbound.incoming import Incoming, envelope_of, hold_refusal, read_header, stored_message
 from trimta.inbound.scripted_faults import NULL_PATH, is_meant
 from trimta.mail.address import AddressError, parse_domain
+from trimta.mail.body import BodyForm
 from trimta.mail.reply import Reply
 from trimta.routing.policy import Local
 from trimta.runtime.ids import new_id
@@ -428,7 +429,7 @@ class Session:
     async def _store(self, data: bytes) -> None:
         """Take a piece of the message: into memory, and beyond a limit onto the disk."""
         if self._incoming is None:
-            self._incoming = Incoming(new_id(), SpoolWriter(self._site.spool))
+            self._incoming = Incoming(new_id(), self._spool_writer())
         incoming = self._incoming
         if incoming.trouble is not None:
             return
@@ -446,7 +447,10 @@ class Session:
         else:
             return
         self._site.events.emit("disk_trouble", id=incoming.id, reason=reason)
-        self._incoming = Incoming(incoming.id, SpoolWriter(self._site.spool), trouble=_NO_ROOM)
+        self._incoming = Incoming(incoming.id, self._spool_writer(), trouble=_NO_ROOM)
+
+    def _spool_writer(self) -> SpoolWriter:
+        return SpoolWriter(self._site.spool, form=BodyForm.of(self._transaction.body))
 
     async def _on_disk(self, incoming: Incoming, function: Callable[[A], T], argument: A) -> T:
         """Work on the spool file, which belongs to its thread if we are cancelled meanwhile."""
@@ -486,7 +490,7 @@ class Session:
 
     async def _take_over(self, end: BodyEnd) -> None:
         """The message is complete: make it ours, and say so."""
-        incoming = self._incoming or Incoming(new_id(), SpoolWriter(self._site.spool))
+        incoming = self._incoming or Incoming(new_id(), self._spool_writer())
         self._incoming = incoming
         if end.bare_lf is not None:
             self._site.events.emit("client_fault", id=incoming.id, problem="bare LF", line=end.bare_lf)

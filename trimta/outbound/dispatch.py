@@ -11,7 +11,7 @@ import trio
 
 from trimta.config.route_syntax import read_route
 from trimta.inbound.incoming import read_header
-from trimta.mail.envelope import BodyKind, ByMode
+from trimta.mail.envelope import ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.notices import is_late
@@ -178,7 +178,7 @@ class Dispatcher:
         return Job(
             id=claimed.envelope.id,
             envelope=envelope_of(message, tuple(_recipients(claimed))),
-            content=Content(message.trace, message.content, binary=message.body is BodyKind.BINARY),
+            content=Content(message.trace, message.content),
         )
 
     async def _report(self, claimed: Claimed, attempt: Attempt) -> None:
@@ -239,7 +239,7 @@ class Dispatcher:
     async def _write(self, message: StoredMessage, part: Part, capture: Path | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for copy in copies_of(part, message, capture):
-            delivery = maildir.Delivery(copy.maildir, copy.head, message.content, message.body is BodyKind.BINARY)
+            delivery = maildir.Delivery(copy.maildir, copy.head, message.content)
             try:
                 with self._site.drain.shielded(DISK_LIMIT) as shield:  # else: what is in new/ would be delivered again
                     await self._site.maildirs.deliver(delivery)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta import real_time
+from trimta.mail.body import BodyForm
 from trimta.store import durable
 from trimta.store.spool import BodyDamagedError
 
@@ -51,10 +52,10 @@ class Delivery:
 
     maildir: Path
     head: bytes
-    """Fields on top of the message, with LF line ends: Return-Path, Delivered-To, Received."""
+    """Fields on top of the message, with LF line ends: Return-Path, Delivered-To, Received.  Over a raw body they are
+    written with CRLF, as the body has it.
+    """
     body: Body
-    binary: bool = False
-    """The body is raw, CRLF included: the head gets CRLF as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ class Pending:
 
 def prepare(delivery: Delivery) -> Pending:
     """Write the file in tmp/, the Maildir made first if there is none.  MaildirError, and nothing is left, if not."""
-    head = delivery.head.replace(b"\n", b"\r\n") if delivery.binary else delivery.head
+    head = delivery.head
+    if delivery.body.form is BodyForm.RAW:
+        head = head.replace(b"\n", b"\r\n")
     path = delivery.maildir
     try:
         with _explained(path, "write"):

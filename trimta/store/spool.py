@@ -1,6 +1,6 @@
-"""A message's content while it is received and kept: in memory while small, else in one file of the spool.
+"""The body of a message while it is received and kept: in memory while it is small, else in one file of the spool.
 
-Content is what follows our trace fields: LF line ends for text, raw octets for BINARYMIME.
+A body is what follows our trace fields, the header that the client sent included; its form is text or raw octets.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from trimta.mail.body import BodyForm
 from trimta.store import durable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 MEMORY_LIMIT: Final = 256 * 1024
-"""Largest content, in octets, that is held in memory and in a database row."""
+"""Octets of the largest body that is held in memory and in a row of the database."""
 
 CHUNK: Final = 64 * 1024
+"""Octets that are read from a file at once, where the caller names no number."""
 
 INCOMING: Final = "incoming-"
-"""Files of this prefix belong to the process whose id follows; no queue entry names them."""
+"""Prefix of the spool files that no entry of the queue names yet; the id of the process that writes them follows."""
 
 
 class BodyDamagedError(Exception):
@@ -32,43 +34,46 @@ class BodyDamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Content that is complete, and may be read any number of times.
+    """A body that is complete, and may be read any number of times.
 
     Made by `Body.of(octets)`, by `SpoolWriter.finish()` or by the queue.  A body in a file is durable but belongs to
-    nobody until the queue adopts its file; `discard()` removes it if that never happens.
+    nobody until the queue adopts its file; `discard()` removes the file if that never happens.
     """
 
     size: int
-    """Octets in the form it is kept in."""
+    """Octets, in the form in which the body is kept."""
     lines: int
-    """How many LFs are in it."""
+    """The number of LFs among them."""
     data: bytes | None = None
-    """All of it, if it is in memory."""
+    """The octets of a body in memory."""
     path: Path | None = None
-    """Where it is, if it is in a file."""
+    """The file of a body that is not in memory."""
+    form: BodyForm = BodyForm.TEXT
 
     def __post_init__(self) -> None:
         if (self.data is None) == (self.path is None):
             raise ValueError("a body is either in memory or in a file")
 
     @classmethod
-    def of(cls, data: bytes) -> Body:
+    def of(cls, data: bytes, form: BodyForm = BodyForm.TEXT) -> Body:
         """A body in memory."""
-        return cls(len(data), data.count(b"\n"), data)
+        return cls(len(data), data.count(b"\n"), data, form=form)
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading it never blocks."""
+        """Whether the body can be read without blocking."""
         return self.data is not None
 
-    def wire_size(self, *, binary: bool = False) -> int:
-        """Octets on the wire, before dot-stuffing: each LF of text goes out as CRLF; binary goes as it is."""
-        return self.size if binary else self.size + self.lines
+    @property
+    def wire_size(self) -> int:
+        """Octets on the wire, before dot-stuffing."""
+        return self.form.wire_size(self.size, self.lines)
 
     def chunks(self, size: int = CHUNK) -> Generator[bytes, None, None]:
-        """The octets in pieces of at most `size`.  Blocks unless `in_memory`.
+        """The octets of the body in pieces of at most `size`.  Blocks unless `in_memory`.
 
-        Raises BodyDamagedError if the file is gone, and after the last octet if it is shorter or longer than it was.
+        Raises BodyDamagedError if the file is gone, and after the last octet if the file is shorter or longer than it
+        was; OSError if it can't be read.
         """
         if self.data is not None:
             if self.size <= size:
@@ -92,9 +97,10 @@ class Body:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Reads any octets from `start` to `end`.  Blocks unless `in_memory`.
+        """A function `read(start, end)` that gives the octets of the body in that range.  Blocks unless `in_memory`.
 
-        BodyDamagedError, here or when reading, if the file is gone or not as long as it was.
+        Raises BodyDamagedError, here or from `read`, if the file is gone or not as long as it was; OSError if it can't
+        be read.
         """
         data = self.data
         if data is not None:
@@ -119,7 +125,9 @@ class Body:
             yield read
 
     def head(self, limit: int) -> bytes:
-        """The first `limit` octets, or all if there are fewer.  Blocks unless `in_memory`."""
+        """The first `limit` octets of the body, or all if there are fewer.  Blocks unless `in_memory`.  Raises as
+        `chunks`.
+        """
         if self.data is not None:
             return self.data[:limit]
         found = bytearray()
@@ -131,27 +139,29 @@ class Body:
         return bytes(found[:limit])
 
     def read(self) -> bytes:
-        """All of it, in memory: for content known to be small, or that must be rewritten as a whole."""
+        """All octets, for a body that is known to be small.  Blocks unless `in_memory`.  Raises as `chunks`."""
         return self.data if self.data is not None else b"".join(self.chunks())
 
     def discard(self) -> None:
-        """Remove the file of a body that nobody adopted.  Idempotent; nothing happens to one in memory, nor to one
-        that the queue took over, since its file has another name by then.
+        """Remove the file of a body that nobody adopted.  Idempotent; a body in memory stays as it is, and so does
+        one that the queue adopted, since its file has another name by then.
         """
         if self.path is not None and self.path.name.startswith(INCOMING):
             self.path.unlink(missing_ok=True)
 
 
 class SpoolWriter:
-    """Takes content as it comes and makes a Body of it.
+    """A writer that takes the octets of a body as they come, and makes a Body of them.
 
     `append` only buffers while `needs_disk` is false, so an asynchronous caller goes to a thread only when it is
     true; `finish` and `discard` stay off the disk while `in_memory` is true.  At most `threshold` octets and one
     appended piece are in memory.
     """
 
-    def __init__(self, directory: Path, threshold: int = MEMORY_LIMIT) -> None:
+    def __init__(self, directory: Path, threshold: int = MEMORY_LIMIT, *, form: BodyForm = BodyForm.TEXT) -> None:
+        """`form`: that of the octets which are going to be appended."""
         self._directory = directory
+        self._form = form
         self._threshold = threshold
         self._buffer = bytearray()
         self._fd: int | None = None
@@ -160,7 +170,7 @@ class SpoolWriter:
         self.size = 0
         """Octets appended so far."""
         self.lines = 0
-        """LFs among them."""
+        """The number of LFs among them."""
 
     @property
     def needs_disk(self) -> bool:
@@ -173,7 +183,7 @@ class SpoolWriter:
         return self._path is None and self.size <= self._threshold
 
     def append(self, data: bytes) -> None:
-        """Add octets.  OSError if the disk refuses what was buffered: then discard()."""
+        """Add octets.  Raises OSError if the disk refuses what was buffered: the caller then calls `discard`."""
         if not data:
             return
         if self.needs_disk:
@@ -183,24 +193,26 @@ class SpoolWriter:
         self.lines += data.count(b"\n")
 
     def finish(self) -> Body:
-        """The body; durable if it is in a file (but for the name, which the queue gives it).  OSError as append()."""
+        """The body, durable if it is in a file (but for the file's name, which the queue gives).  Raises OSError as
+        `append`.
+        """
         if self._body is not None:
             return self._body
         if self.in_memory:
-            self._body = Body(self.size, self.lines, bytes(self._buffer))
+            self._body = Body(self.size, self.lines, bytes(self._buffer), form=self._form)
         else:
             self._spill()
             assert self._fd is not None
             durable.fsync(self._fd)
             self._close()
-            self._body = Body(self.size, self.lines, None, self._path)
+            self._body = Body(self.size, self.lines, None, self._path, self._form)
         self._buffer = bytearray()
         return self._body
 
     def discard(self) -> None:
-        """Forget everything and remove the file, if there is one and nobody adopted it.  Idempotent.
+        """Forget the octets and remove the file, if there is one and nobody adopted it.  Idempotent.
 
-        What the disk does not let go of, the next start of the server removes.
+        A file that can't be removed is removed at the next start of the server.
         """
         self._buffer = bytearray()
         with contextlib.suppress(OSError):
@@ -230,10 +242,10 @@ class SpoolWriter:
 
 
 def abandoned(directory: Path, *, now: float) -> Iterator[Path]:
-    """Files of bodies that nobody is going to finish: their process is gone, or was this one in an earlier life.
+    """Spool files that no process is going to finish: their process has ended, or had the id that this process has.
 
-    Called before this process spools anything.  A process id may have gone to another program, so a file that has not
-    grown for a day is abandoned whoever has its number.
+    To be called before this process spools anything; `now` is in seconds since the epoch.  The id may belong to another
+    program by now, so a file that has not grown for a day is abandoned whichever process has its id.
     """
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:

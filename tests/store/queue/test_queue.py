@@ -9,6 +9,7 @@ import pytest
 from tests.store.support import ALICE, NOW, deferred, envelope, message, recipient
 from trimta.content.dsn_short import ReportForm
 from trimta.mail.address import Mailbox
+from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
 from trimta.store import durable
 from trimta.store.queue import log
@@ -49,8 +50,7 @@ def loaded(queue: Queue, envelope_id: str) -> QueuedEnvelope:
 
 def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
     stored = replace(
-        message("m1", b"a\r\nb\n\0", sender=Mailbox('a "b', "bücher.test")),
-        body=BodyKind.BINARY,
+        message("m1", b"a\r\nb\n\0", sender=Mailbox('a "b', "bücher.test"), body=BodyKind.BINARY),
         smtputf8=True,
         envid="QQ+314",
         ret=Ret.HEADERS,
@@ -189,6 +189,14 @@ def test_large_content_in_memory_is_spooled_as_well(queue: Queue) -> None:
     stored = queue.accept(message("m1", content), [envelope()])
     assert spooled(queue) == ["m1"]
     assert stored.content.read() == content
+
+
+@pytest.mark.parametrize("size", [10, MEMORY_LIMIT + 1])
+def test_a_raw_body_is_raw_again_when_it_is_loaded(queue: Queue, size: int) -> None:
+    queue.accept(message("m1", b"\0" * size, body=BodyKind.BINARY), [envelope()])
+    found = queue.load("m1")
+    assert found is not None
+    assert found[0].content.form is BodyForm.RAW
 
 
 def test_small_content_in_a_file_stays_a_file(queue: Queue) -> None:
@@ -674,7 +682,7 @@ def test_list_filters(queue: Queue, filters: dict[str, str], ids: list[str]) -> 
 
 def test_a_list_has_what_the_operator_wants_to_know(queue: Queue) -> None:
     queue.accept(message("m1", b"a\nb\n"), [envelope()])
-    queue.accept(replace(message("m2", b"a\r\nb\r\n"), body=BodyKind.BINARY), [envelope()])
+    queue.accept(message("m2", b"a\r\nb\r\n", body=BodyKind.BINARY), [envelope()])
     first, second = queue.list_envelopes()
     assert (first.size, first.arrived, first.reverse_path) == (6, NOW, ALICE)
     assert second.size == 6

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from trimta.content.mime import BEYOND, CannotDowngrade, Inside, inside, needs, rewritten
 from trimta.content.source import Source
+from trimta.mail.body import BodyForm
 from trimta.runtime.pieces import Pieces
 from trimta.smtp.outbound import Facts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
@@ -39,7 +40,7 @@ class RewrittenBody:
     is_ascii: bool
 
     @classmethod
-    def of(cls, kept: Body, *, binary: bool, eight_bit_ok: bool, global_ok: bool = True) -> Self:
+    def of(cls, kept: Body, *, eight_bit_ok: bool, global_ok: bool = True) -> Self:
         """The body for a host with 8BITMIME (`eight_bit_ok`) or without.  Raises CannotDowngrade, BodyDamagedError.
         Blocks: everything is read several times.
         """
@@ -47,7 +48,7 @@ class RewrittenBody:
         is_ascii = True
         with kept.reader() as read:
             source = Source(kept.size, read)
-            plan = rewritten(source, binary=binary, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
+            plan = rewritten(source, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
             for piece in plan.render(source):
                 if b"\r" in piece:
                     raise CannotDowngrade("a bare CR where nothing may be rewritten")
@@ -63,9 +64,15 @@ class RewrittenBody:
         """Whether reading it never blocks."""
         return self.kept.in_memory
 
-    def wire_size(self, *, binary: bool = False) -> int:
-        """As of a Body."""
-        return self.size if binary else self.size + self.lines
+    @property
+    def form(self) -> BodyForm:
+        """Always text: what is re-encoded has lines."""
+        return BodyForm.TEXT
+
+    @property
+    def wire_size(self) -> int:
+        """Octets on the wire, before dot-stuffing."""
+        return self.form.wire_size(self.size, self.lines)
 
     def chunks(self, size: int) -> Generator[bytes, None, None]:
         """As of a Body; `size` is what it goes by where the octets are new."""
@@ -86,13 +93,16 @@ class Content:
 
     head: bytes
     body: Body | RewrittenBody
-    binary: bool = False
-    """The body is raw (BODY=BINARYMIME): its octets go as they are."""
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether the octets of the body go as they are (BODY=BINARYMIME)."""
+        return self.body.form is BodyForm.RAW
 
     @property
     def wire_size(self) -> int:
         """Octets on the wire, before dot-stuffing."""
-        return len(self.head) + self.head.count(b"\n") + self.body.wire_size(binary=self.binary)
+        return BodyForm.TEXT.wire_size(len(self.head), self.head.count(b"\n")) + self.body.wire_size
 
     async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, Facts]:
         """The content as a host with these extensions can take it, and what to tell it.  `smtputf8`: the message asked
@@ -107,13 +117,13 @@ class Content:
         eight_bit = found.eight_bit
         within = await self._inside(disk) if smtputf8 and found.eight_bit_body else _NOTHING
         global_ok = offered.smtputf8 or not within.eight_bit_global
-        if self.binary and offered.binarymime and global_ok:
+        if self.is_raw and offered.binarymime and global_ok:
             binary = True
-        elif not global_ok and not self.binary:
+        elif not global_ok and not self.is_raw:
             body = await self._rewritten(offered, disk, global_ok=False)
             content = Content(head, body)
             eight_bit = not body.is_ascii
-        elif self.binary or not found.fits(eight_bit_ok=offered.eight_bit_mime):
+        elif self.is_raw or not found.fits(eight_bit_ok=offered.eight_bit_mime):
             if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
                 binary = True  # text with NULs or endless lines is not touched either
             else:
@@ -130,13 +140,13 @@ class Content:
 
     async def _needs(self, disk: Disk) -> Needs:
         def look() -> Needs:
-            return needs(self.body.chunks(BLOCK), binary=self.binary)
+            return needs(self.body.chunks(BLOCK), binary=self.is_raw)
 
         return look() if self.body.in_memory else await disk.run(look)
 
     async def _inside(self, disk: Disk) -> Inside:
         assert not isinstance(self.body, RewrittenBody)
-        kept, binary = self.body, self.binary
+        kept, binary = self.body, self.is_raw
 
         def look() -> Inside:
             with kept.reader() as read:
@@ -149,7 +159,6 @@ class Content:
         return await disk.run(
             RewrittenBody.of,
             self.body,
-            binary=self.binary,
             eight_bit_ok=offered.eight_bit_mime,
             global_ok=global_ok,
         )
@@ -161,7 +170,7 @@ class Content:
 
     def for_bdat(self, disk: Disk) -> Octets:
         """What BDAT chunks carry: CRLF and no dots doubled, or the octets of a raw body; `wire_size` of them."""
-        return Octets(self, disk, _as_it_is if self.binary else lf_to_crlf, lambda: b"")
+        return Octets(self, disk, _as_it_is if self.is_raw else lf_to_crlf, lambda: b"")
 
 
 class Octets:
@@ -177,7 +186,7 @@ class Octets:
         self._finish: Callable[[], bytes] | None = finish
         self._body = Pieces(content.body.chunks(BLOCK), disk, in_memory=content.body.in_memory)
         # The head is LF text before a raw body, too.
-        self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.binary else encode(content.head)])
+        self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.is_raw else encode(content.head)])
 
     async def take(self, size: int | None = None) -> bytes:
         """Some octets, at most `size`; b"" at the end."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trimta.store import durable
 from trimta.store.queue import loss
 from trimta.store.queue.schema import FILE, open_database
 from trimta.store.queue.values import QueueError, QueueFull, QueueUnreadable
-from trimta.store.spool import Body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from trimta.store.spool import Body
 
 T = TypeVar("T")
 
@@ -168,4 +170,4 @@ class Database:
         else:
             durable.rename(content.path, target)
         self._moved.append((content.path, target))
-        return Body(content.size, content.lines, None, target)
+        return replace(content, data=None, path=target)

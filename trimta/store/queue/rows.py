@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.mail.envelope import BodyKind
+from trimta.mail.body import BodyForm
 from trimta.store.queue.decoding import load_deferred, load_message, load_recipient
 from trimta.store.queue.values import (
     DamagedEntry,
@@ -67,7 +67,7 @@ class RowReader:
         try:
             envelope = self._envelope(row[:WIDTH])
             message = load_message(fields)
-            wire = _typed(size, int) + (0 if message["body"] is BodyKind.BINARY else _typed(lines, int))
+            wire = BodyForm.of(message["body"]).wire_size(_typed(size, int), _typed(lines, int))
             return Listed(
                 envelope=envelope, arrived=_typed(arrived, float), size=wire, reverse_path=message["reverse_path"]
             )
@@ -79,18 +79,26 @@ class RowReader:
         try:
             if not is_message_id(_typed(message_id, str)):
                 raise ValueError("its id is not one")
-            content = self._content(seq, message_id, _typed(size, int), _typed(lines, int), spooled=bool(spooled))
+            values = load_message(fields)
+            content = self._content(
+                seq,
+                message_id,
+                _typed(size, int),
+                _typed(lines, int),
+                BodyForm.of(values["body"]),
+                spooled=bool(spooled),
+            )
             return StoredMessage(
                 id=message_id,
                 arrived=_typed(arrived, float),
                 trace=_typed(trace, bytes),
                 content=content,
-                **load_message(fields),
+                **values,
             )
         except ValueError as error:
             raise DamagedEntry(str(message_id), str(error)) from error
 
-    def _content(self, seq: int, message_id: str, size: int, lines: int, *, spooled: bool) -> Body:
+    def _content(self, seq: int, message_id: str, size: int, lines: int, form: BodyForm, *, spooled: bool) -> Body:
         if not spooled:
             row = self._connection.execute("SELECT data FROM contents WHERE message = ?", (seq,)).fetchone()
             if row is None:
@@ -98,7 +106,7 @@ class RowReader:
             data = _typed(row[0], bytes)
             if len(data) != size:
                 raise ValueError(f"its content has {len(data)} octets where {size} are meant")
-            return Body(size, lines, data)
+            return Body(size, lines, data, form=form)
         path = self._spool / message_id
         try:
             found = path.stat().st_size
@@ -106,7 +114,7 @@ class RowReader:
             raise ValueError("its spool file is missing") from None
         if found != size:
             raise ValueError(f"its spool file has {found} octets where {size} are meant")
-        return Body(size, lines, None, path)
+        return Body(size, lines, None, path, form)
 
     def _envelope(self, row: Sequence[Any]) -> QueuedEnvelope:
         seq, envelope_id, message_id, number, domain, next_hop, state, hold_reason, via = row[:9]

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ class StoredMessage:
     report: ReportForm | None = None
     """It is a DSN of ours, in this form."""
 
+    def __post_init__(self) -> None:
+        if self.content.form is not BodyForm.of(self.body):
+            raise ValueError(f"a body with {self.body} is not kept as {self.content.form.value}")
+
     @classmethod
     def of(
         cls,
@@ -93,7 +98,7 @@ class StoredMessage:
     @property
     def size(self) -> int:
         """Octets of the content on the wire."""
-        return self.content.wire_size(binary=self.body is BodyKind.BINARY)
+        return self.content.wire_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,28 @@
+"""The form in which a message's body is kept and read: text, or raw octets."""
+
+from __future__ import annotations
+
+import enum
+from typing import Self
+
+from trimta.mail.envelope import BodyKind
+
+
+class BodyForm(enum.Enum):
+    """How the octets of a kept body relate to the octets on the wire.  "Body" is what follows our trace fields: the
+    header that the client sent, and what comes after it.
+    """
+
+    TEXT = "text"
+    """Lines end in LF, and there is no CR: each LF goes out as CRLF (RFC 5321 2.3.8)."""
+    RAW = "raw"
+    """The octets as they came with BODY=BINARYMIME: lines end in CRLF, a bare CR or LF is data (RFC 3030 3)."""
+
+    @classmethod
+    def of(cls, kind: BodyKind) -> Self:
+        """The form of a body whose BODY parameter was `kind`."""
+        return cls.RAW if kind is BodyKind.BINARY else cls.TEXT
+
+    def wire_size(self, size: int, lines: int) -> int:
+        """Octets on the wire, before dot-stuffing, of a body of `size` octets with `lines` LFs among them."""
+        return size if self is BodyForm.RAW else size + lines
