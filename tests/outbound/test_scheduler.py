@@ -63,7 +63,7 @@ async def fill(lab: Lab, next_hops: list[str]) -> None:
             message = StoredMessage(
                 id=f"m{number}", arrived=now, reverse_path=None, content=Body.of(CONTENT), trace=b""
             )
-            (part,) = lab.site.policy.partition(envelope(f"a@{hop}")).parts
+            (part,) = lab.site.policy.route(envelope(f"a@{hop}")).envelopes
             queue.accept(message, [NewEnvelope.of(part, next_try=now)])
 
     await lab.steer(store)

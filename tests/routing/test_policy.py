@@ -17,7 +17,7 @@ def test_the_bare_postmaster_is_in_the_hostname_s_domain_however_that_is_written
     policy = policy_of(parse('hostname = "Mail.BÜCHER.test"', base=tmp_path, file="conf.toml"))
     names = [parse_mailbox("postmaster"), parse_mailbox("postmaster@mail.xn--bcher-kva.test")]
     recipients = tuple(Recipient(address=name, original=name) for name in names)
-    (part,) = policy.partition(Envelope(reverse_path=None, recipients=recipients)).parts
+    (part,) = policy.route(Envelope(reverse_path=None, recipients=recipients)).envelopes
     assert part.domain == "mail.xn--bcher-kva.test"
     assert len(part.recipients) == 1, "the same mailbox"
 

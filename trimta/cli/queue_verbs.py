@@ -12,7 +12,7 @@ from trimta.cli.text import print_json
 from trimta.config.render import route_text
 from trimta.config.tables import policy_of
 from trimta.mail.envelope import Envelope, Recipient
-from trimta.routing.policy import Part, Routed, UnknownUser
+from trimta.routing.destination import MatchedRoute, RoutedEnvelope, UnknownUser
 from trimta.routing.routes import Hold, Reject
 from trimta.runtime.events import escape
 from trimta.store.queue.values import DamagedEntry, NewEnvelope, NoSuchEntry, State, message_id
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.address import Mailbox
-    from trimta.routing.policy import Destination, Policy
+    from trimta.routing.destination import Destination
+    from trimta.routing.policy import Policy
     from trimta.routing.routes import Route
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import QueuedEnvelope, StoredMessage
@@ -138,7 +139,7 @@ class _Release:
             if envelope.state is not State.HELD:
                 queue.hold(envelope.id)
             recipients = tuple(recipient.recipient for recipient in envelope.recipients)
-            part = self._sent(Part(domain=envelope.domain, destination=UnknownUser(), recipients=recipients))
+            part = self._sent(RoutedEnvelope(domain=envelope.domain, destination=UnknownUser(), recipients=recipients))
             changed += queue.release(envelope.id, now, via=self._via_text, next_hop=part.next_hop)
         return changed
 
@@ -146,15 +147,15 @@ class _Release:
     def _via_text(self) -> str:
         return "" if self._via is None else route_text(self._via)
 
-    def _sent(self, part: Part) -> Part:
+    def _sent(self, part: RoutedEnvelope) -> RoutedEnvelope:
         """The part with the destination that it is released to."""
         destination: Destination
         address = part.recipients[0].address
         if self._via is not None:
-            destination = Routed(self._via_text, self._via)
+            destination = MatchedRoute(self._via_text, self._via)
         else:
             destination = self._policy.destination(address, skip_hold=True)
-        if isinstance(destination, Routed) and isinstance(destination.route, Hold):
+        if isinstance(destination, MatchedRoute) and isinstance(destination.route, Hold):
             raise CommandError(EX_DATAERR, f"{address} has no route but `hold`: say where to, with --via ROUTE")
         return replace(part, destination=destination)
 
@@ -164,7 +165,7 @@ class _Release:
         """What the envelope becomes: for one recipient, who may be an alias of several."""
         before = envelope.recipients[0].recipient
         recipient = replace(before, address=to, original=before.original if len(envelope.recipients) == 1 else to)
-        parts = self._policy.partition(_envelope(message, recipient)).parts
+        parts = self._policy.route(_envelope(message, recipient)).envelopes
         if self._via is None:
             for part in parts:
                 self._check(part)
@@ -176,12 +177,12 @@ class _Release:
             for part in parts
         ]
 
-    def _check(self, part: Part) -> None:
+    def _check(self, part: RoutedEnvelope) -> None:
         address = part.recipients[0].address
         match part.destination:
             case UnknownUser():
                 raise CommandError(EX_NOUSER, f"--to {address}: there is no such user here")
-            case Routed(route=Reject() as reject):
+            case MatchedRoute(route=Reject() as reject):
                 raise CommandError(EX_NOUSER, f"--to {address} would be refused: {reject.reply}")
 
 

@@ -21,7 +21,7 @@ from trimta.inbound.listener import hosts_to_bind
 from trimta.inbound.own_addresses import comes_to
 from trimta.mail.address import AddressError, parse_mailbox
 from trimta.outbound.resolver import MxHosts, Resolver
-from trimta.routing.policy import Local, Routed, UnknownUser
+from trimta.routing.destination import LocalDestination, MatchedRoute, UnknownUser
 from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
 from trimta.runtime.events import escape
 
@@ -137,18 +137,18 @@ class _Explainer:
         document: Document = {"address": str(mailbox)}
         destination = self._policy.destination(mailbox)
         match destination:
-            case Local(mailbox=found, maildir=maildir):
+            case LocalDestination(mailbox=found, maildir=maildir):
                 document |= {"verdict": OK, "local": True, "user": found.user, "maildir": str(maildir)}
                 if found.detail:
                     document["detail"] = found.detail
             case UnknownUser():
                 document |= {"verdict": REFUSED, "local": True, "problem": "5.1.1 no such user here"}
-            case Routed(key, route):
+            case MatchedRoute(key, route):
                 document |= {"local": False, "key": key, "route": str(route), "description": describe(route)}
                 document |= await self._by_route(mailbox, destination)
         return document
 
-    async def _by_route(self, mailbox: Mailbox, routed: Routed) -> Document:
+    async def _by_route(self, mailbox: Mailbox, routed: MatchedRoute) -> Document:
         match routed.route:
             case Mx() as route:
                 return self._hosts(await self._resolver.resolve_mx(mailbox.domain_key, port=route.port))

@@ -260,9 +260,9 @@ class Submission:
         warn_at = None
         if self.reverse_path is not None:
             warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))
-        partition = policy.partition(envelope)
-        envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in partition.parts]
-        about = expanded(partition.expanded)
+        routed = policy.route(envelope)
+        envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in routed.envelopes]
+        about = expanded(routed.expanded)
         with queue.transaction():
             if about and self.reverse_path is not None:  # the server reports the rest
                 returned = message.trace + body.head(RETURN_LIMIT + 1)

@@ -1,6 +1,6 @@
 """Taking responsibility for a message: local copies in `new/`, envelopes in the queue, and only then the 250.
 
-    partition
+    the envelopes of the message, one for each destination
       -> Maildir copies written and synced in tmp/      nothing visible yet; whatever fails here is queued instead
       -> one commit: envelopes for everything else      from here on nothing is lost
       -> rename, sync of new/                           readable by everybody
@@ -19,7 +19,8 @@ import trio
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.transports.copies import Copy, copies_of
-from trimta.routing.policy import Local, Routed, addresses
+from trimta.routing.destination import LocalDestination, MatchedRoute
+from trimta.routing.policy import addresses
 from trimta.routing.routes import Discard, MaildirRoute
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.queue.values import NewEnvelope, QueueError, QueueFull
@@ -59,19 +60,19 @@ async def accept(
     """
     now = site.clock.now()
     warn_at = site.warn_at(message)
-    partition = policy.partition(envelope)
+    routed = policy.route(envelope)
     copies: list[Copy] = []
     envelopes: list[NewEnvelope] = []
     discarded: list[Recipient] = []
-    for part in partition.parts:
+    for part in routed.envelopes:
         destination = part.destination
         if envelope.hold_until is not None:
             envelopes.append(NewEnvelope.of(part, next_try=envelope.hold_until, warn_at=warn_at))
-        elif isinstance(destination, Local) and not seen.was_delivered_to(destination.mailbox.address):
+        elif isinstance(destination, LocalDestination) and not seen.was_delivered_to(destination.mailbox.address):
             copies.extend(copies_of(part, message))
-        elif isinstance(destination, Routed) and isinstance(destination.route, MaildirRoute):
+        elif isinstance(destination, MatchedRoute) and isinstance(destination.route, MaildirRoute):
             copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
-        elif isinstance(destination, Routed) and isinstance(destination.route, Discard):
+        elif isinstance(destination, MatchedRoute) and isinstance(destination.route, Discard):
             discarded.extend(part.recipients)
         else:
             envelopes.append(NewEnvelope.of(part, next_try=now, warn_at=warn_at))
@@ -117,7 +118,7 @@ async def accept(
                 site.events.emit("deferred", id=message.id, to=to, reply=failed[copy])
             else:
                 site.events.emit("refused", id=message.id, to=to, reply=failed[copy])
-    await _confirm(site, message, done, partition.expanded)
+    await _confirm(site, message, done, routed.expanded)
     return _unwritten(policy, envelope, failed) if failed else {}
 
 

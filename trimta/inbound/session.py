@@ -20,7 +20,7 @@ from trimta.inbound.scripted_faults import NULL_PATH, is_meant
 from trimta.mail.address import AddressError, parse_domain
 from trimta.mail.body import BodyForm
 from trimta.mail.reply import Reply
-from trimta.routing.policy import Local
+from trimta.routing.destination import LocalDestination
 from trimta.runtime.ids import new_id
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import WireError
@@ -388,7 +388,7 @@ class Session:
         if identity is None or mail.reverse_path is None:
             return None
         destination = self._policy.destination(mail.reverse_path)
-        if not isinstance(destination, Local):
+        if not isinstance(destination, LocalDestination):
             return None
         owner = destination.mailbox.user
         users = {name.lower().partition("@")[0] for name in self._config.auth.users}

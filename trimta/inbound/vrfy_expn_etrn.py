@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
 from trimta.mail.reply import Reply
-from trimta.routing.policy import Local, UnknownUser
+from trimta.routing.destination import LocalDestination, UnknownUser
 
 if TYPE_CHECKING:
     from trimta.routing.policy import Policy
@@ -30,7 +30,7 @@ def _vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
     if refusal is not None:
         return refusal
     match policy.destination(mailbox):
-        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+        case LocalDestination(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
             return Reply.of(250, "2.1.5", f"<{mailbox}>")
         case _:
             return Reply.of(252, "2.5.2", f"<{mailbox}>: cannot verify, but mail for it will be accepted")
@@ -53,7 +53,7 @@ def _expn(policy: Policy, string: str) -> Reply:
     match policy.destination(mailbox):
         case UnknownUser():
             return Reply.of(550, "5.1.1", f"<{mailbox}>: no such list or user here")
-        case Local(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+        case LocalDestination(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
             return Reply.of(250, "2.1.5", f"<{mailbox}>")
         case _:
             return Reply.of(252, "2.5.2", f"<{mailbox}>: not a list")

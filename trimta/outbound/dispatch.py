@@ -20,7 +20,8 @@ from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import Attempt, Job, SmtpDelivery
 from trimta.outbound.transports.copies import copies_of
 from trimta.outbound.transports.outbound_content import Content
-from trimta.routing.policy import Local, Part, Routed, UnknownUser, addresses
+from trimta.routing.destination import LocalDestination, MatchedRoute, RoutedEnvelope, UnknownUser
+from trimta.routing.policy import addresses
 from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, RouteError
 from trimta.store import maildir
 from trimta.store.maildir import MaildirError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from trimta.mail.outcome import Outcome
     from trimta.outbound.reports import NewMessage
     from trimta.outbound.scheduler import Claimed, Work
-    from trimta.routing.policy import Destination
+    from trimta.routing.destination import Destination
     from trimta.runtime.event_names import EventName
     from trimta.server.site import Site
     from trimta.store.queue.queue import Queue
@@ -80,10 +81,10 @@ class Dispatcher:
                 await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
                 await self.give_up_late(claimed)
-            elif isinstance(part.destination, Routed) and isinstance(part.destination.route, Mx | Relay):
+            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, Mx | Relay):
                 await self._send(work, claimed, part, part.destination.route)
                 return
-            elif isinstance(part.destination, Routed) and isinstance(part.destination.route, Hold):
+            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, Hold):
                 await self._hold(claimed, "by its route")
             else:
                 try:
@@ -100,7 +101,7 @@ class Dispatcher:
 
     # Where to.
 
-    def _parts(self, claimed: Claimed) -> list[Part]:
+    def _parts(self, claimed: Claimed) -> list[RoutedEnvelope]:
         """The envelope as the configuration of this moment sees it: one part, unless what was one destination is
         several now; none if the operator's `--via` is no route.
         """
@@ -111,12 +112,16 @@ class Dispatcher:
                 route = read_route(envelope.via, self._site.config.data_dir)
             except RouteError:
                 return []
-            return [Part(domain=envelope.domain, destination=Routed(envelope.via, route), recipients=recipients)]
+            return [
+                RoutedEnvelope(
+                    domain=envelope.domain, destination=MatchedRoute(envelope.via, route), recipients=recipients
+                )
+            ]
         groups: dict[Destination, list[Recipient]] = {}
         for one in recipients:
             groups.setdefault(policy.destination(one.address, skip_hold=envelope.released), []).append(one)
         return [
-            Part(domain=envelope.domain, destination=destination, recipients=tuple(members))
+            RoutedEnvelope(domain=envelope.domain, destination=destination, recipients=tuple(members))
             for destination, members in groups.items()
         ]
 
@@ -124,7 +129,7 @@ class Dispatcher:
         text = f"{claimed.envelope.via!r} is not a route"
         return [_deferred(recipient, BAD_ROUTE, text) for recipient in _recipients(claimed)]
 
-    async def _reroute(self, claimed: Claimed, part: Part, others: Sequence[Part]) -> None:
+    async def _reroute(self, claimed: Claimed, part: RoutedEnvelope, others: Sequence[RoutedEnvelope]) -> None:
         """Still due, but elsewhere: who works there will find it."""
         envelope = claimed.envelope
 
@@ -142,7 +147,7 @@ class Dispatcher:
 
     # By SMTP and LMTP.
 
-    async def _send(self, work: Work, claimed: Claimed, part: Part, route: Mx | Relay) -> None:
+    async def _send(self, work: Work, claimed: Claimed, part: RoutedEnvelope, route: Mx | Relay) -> None:
         site = self._site
         delivery = SmtpDelivery(
             route,
@@ -198,7 +203,7 @@ class Dispatcher:
 
     # By the other transports.
 
-    async def _deliver(self, claimed: Claimed, part: Part) -> list[Outcome]:
+    async def _deliver(self, claimed: Claimed, part: RoutedEnvelope) -> list[Outcome]:
         site, message = self._site, claimed.message
         match part.destination:
             case UnknownUser():
@@ -206,18 +211,18 @@ class Dispatcher:
                     Failed(recipient=one, status=NO_SUCH_USER, diagnostic=f"<{one.address}>: no such user here")
                     for one in part.recipients
                 ]
-            case Local(mailbox=found):
+            case LocalDestination(mailbox=found):
                 if await self._was_there(message, found.address):
                     text = f"the message has been delivered to {found.address} before: it is in a loop"
                     return [Failed(recipient=one, status=LOOP, diagnostic=text) for one in part.recipients]
                 return await self._write(message, part)
-            case Routed(route=MaildirRoute() as route):
+            case MatchedRoute(route=MaildirRoute() as route):
                 return await self._write(message, part, Path(route.path(part.domain)))
-            case Routed(route=Discard()):
+            case MatchedRoute(route=Discard()):
                 return [_done(one, "discarded") for one in part.recipients]
-            case Routed(route=Reject() as reject):
+            case MatchedRoute(route=Reject() as reject):
                 return [_rejected(one, reject) for one in part.recipients]
-            case Routed(route=Pipe() as route):
+            case MatchedRoute(route=Pipe() as route):
                 config = site.config
                 return await pipe.deliver(
                     route,
@@ -236,7 +241,7 @@ class Dispatcher:
         header = await read_header(message.content, self._site.disk)
         return header.summary.was_delivered_to(mailbox)
 
-    async def _write(self, message: StoredMessage, part: Part, capture: Path | None = None) -> list[Outcome]:
+    async def _write(self, message: StoredMessage, part: RoutedEnvelope, capture: Path | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for copy in copies_of(part, message, capture):
             delivery = maildir.Delivery(copy.maildir, copy.head, message.content)

@@ -207,7 +207,7 @@ def report(
         report=ReportForm.FULL,
     )
     envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
-    return dsn, [NewEnvelope.of(part, next_try=now) for part in policy.partition(envelope).parts]
+    return dsn, [NewEnvelope.of(part, next_try=now) for part in policy.route(envelope).envelopes]
 
 
 def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:

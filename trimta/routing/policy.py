@@ -6,80 +6,25 @@ import ipaddress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
 from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
+from trimta.routing.destination import LocalDestination, MatchedRoute, RoutedEnvelope, RoutedMessage, UnknownUser
 from trimta.routing.networks import within
-from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable, next_hop
+from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.routing.aliases import AliasTable
+    from trimta.routing.destination import Destination
     from trimta.routing.mailboxes import LocalDomains, LocalMailbox
     from trimta.routing.networks import IPNetwork
     from trimta.routing.retry import RetrySchedule
-    from trimta.routing.routes import Route
-
-LOCAL_HOP = "local"
-"""The next hop of envelopes for local mailboxes, should they have to wait in the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Local:
-    """A local mailbox and its Maildir."""
-
-    mailbox: LocalMailbox
-    maildir: Path
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownUser:
-    """A local domain without such a mailbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class Routed:
-    """Not ours: the key of `[routes]` that matched, and what it says."""
-
-    key: str = field(compare=False)
-    route: Route
-
-
-Destination: TypeAlias = Local | UnknownUser | Routed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One envelope of a message: the recipients that share a destination."""
-
-    domain: str
-    destination: Destination
-    recipients: tuple[Recipient, ...]
-
-    @property
-    def next_hop(self) -> str:
-        """The key under which the scheduler limits concurrency."""
-        if isinstance(self.destination, Routed):
-            return next_hop(self.destination.route, self.domain)
-        return LOCAL_HOP
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the route is `hold`: the envelope waits in the queue until the operator releases it."""
-        return isinstance(self.destination, Routed) and isinstance(self.destination.route, Hold)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partition:
-    """A message's recipients after aliases, by destination, and those whose alias was expanded to many."""
-
-    parts: tuple[Part, ...]
-    expanded: tuple[Recipient, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,50 +71,52 @@ class Policy:
         return within(ipaddress.ip_address(client.partition("%")[0]), self.relay_networks)
 
     def destination(self, mailbox: Mailbox, *, skip_hold: bool = False) -> Destination:
-        """Where one address goes, aliases left aside: a route for the address or its exact domain, else a local
-        mailbox, else a route for a suffix or `*`.  `skip_hold`: as if no route said `hold`.
+        """The destination of an address, aliases left aside: a route for the address or its exact domain, else a local
+        mailbox, else a route for a suffix or `*`.  `skip_hold`: as if no key but `*` said `hold`.
         """
         routes = self._without_hold if skip_hold else self.routes
         if not mailbox.domain:
             mailbox = self.postmaster
         specific = routes.specific(mailbox)
         if specific is not None:
-            return Routed(*specific)
-        if self.local.is_local(mailbox):
-            found = self.local.mailbox_of(mailbox)
-            if found is None:
-                return UnknownUser()
-            return Local(found, self.maildir(found))
-        return Routed(*routes.lookup(mailbox))
+            return MatchedRoute(*specific)
+        if not self.local.is_local(mailbox):
+            return MatchedRoute(*routes.lookup(mailbox))
+        local_mailbox = self.local.mailbox_of(mailbox)
+        if local_mailbox is None:
+            return UnknownUser()
+        return LocalDestination(local_mailbox, self.maildir(local_mailbox))
 
     def identity(self, mailbox: Mailbox) -> Mailbox | LocalMailbox:
-        """What is the same for two spellings of one recipient: a local mailbox is found without case."""
+        """A value that is equal for two spellings of one recipient: the mailbox, where the destination is local."""
         destination = self.destination(mailbox)
-        return destination.mailbox if isinstance(destination, Local) else mailbox
+        return destination.mailbox if isinstance(destination, LocalDestination) else mailbox
 
     def maildir(self, mailbox: LocalMailbox) -> Path:
         """The Maildir of a local mailbox."""
         return _maildir(self.maildir_template, self.captures, mailbox)
 
     def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
-        """Why RCPT is refused for this address; None if it is accepted."""
+        """The negative reply to RCPT for an address; None if the address is accepted.  `may_relay`: whether the client
+        may send to domains that are not local.
+        """
         if self.aliases.matches(mailbox):
             return None
         match self.destination(mailbox):
-            case Local():
+            case LocalDestination():
                 return None
             case UnknownUser():
                 return Reply(550, (f"<{mailbox}>: no such user here",), EnhancedStatus(5, 1, 1))
-            case Routed() if not may_relay:
+            case MatchedRoute() if not may_relay:
                 return Reply(550, (f"<{mailbox}>: relaying denied",), EnhancedStatus(5, 7, 1))
-            case Routed(route=Reject() as reject):
+            case MatchedRoute(route=Reject() as reject):
                 return Reply(reject.code, (reject.text,), reject.status)
-            case Routed():
+            case MatchedRoute():
                 return None
 
-    def partition(self, envelope: Envelope) -> Partition:
-        """Expand aliases, drop repeated recipients, and group what is left by destination: one part for each local
-        mailbox address, one for each remote domain and route.
+    def route(self, envelope: Envelope) -> RoutedMessage:
+        """Expand aliases, drop repeated recipients, and make one envelope for each destination and domain: for each
+        local mailbox address, and for each other domain and route.
         """
         groups: dict[tuple[str, Destination], list[Recipient]] = {}
         expanded: list[Recipient] = []
@@ -181,15 +128,15 @@ class Policy:
                 recipient = replace(recipient, notify=_without_success(recipient.notify))
             for target in targets:
                 destination = self.destination(target)
-                identity = destination.mailbox if isinstance(destination, Local) else target
+                identity = destination.mailbox if isinstance(destination, LocalDestination) else target
                 if identity in seen:
                     continue
                 seen.add(identity)
                 domain = target.domain_key or self.local.hostname_key
                 groups.setdefault((domain, destination), []).append(replace(recipient, address=target))
-        return Partition(
-            parts=tuple(
-                Part(domain=domain, destination=destination, recipients=tuple(recipients))
+        return RoutedMessage(
+            envelopes=tuple(
+                RoutedEnvelope(domain=domain, destination=destination, recipients=tuple(recipients))
                 for (domain, destination), recipients in groups.items()
             ),
             expanded=tuple(expanded),
@@ -202,7 +149,9 @@ def addresses(recipients: Iterable[Recipient]) -> list[str]:
 
 
 def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | None:
-    """What the members of a list ask for: the `expanded` DSN has answered SUCCESS (RFC 3461 5.2.7.3)."""
+    """NOTIFY of the addresses that an alias was expanded to: the `expanded` DSN has answered SUCCESS (RFC 3461
+    5.2.7.3).
+    """
     if notify is None:
         return None
     return (notify - {Notify.SUCCESS}) or frozenset({Notify.NEVER})

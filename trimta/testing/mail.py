@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from trimta.content.matching import NULL_PATH, Address, Criteria
 from trimta.content.reading import text
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
-from trimta.routing.policy import Local, Routed, UnknownUser
+from trimta.routing.destination import LocalDestination, MatchedRoute, UnknownUser
 from trimta.routing.routes import MaildirRoute
 from trimta.store import arrivals
 from trimta.store.arrivals import Watch, maildirs_of
@@ -180,13 +180,13 @@ class Mailboxes:
         if targets != (mailbox,):
             raise ValueError(f"{name} is an alias: look for {', '.join(map(str, targets))}")
         match policy.destination(mailbox):
-            case Local(mailbox=found, maildir=folder):
+            case LocalDestination(mailbox=found, maildir=folder):
                 return folder, str(found.address) if "@" in name else None
-            case Routed(route=MaildirRoute() as route):
+            case MatchedRoute(route=MaildirRoute() as route):
                 return Path(route.path(mailbox.domain_key)), str(mailbox)
             case UnknownUser():
                 raise ValueError(f"{name}: there is no such user ([local] users)")
-            case Routed(key=key, route=route):
+            case MatchedRoute(key=key, route=route):
                 raise ValueError(f"{name} has no mailbox here: its mail goes to {route} ([routes] {key!r})")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimta.content.trace import delivered_to_field, return_path_field, x_original_to_field
-from trimta.routing.policy import Local
+from trimta.routing.destination import LocalDestination
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import Recipient
-    from trimta.routing.policy import Part
+    from trimta.routing.destination import RoutedEnvelope
     from trimta.store.queue.values import StoredMessage
 
 
@@ -30,11 +30,11 @@ class Copy:
     recipients: tuple[Recipient, ...]
 
 
-def copies_of(part: Part, message: StoredMessage, capture: Path | None = None) -> list[Copy]:
+def copies_of(part: RoutedEnvelope, message: StoredMessage, capture: Path | None = None) -> list[Copy]:
     """The files that a part of a message becomes: in a local mailbox one for each recipient; in the Maildir `capture`
     of a route one for all of them, with a Delivered-To each, so that a Bcc shows.
     """
-    if isinstance(part.destination, Local):
+    if isinstance(part.destination, LocalDestination):
         maildir, mailbox = part.destination.maildir, part.destination.mailbox.address
         return [
             Copy(maildir, _head(message, [(recipient, mailbox)]), part.domain, part.next_hop, (recipient,))

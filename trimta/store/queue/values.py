@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trimta.content.dsn_short import ReportForm
     from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Ret, ReversePath
     from trimta.mail.outcome import Deferred
-    from trimta.routing.policy import Part
+    from trimta.routing.destination import RoutedEnvelope
     from trimta.store.spool import Body
 
 
@@ -124,7 +124,7 @@ class NewEnvelope:
     """How that went, by the recipient's place in `recipients`, counted from 0."""
 
     @classmethod
-    def of(cls, routed: Part, *, next_try: float, warn_at: float | None = None) -> Self:
+    def of(cls, routed: RoutedEnvelope, *, next_try: float, warn_at: float | None = None) -> Self:
         """The envelope that the routing made, due at `next_try`, or held where its route is `hold`.
 
         `warn_at`: when the sender is told that the message is late; None: never.
