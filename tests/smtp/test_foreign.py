@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.smtp.test_server import Peer
+from tests.smtp.support import Peer
 from trimta.smtp.events import BadInput
 from trimta.smtp.extensions import Protocol
 from trimta.smtp.foreign import foreign_protocol

@@ -3,159 +3,39 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.smtp.support import BAD_ORDER, DONE, GREETING, MAIL, OK, QUEUED, RCPT, Peer, in_transaction, started
 from tests.support.effort import bounded_effort
 from trimta.mail.envelope import BodyKind
 from trimta.mail.reply import Reply
 from trimta.smtp.commands import (
     Auth,
-    Bdat,
-    Command,
     Data,
     Ehlo,
-    Etrn,
-    Expn,
-    Helo,
-    Help,
     Mail,
     Noop,
-    Quit,
     Rcpt,
-    Rset,
-    StartTls,
-    Vrfy,
 )
 from trimta.smtp.errors import LocalProtocolError
 from trimta.smtp.extensions import Protocol
-from trimta.smtp.reply_reader import ReplyReader
 from trimta.smtp.server import (
     CLOSED,
     NEED_DATA,
-    NEXT,
     AuthPolicy,
     AuthResponse,
     BadInput,
     BareNewline,
     BodyChunk,
     BodyEnd,
-    Event,
     ServerConnection,
     ServerSettings,
-    State,
+    SessionState,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-OK = Reply.of(250, "2.0.0", "ok")
-GREETING = Reply.of(220, "", "mx.dev.test ESMTP")
-
-
-class Peer:
-    """A session that says yes to everything, and remembers."""
-
-    def __init__(self, policy: Callable[[Event], Reply | None] | None = None, *, tls: bool = False, **kw: Any) -> None:
-        self.connection = ServerConnection(ServerSettings(hostname="mx.dev.test", **kw), tls=tls)
-        self.policy = policy
-        self.events: list[Event] = []
-        self.messages: list[bytes] = []
-        self.ends: list[BodyEnd] = []
-        self.closed = False
-        self.body = b""
-        self.reader = ReplyReader()
-        self.connection.reply(GREETING)
-        self.replies()
-
-    def replies(self) -> list[str]:
-        self.reader.feed(self.connection.data_to_send())
-        out = []
-        while (reply := self.reader.next()) is not None:
-            out.append(f"{reply.code} {reply.status}" if reply.status else str(reply.code))
-        return out
-
-    def say(self, octets: bytes | str, pieces: int = 0) -> list[str]:
-        """What is answered to some octets: "250 2.0.0", ..."""
-        if isinstance(octets, str):
-            octets = octets.encode()
-        for start in range(0, len(octets), pieces or len(octets)):
-            self.connection.receive_data(octets[start : start + (pieces or len(octets))])
-            self.run()
-        return self.replies()
-
-    def run(self) -> None:
-        while True:
-            event = self.connection.next_event()
-            if event is CLOSED:
-                self.closed = True
-            if event in (CLOSED, NEED_DATA):
-                return
-            self.answer(event)
-
-    def answer(self, event: Event) -> None:
-        connection = self.connection
-        if not isinstance(event, BodyChunk):
-            self.events.append(event)
-        reply = self.policy(event) if self.policy else None
-        match event:
-            case BodyChunk(data):
-                self.body += data
-            case _ if reply is not None:
-                connection.reply(reply)
-            case BodyEnd():
-                self.ends.append(event)
-                if event.last and event.fault is None:
-                    self.messages.append(self.body)
-                if event.last or event.fault:
-                    self.body = b""
-                connection.reply(event.fault or Reply.of(250, "2.6.0", "queued"))
-            case BadInput(bad):
-                connection.reply(bad)
-            case Ehlo():
-                connection.reply(connection.ehlo_reply())
-            case Helo():
-                connection.reply(connection.helo_reply())
-            case Data():
-                connection.reply(Reply.of(354, "", "go on"))
-            case Auth(_, None):
-                connection.challenge(b"Username:")
-            case Auth() | AuthResponse():
-                connection.authenticated("alice")
-                connection.reply(Reply.of(235, "2.7.0", "welcome"))
-            case StartTls():
-                connection.reply(Reply.of(220, "2.0.0", "go on"))
-                connection.start_tls_done()
-            case Quit():
-                connection.reply(Reply.of(221, "2.0.0", "bye"))
-            case Help():
-                connection.reply(Reply.of(214, "2.0.0", "help"))
-            case _:
-                connection.reply(OK)
-
-
-MAIL = "MAIL FROM:<a@dev.test>\r\n"
-RCPT = "RCPT TO:<b@dev.test>\r\n"
-DONE = "250 2.0.0"
-QUEUED = "250 2.6.0"
-BAD_ORDER = "503 5.5.1"
-
-
-def started(greeting: str = "EHLO c\r\n", **kw: Any) -> Peer:
-    peer = Peer(**kw)
-    assert peer.say(greeting) == ["250"]
-    return peer
-
-
-def in_transaction(parameters: str = "", **kw: Any) -> Peer:
-    lmtp = kw.get("protocol") is Protocol.LMTP
-    peer = started("LHLO c\r\n" if lmtp else "EHLO c\r\n", **kw)
-    assert peer.say(f"MAIL FROM:<a@dev.test>{parameters}\r\n{RCPT}") == [DONE, DONE]
-    return peer
-
 
 # A whole conversation
 
@@ -243,63 +123,7 @@ def test_a_421_may_be_said_at_any_time() -> None:
     assert peer.closed
 
 
-# Order
-
-LINES: dict[type[Command], str] = {
-    Ehlo: "EHLO c",
-    Helo: "HELO c",
-    Mail: "MAIL FROM:<a@dev.test>",
-    Rcpt: "RCPT TO:<b@dev.test>",
-    Data: "DATA",
-    Bdat: "BDAT 0",
-    Rset: "RSET",
-    Noop: "NOOP",
-    Quit: "QUIT",
-    Vrfy: "VRFY a",
-    Expn: "EXPN a",
-    Help: "HELP",
-    Etrn: "ETRN a.test",
-    StartTls: "STARTTLS",
-    Auth: "AUTH PLAIN AGEAYg==",
-}
-
-REACHED: dict[State, str] = {
-    State.CONNECTED: "",
-    State.READY: "EHLO c\r\n",
-    State.MAIL_GIVEN: "EHLO c\r\n" + MAIL,
-    State.RCPT_GIVEN: "EHLO c\r\n" + MAIL + RCPT,
-    State.CHUNKS: "EHLO c\r\n" + MAIL + RCPT + "BDAT 1\r\nx",
-}
-
-
-@pytest.mark.parametrize("state", REACHED)
-@pytest.mark.parametrize("command", LINES)
-def test_the_table_of_states_is_what_happens(state: State, command: type[Command]) -> None:
-    peer = Peer(starttls=True, auth=AuthPolicy.OPTIONAL, auth_in_clear=True)
-    if REACHED[state]:
-        peer.say(REACHED[state])
-    assert peer.connection.state is state
-    replies = peer.say(LINES[command] + "\r\n")
-    after = NEXT.get((state, command))
-    if after is None:
-        assert replies == [BAD_ORDER]
-        assert peer.connection.state is state
-    else:
-        assert replies[0][0] in "23"
-        assert peer.connection.state is (State.CONNECTED if after is State.TLS else after)
-
-
-@pytest.mark.parametrize("state", REACHED)
-@pytest.mark.parametrize("command", [command for command in LINES if command is not Bdat])
-def test_a_command_that_is_refused_changes_nothing(state: State, command: type[Command]) -> None:
-    peer = Peer(starttls=True, auth=AuthPolicy.OPTIONAL, auth_in_clear=True)
-    if REACHED[state]:
-        peer.say(REACHED[state])
-    if (state, command) not in NEXT or command is Quit:
-        return
-    peer.policy = lambda _: Reply.of(450, "4.3.0", "later")
-    assert peer.say(LINES[command] + "\r\n") == ["450 4.3.0"]
-    assert peer.connection.state is state
+# The mail transaction
 
 
 @pytest.mark.parametrize("reset", ["RSET", "EHLO d", "HELO d"])
@@ -700,7 +524,7 @@ def test_lmtp_replies_come_in_the_order_of_the_recipients() -> None:
         connection.reply_each([OK])
     connection.reply_each([Reply.of(451, "4.2.0", "later"), OK])
     assert connection.data_to_send() == b"451 4.2.0 later\r\n250 2.0.0 ok\r\n"
-    assert connection.state is State.READY
+    assert connection.state is SessionState.READY
 
 
 def test_lmtp_says_lhlo_only() -> None:
@@ -745,7 +569,7 @@ def test_between_starttls_and_the_handshake_nothing_is_read() -> None:
     connection.receive_data(b"STARTTLS\r\n")
     connection.next_event()
     connection.reply(Reply.of(220, "2.0.0", "go on"))
-    assert connection.state is State.TLS
+    assert connection.state is SessionState.TLS
     with pytest.raises(LocalProtocolError):
         connection.receive_data(b"x")
     with pytest.raises(LocalProtocolError):
@@ -883,7 +707,7 @@ LISTENERS = st.sampled_from(
 def test_any_octets_are_survived(octets: bytes, listener: dict[str, Any], pieces: int) -> None:
     peer = Peer(**listener)
     peer.say(b"EHLO c\r\n" + octets, pieces)
-    assert peer.connection.state in State
+    assert peer.connection.state in SessionState
     assert len(peer.connection._input) <= 12 * 1024
 
 

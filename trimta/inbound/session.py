@@ -53,8 +53,8 @@ from trimta.smtp.server import (
     BodyEnd,
     ServerConnection,
     ServerSettings,
+    SessionState,
     Signal,
-    State,
 )
 from trimta.store.queue.values import QueueError
 from trimta.store.spool import BodyDamagedError, SpoolWriter
@@ -267,7 +267,7 @@ class Session:
 
     async def _say_goodbye(self, reply: Reply) -> None:
         """A last reply, if there is still a way for it; the caller limits the time."""
-        if self._wire.usable and self._connection.state is not State.CLOSED:
+        if self._wire.usable and self._connection.state is not SessionState.CLOSED:
             self._connection.reply(reply)
             with contextlib.suppress(WireError):
                 await self._wire.send_all(self._connection.data_to_send())

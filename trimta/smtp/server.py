@@ -64,7 +64,7 @@ from trimta.smtp.foreign import BEGINNING, foreign_protocol
 from trimta.smtp.incoming_content import Body, Chunk
 from trimta.smtp.lines import Line, LineBuffer, Unfit
 from trimta.smtp.sasl import MECHANISMS
-from trimta.smtp.state import NEXT, State
+from trimta.smtp.state import Occurrence, SessionMachine, SessionState
 from trimta.smtp.transparency import DataDecoder, TextDecoder
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLOSED",
     "NEED_DATA",
-    "NEXT",
     "AuthPolicy",
     "AuthResponse",
     "BadInput",
@@ -84,8 +83,8 @@ __all__ = [
     "Event",
     "ServerConnection",
     "ServerSettings",
+    "SessionState",
     "Signal",
-    "State",
     "Transaction",
 ]
 
@@ -163,7 +162,7 @@ class ServerConnection:
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
         """`tls`: the connection is encrypted from the start."""
         self.settings = settings
-        self.state = State.GREETING
+        self._machine = SessionMachine()
         self.tls = tls
         self.identity: str | None = None
         """Who the client has proved to be."""
@@ -185,9 +184,15 @@ class ServerConnection:
         """The last command line ended in a bare LF."""
         self._body: Body | None = None
         self._chunk: Chunk | None = None
+        """The chunk that is coming in, that of a refused BDAT too."""
         self._offer = self._make_offer()
 
     # What the session reads
+
+    @property
+    def state(self) -> SessionState:
+        """Where the session is."""
+        return self._machine.state
 
     @property
     def offer(self) -> Offer:
@@ -197,7 +202,7 @@ class ServerConnection:
     @property
     def receiving_body(self) -> bool:
         """The next octets are content, not a command line."""
-        return self.state is State.DATA or self._chunk is not None
+        return self._machine.state is SessionState.DATA or self._chunk is not None
 
     def ehlo_reply(self) -> Reply:
         """The reply to EHLO or LHLO: 250, our name, the extensions."""
@@ -211,11 +216,11 @@ class ServerConnection:
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the wire; b"" says that no more will come."""
-        if self.state is State.TLS:
+        if self._machine.state is SessionState.TLS:
             raise LocalProtocolError("octets between STARTTLS and its handshake")
         if not data:
             self._eof = True
-        elif self.state is not State.CLOSED:
+        elif self._machine.state is not SessionState.CLOSED:
             self._input.feed(data)
 
     def data_to_send(self) -> bytes:
@@ -233,15 +238,16 @@ class ServerConnection:
 
     def next_event(self) -> Event:
         """What the client says next.  LocalProtocolError if the event before wants a reply."""
-        if self.state is State.CLOSED:
+        state = self._machine.state
+        if state is SessionState.CLOSED:
             return CLOSED
-        if self._unanswered is not None or self.state in (State.GREETING, State.TLS):
-            raise LocalProtocolError(f"next_event() while a reply is due: {self.state}, {self._unanswered}")
+        if self._unanswered is not None or state is SessionState.GREETING or state is SessionState.TLS:
+            raise LocalProtocolError(f"next_event() while a reply is due: {state}, {self._unanswered}")
         event = self._next()
         if event is None:
             if not self._eof:
                 return NEED_DATA
-            self.state = State.CLOSED
+            self._machine.move(Occurrence.INPUT_ENDED)
             return CLOSED
         if not isinstance(event, BodyChunk):
             self._unanswered = event
@@ -249,7 +255,7 @@ class ServerConnection:
 
     def _next(self) -> Event | None:
         while True:
-            if self.state is State.DATA:
+            if self._machine.state is SessionState.DATA:
                 return self._next_data()
             if self._chunk is not None:
                 return self._next_chunk(self._chunk)
@@ -274,7 +280,7 @@ class ServerConnection:
         never come.
         """
         octets = line.octets if isinstance(line, Line) else beginning
-        secret = self.state is State.AUTH
+        secret = self._machine.state is SessionState.AUTH
         text = foreign_protocol(octets, whole=isinstance(line, Line), secret=secret)
         if text is None:
             return None
@@ -282,13 +288,12 @@ class ServerConnection:
         return _bad(421, "4.7.0", text, close=True)
 
     def _unfit(self, line: Unfit, beginning: bytes) -> BadInput:
-        self._end_auth()
         if line is Unfit.TOO_LONG:
             return _bad(500, "5.5.6", "line too long", close=is_bdat(beginning))
         return _bad(421, "4.7.0", "line too long", close=True)
 
     def _read_line(self, line: Line) -> Event | None:
-        if self.state is State.AUTH:
+        if self._machine.state is SessionState.AUTH:
             self.line = "***"
             return self._read_auth_response(line.octets)
         self._typed = not line.crlf
@@ -327,14 +332,14 @@ class ServerConnection:
         return command
 
     def _check_order(self, command: Command) -> None:
-        state, transaction = self.state, self.transaction
-        if state is State.MAIL_GIVEN and isinstance(command, Data | Bdat):
+        transaction = self.transaction
+        if self._machine.state is SessionState.MAIL_GIVEN and isinstance(command, Data | Bdat):
             if transaction is not None and transaction.refused and self.settings.protocol is not Protocol.LMTP:
                 raise _error(554, "5.5.1", "no valid recipients")
             raise _error(503, "5.5.1", "RCPT first")
         if isinstance(command, Auth) and self.identity is not None:
             raise _error(503, "5.5.1", "authenticated already")
-        if (state, type(command)) not in NEXT:
+        if not self._machine.may(type(command)):
             raise _error(503, "5.5.1", self._order_hint(command))
         if isinstance(command, StartTls | Bdat) and not self.esmtp:
             raise _error(503, "5.5.1", "EHLO first")
@@ -343,28 +348,23 @@ class ServerConnection:
             raise _error(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
 
     def _order_hint(self, command: Command) -> str:
-        if self.state is State.CONNECTED:
+        state = self._machine.state
+        if state is SessionState.CONNECTED:
             return "LHLO first" if self.settings.protocol is Protocol.LMTP else "EHLO or HELO first"
-        if self.state is State.READY:
+        if state is SessionState.READY:
             return "MAIL first"
-        if self.state is State.CHUNKS:
+        if state is SessionState.CHUNKS:
             return "a message has begun: BDAT or RSET"
         return "MAIL was given already" if isinstance(command, Mail) else "not in a transaction"
 
     def _read_auth_response(self, line: bytes) -> Event:
         line = line.rstrip(b" \t")
         if line == b"*":
-            self._end_auth()
             return _bad(501, "5.7.0", "authentication cancelled")
         try:
             return AuthResponse(decode_base64(line))
         except CommandError as error:
-            self._end_auth()
             return BadInput(error.reply)
-
-    def _end_auth(self) -> None:
-        if self.state is State.AUTH:
-            self.state = State.READY
 
     # Content
 
@@ -387,7 +387,7 @@ class ServerConnection:
         if self._body is None:
             assert self.transaction is not None
             self._body = self._new_body(TextDecoder() if self.transaction.body is not BodyKind.BINARY else None)
-        self.state = State.CHUNKS
+        self._machine.move(Bdat)
         self._body.announce(command.size)
         self._chunk = Chunk(command.size, command.last)
 
@@ -436,22 +436,15 @@ class ServerConnection:
         the conversation; so does a greeting that is not 220.
         """
         event, self._unanswered = self._unanswered, None
-        if event is None and self.state is not State.GREETING and reply.code != 421:
+        state = self._machine.state
+        if event is None and state is not SessionState.GREETING and reply.code != 421:
             raise LocalProtocolError(f"a reply to nothing: {reply}")
-        if self.state is State.CLOSED:
+        if state is SessionState.CLOSED:
             raise LocalProtocolError(f"a reply after the end: {reply}")
         each = self._replies_due(event) if reply.code != 421 else 1
         for _ in range(each):
             self._output += self._render(reply)
-        if reply.code == 421:
-            self._close()
-        elif self.state is State.GREETING:
-            if reply.klass == 2:
-                self.state = State.CONNECTED
-            else:
-                self._close()
-        else:
-            self._advance(event, reply)
+        self._move(event, reply)
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer the end of a message: one reply for each accepted recipient in LMTP, exactly one in SMTP."""
@@ -461,10 +454,7 @@ class ServerConnection:
         self._unanswered = None
         for reply in replies:
             self._output += self._render(reply)
-        if any(reply.code == 421 for reply in replies):
-            self._close()
-        else:
-            self._advance(event, replies[0])
+        self._move(event, next((reply for reply in replies if reply.code == 421), replies[0]))
 
     def challenge(self, data: bytes) -> None:
         """Answer AUTH or AuthResponse with 334 and a challenge."""
@@ -476,12 +466,12 @@ class ServerConnection:
 
     def start_tls_done(self) -> None:
         """The handshake after STARTTLS is done: all that the client said before is forgotten (RFC 3207 4.2)."""
-        if self.state is not State.TLS:
+        if self._machine.state is not SessionState.TLS:
             raise LocalProtocolError("a handshake without STARTTLS")
         self.tls = True
         self.identity = None
         self.helo, self.esmtp = "", False
-        self.state = State.CONNECTED
+        self._machine.move(Occurrence.HANDSHAKE_DONE)
         self._offer = self._make_offer()
         self._reset()
 
@@ -494,40 +484,59 @@ class ServerConnection:
     def _render(self, reply: Reply) -> bytes:
         return reply.render(enhanced=self._offer.offers("ENHANCEDSTATUSCODES"), utf8=self._utf8)
 
-    def _advance(self, event: Event | None, reply: Reply) -> None:
-        """The state after the reply to an event."""
-        done = reply.klass in (2, 3)
+    def _move(self, event: Event | None, reply: Reply) -> None:
+        """The move that the reply to an event makes; without an event, the greeting."""
+        positive = reply.klass in (2, 3)
         match event:
-            case BadInput(close=close):
-                if close:
-                    self._close()
-            case BodyEnd(last=last, fault=fault):
-                if done and fault is not None:
-                    raise LocalProtocolError(f"{reply} to a message with the fault {fault}")
-                if last or not done:  # RFC 3030 2: a BDAT that failed takes the transaction with it
-                    self.state = State.READY
-                    self._reset()
+            case _ if reply.code == 421:
+                self._machine.move(Occurrence.HUNG_UP)
+            case None:
+                self._machine.move(Occurrence.GREETED if reply.klass == 2 else Occurrence.REFUSED)
+            case BadInput(close=True):
+                self._machine.move(Occurrence.HUNG_UP)
+            case BodyEnd():
+                self._move_after_content(event, reply, positive=positive)
             case Auth() | AuthResponse():
-                if done and reply.code != 334 and self.identity is None:
-                    raise LocalProtocolError("a positive reply to AUTH without authenticated()")
-                self.state = State.AUTH if reply.code == 334 else State.READY
-            case Data() if reply.code == 354:
-                self.state = State.DATA
+                self._move_after_auth(reply, positive=positive)
+            case Quit():  # whatever it is answered with: the client has gone
+                self._machine.move(Quit)
+            case Data() if positive:
+                if reply.code != 354:
+                    raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
+                self._machine.move(Data)
                 self._body = self._new_body(DataDecoder(typed=self._typed))
-            case Data() if done:
-                raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
-            case Rcpt() if not done:
-                assert self.transaction is not None
-                self.transaction.refused += 1
-            case Quit():
-                self._close()
             case (
                 Helo() | Ehlo() | Mail() | Rcpt() | Rset() | Noop() | Vrfy() | Expn() | Help() | Etrn() | StartTls()
-            ) if done:
-                self.state = NEXT[self.state, type(event)]
+            ) if positive:
+                self._machine.move(type(event))
                 self._carry_out(event)
+            case Rcpt():
+                assert self.transaction is not None
+                self.transaction.refused += 1
+                self._machine.move(Occurrence.REFUSED)
             case _:
-                pass
+                self._machine.move(Occurrence.REFUSED)
+        if self._machine.state is SessionState.CLOSED:
+            self._input.clear()
+
+    def _move_after_content(self, end: BodyEnd, reply: Reply, *, positive: bool) -> None:
+        if positive and end.fault is not None:
+            raise LocalProtocolError(f"{reply} to a message with the fault {end.fault}")
+        if positive and not end.last:
+            self._machine.move(Occurrence.CHUNK_TAKEN)
+            return
+        self._machine.move(Occurrence.MESSAGE_ANSWERED if end.last else Occurrence.REFUSED)
+        self._reset()
+
+    def _move_after_auth(self, reply: Reply, *, positive: bool) -> None:
+        if reply.code == 334:
+            self._machine.move(Occurrence.CHALLENGED)
+        elif not positive:
+            self._machine.move(Occurrence.REFUSED)
+        elif self.identity is None:
+            raise LocalProtocolError("a positive reply to AUTH without authenticated()")
+        else:
+            self._machine.move(Auth)
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -548,10 +557,6 @@ class ServerConnection:
     def _reset(self) -> None:
         self.transaction = None
         self._body = None
-
-    def _close(self) -> None:
-        self.state = State.CLOSED
-        self._input.clear()
 
     def _make_offer(self, *, extended: bool | None = None) -> Offer:
         settings = self.settings
