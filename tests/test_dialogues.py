@@ -14,7 +14,7 @@ from tests.support.dialogue import FOLDER, Dialogue, dialogues
 from tests.support.receiving import Client, configuration, left_in_spool, open_site, talk
 from trimta.inbound import session
 from trimta.server.serve import Server
-from trimta.smtp.extensions import Offer, Protocol
+from trimta.smtp.extensions import MailProtocol, Offer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,8 @@ async def test_a_server_on_sockets_says_it_too(path: Path, tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    "keyword", sorted({*Offer(protocol=Protocol.SMTP).keywords, "ETRN", "FUTURERELEASE", "LIMITS", "STARTTLS", "AUTH"})
+    "keyword",
+    sorted({*Offer(protocol=MailProtocol.SMTP).keywords, "ETRN", "FUTURERELEASE", "LIMITS", "STARTTLS", "AUTH"}),
 )
 def test_each_extension_has_a_dialogue_that_uses_it_and_one_that_misuses_it(keyword: str) -> None:
     name = keyword.lower()

@@ -21,7 +21,7 @@ from trimta.outbound.transports.outbound_content import Content
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import HandshakeError, Wire, WireError
-from trimta.smtp.outbound import Transaction
+from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.sasl import Credentials
 from trimta.store.spool import Body
 
@@ -79,7 +79,7 @@ async def converse(
 async def send_one(connection: SmtpConnection, shared: Sending) -> None:
     content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
     await connection.reset()
-    transaction = Transaction(envelope(), facts, connection.offered, lmtp=connection.lmtp)
+    transaction = OutboundTransaction(envelope(), facts, connection.offered, lmtp=connection.lmtp)
     await connection.perform(transaction, content)
     (outcome,) = transaction.outcomes
     assert isinstance(outcome, Delivered)
@@ -253,7 +253,7 @@ async def test_a_peer_that_repeats_the_password_does_not_tell_it(
                 transcript,
             )
             content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
-            transaction = Transaction(envelope(), facts, connection.offered)
+            transaction = OutboundTransaction(envelope(), facts, connection.offered)
             await connection.perform(transaction, content)
             (outcome,) = transaction.outcomes
             said = outcome.diagnostic

@@ -14,19 +14,19 @@ from trimta.smtp.commands import (
     Quit,
     StartTls,
 )
-from trimta.smtp.extensions import Protocol
+from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.reply_reader import ReplyReader
 from trimta.smtp.server import (
     CLOSED,
     NEED_DATA,
     AuthResponse,
     BadInput,
-    BodyChunk,
-    BodyEnd,
-    Event,
+    ContentEnd,
+    ContentPiece,
     ServerConnection,
     ServerSettings,
     SessionState,
+    SmtpEvent,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Peer:
 
     def __init__(
         self,
-        policy: Callable[[Event], Reply | None] | None = None,
+        policy: Callable[[SmtpEvent], Reply | None] | None = None,
         *,
         tls: bool = False,
         handshake: bool = True,
@@ -51,9 +51,9 @@ class Peer:
         self.connection = ServerConnection(ServerSettings(hostname="mx.dev.test", **kw), tls=tls)
         self.policy = policy
         self.handshake = handshake
-        self.events: list[Event] = []
+        self.events: list[SmtpEvent] = []
         self.messages: list[bytes] = []
-        self.ends: list[BodyEnd] = []
+        self.ends: list[ContentEnd] = []
         self.closed = False
         self.body = b""
         self.reader = ReplyReader()
@@ -85,17 +85,17 @@ class Peer:
                 return
             self.answer(event)
 
-    def answer(self, event: Event) -> None:
+    def answer(self, event: SmtpEvent) -> None:
         connection = self.connection
-        if not isinstance(event, BodyChunk):
+        if not isinstance(event, ContentPiece):
             self.events.append(event)
         reply = self.policy(event) if self.policy else None
         match event:
-            case BodyChunk(data):
+            case ContentPiece(data):
                 self.body += data
             case _ if reply is not None:
                 connection.reply(reply)
-            case BodyEnd():
+            case ContentEnd():
                 self.ends.append(event)
                 if event.last and event.fault is None:
                     self.messages.append(self.body)
@@ -141,7 +141,7 @@ def started(greeting: str = "EHLO c\r\n", **kw: Any) -> Peer:
 
 
 def in_transaction(parameters: str = "", **kw: Any) -> Peer:
-    lmtp = kw.get("protocol") is Protocol.LMTP
+    lmtp = kw.get("protocol") is MailProtocol.LMTP
     peer = started("LHLO c\r\n" if lmtp else "EHLO c\r\n", **kw)
     assert peer.say(f"MAIL FROM:<a@dev.test>{parameters}\r\n{RCPT}") == [DONE, DONE]
     return peer

@@ -35,14 +35,14 @@ from trimta.smtp.commands import (
     render_command,
 )
 from trimta.smtp.errors import CommandError
-from trimta.smtp.extensions import FutureRelease, Offer, Protocol
+from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
 
 LIMIT = datetime(2030, 1, 1, tzinfo=UTC)
 SMTP = Offer(starttls=True, auth=("PLAIN", "LOGIN"), size_limit=1000, max_recipients=5)
 SUBMISSION = Offer(
-    protocol=Protocol.SUBMISSION, starttls=True, auth=("PLAIN", "LOGIN"), future_release=FutureRelease(1000, LIMIT)
+    protocol=MailProtocol.SUBMISSION, starttls=True, auth=("PLAIN", "LOGIN"), future_release=FutureRelease(1000, LIMIT)
 )
-LMTP = Offer(protocol=Protocol.LMTP)
+LMTP = Offer(protocol=MailProtocol.LMTP)
 HELO = Offer(extended=False)
 
 ALICE = Mailbox("alice", "dev.test")

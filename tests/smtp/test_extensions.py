@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimta.mail.reply import Reply
-from trimta.smtp.extensions import FutureRelease, Offer, Offered, Protocol, format_datetime, parse_datetime
+from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer, Offered, format_datetime, parse_datetime
 
 YEAR = FutureRelease(31_536_000, datetime(2027, 1, 1, tzinfo=UTC))
 EVERYTHING = {
@@ -29,25 +29,25 @@ def keywords(offer: Offer) -> list[str]:
 @pytest.mark.parametrize(
     ("protocol", "offered"),
     [
-        (Protocol.SMTP, f"{BASE} VRFY EXPN ETRN DELIVERBY LIMITS STARTTLS AUTH HELP"),
-        (Protocol.SUBMISSION, f"{BASE} VRFY EXPN DELIVERBY FUTURERELEASE LIMITS STARTTLS AUTH HELP"),
-        (Protocol.LMTP, f"{BASE} STARTTLS AUTH"),
+        (MailProtocol.SMTP, f"{BASE} VRFY EXPN ETRN DELIVERBY LIMITS STARTTLS AUTH HELP"),
+        (MailProtocol.SUBMISSION, f"{BASE} VRFY EXPN DELIVERBY FUTURERELEASE LIMITS STARTTLS AUTH HELP"),
+        (MailProtocol.LMTP, f"{BASE} STARTTLS AUTH"),
     ],
 )
-def test_each_protocol_has_its_extensions(protocol: Protocol, offered: str) -> None:
+def test_each_protocol_has_its_extensions(protocol: MailProtocol, offered: str) -> None:
     offer = Offer(protocol=protocol, **EVERYTHING)  # type: ignore[arg-type]
     assert keywords(offer) == offered.split()
     assert offer.keywords == set(offered.split())
 
 
 def test_extensions_have_their_values() -> None:
-    lines = Offer(protocol=Protocol.SUBMISSION, **EVERYTHING).lines()  # type: ignore[arg-type]
+    lines = Offer(protocol=MailProtocol.SUBMISSION, **EVERYTHING).lines()  # type: ignore[arg-type]
     assert {"SIZE 1000", "LIMITS RCPTMAX=7", "AUTH PLAIN LOGIN"} < set(lines)
     assert "FUTURERELEASE 31536000 2027-01-01T00:00:00Z" in lines
 
 
 def test_what_is_not_configured_is_not_offered() -> None:
-    assert not {"STARTTLS", "AUTH", "LIMITS", "FUTURERELEASE"} & Offer(protocol=Protocol.SUBMISSION).keywords
+    assert not {"STARTTLS", "AUTH", "LIMITS", "FUTURERELEASE"} & Offer(protocol=MailProtocol.SUBMISSION).keywords
     assert "SIZE 0" in Offer().lines()
 
 
@@ -65,7 +65,7 @@ def test_binarymime_is_of_no_use_without_chunking() -> None:
 
 
 def test_a_client_understands_what_a_server_offers() -> None:
-    offer = Offer(protocol=Protocol.SUBMISSION, **EVERYTHING)  # type: ignore[arg-type]
+    offer = Offer(protocol=MailProtocol.SUBMISSION, **EVERYTHING)  # type: ignore[arg-type]
     offered = Offered.parse(Reply(250, ("mx.dev.test", *offer.lines())))
     assert offered.host == "mx.dev.test"
     assert set(offered.keywords) == offer.keywords

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimta.smtp.fallback import Fallback
-from trimta.smtp.reply_meaning import Stage
+from trimta.smtp.reply_meaning import ReplyStage
 from trimta.smtp.reply_reader import ReplyReader
 
 ALL = Fallback(plain=True, anonymous=True, helo="550 no")
@@ -34,8 +34,8 @@ HELO = Fallback(helo="550 no")
         ("550 relaying denied", []),
     ],
 )
-@pytest.mark.parametrize("stage", [Stage.MAIL, Stage.RCPT, Stage.DATA])
-def test_only_what_a_refusal_is_about_excuses_it(text: str, excused: list[Fallback], stage: Stage) -> None:
+@pytest.mark.parametrize("stage", [ReplyStage.MAIL, ReplyStage.RCPT, ReplyStage.DATA])
+def test_only_what_a_refusal_is_about_excuses_it(text: str, excused: list[Fallback], stage: ReplyStage) -> None:
     reader = ReplyReader()
     reader.feed(text.encode() + b"\r\n")
     reply = reader.next()
@@ -43,4 +43,4 @@ def test_only_what_a_refusal_is_about_excuses_it(text: str, excused: list[Fallba
     assert [fallback for fallback in (PLAIN, ANONYMOUS, HELO) if fallback.excuses(reply, stage)] == excused
     assert ALL.excuses(reply, stage) == bool(excused)
     assert not Fallback().excuses(reply, stage)
-    assert not ALL.excuses(reply, Stage.BODY)
+    assert not ALL.excuses(reply, ReplyStage.BODY)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.smtp.support import Peer
 from trimta.smtp.events import BadInput
-from trimta.smtp.extensions import Protocol
+from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import foreign_protocol
 from trimta.smtp.server import AuthPolicy
 
@@ -72,10 +72,10 @@ MIDDLES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", list(MailProtocol))
 @pytest.mark.parametrize("middle", MIDDLES)
 @pytest.mark.parametrize("pieces", [0, 1, 7])
-def test_another_protocol_is_hung_up_on_at_once(protocol: Protocol, middle: str, pieces: int) -> None:
+def test_another_protocol_is_hung_up_on_at_once(protocol: MailProtocol, middle: str, pieces: int) -> None:
     for line in FOREIGN:
         if middle == "in an AUTH exchange" and line == b"GET\r\n":
             continue  # a word alone is Base64 there

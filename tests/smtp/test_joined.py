@@ -15,8 +15,8 @@ from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.mail.reply import Reply
 from trimta.smtp.client import ClientConnection
 from trimta.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt, Rset
-from trimta.smtp.extensions import Offer, Protocol
-from trimta.smtp.outbound import Facts, Listen, Say, SendChunk, SendData, Transaction
+from trimta.smtp.extensions import MailProtocol, Offer
+from trimta.smtp.outbound import ContentFacts, Listen, OutboundTransaction, Say, SendChunk, SendData
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import (
     CLOSED,
@@ -24,8 +24,8 @@ from trimta.smtp.server import (
     AuthPolicy,
     AuthResponse,
     BadInput,
-    BodyChunk,
-    BodyEnd,
+    ContentEnd,
+    ContentPiece,
     ServerConnection,
     ServerSettings,
 )
@@ -74,21 +74,21 @@ class Server:
                     connection.reply(self.replies.get(path, DONE))
                 case Data():
                     connection.reply(Reply.of(354, "", "go ahead"))
-                case BodyChunk(octets):
+                case ContentPiece(octets):
                     self.body += octets
-                case BodyEnd(last=False):
+                case ContentEnd(last=False):
                     connection.reply(DONE)
-                case BodyEnd(fault=None):
+                case ContentEnd(fault=None):
                     transaction = connection.transaction
                     assert transaction is not None
                     self.messages.append(Message(transaction.mail, list(transaction.recipients), self.body))
                     self.body = b""
-                    if connection.settings.protocol is Protocol.LMTP:
+                    if connection.settings.protocol is MailProtocol.LMTP:
                         paths = [rcpt.forward_path for rcpt in transaction.recipients]
                         connection.reply_each([self.finals.get(path, DONE) for path in paths])
                     else:
                         connection.reply(DONE)
-                case BodyEnd(fault=Reply() as fault):
+                case ContentEnd(fault=Reply() as fault):
                     connection.reply(fault)
                 case Auth(mechanism, initial):
                     self.exchange = server_exchange(mechanism)
@@ -142,7 +142,7 @@ class Joined:
         assert reply is not None
         return reply
 
-    def perform(self, transaction: Transaction, content: bytes, *, binary: bool = False) -> None:
+    def perform(self, transaction: OutboundTransaction, content: bytes, *, binary: bool = False) -> None:
         """`content` in content form."""
         wire = content if binary else lf_to_crlf(content)
         encoder = DataEncoder()
@@ -200,7 +200,7 @@ HIDEABLE = sorted(Offer().keywords - {"VRFY", "EXPN", "ETRN", "HELP"})
     TEXTS | RAW,
     st.booleans(),
     st.frozensets(st.sampled_from(HIDEABLE)),
-    st.sampled_from([Protocol.SMTP, Protocol.LMTP]),
+    st.sampled_from([MailProtocol.SMTP, MailProtocol.LMTP]),
     st.lists(st.integers(1, 40), min_size=1, max_size=6),
     st.lists(ANSWERS, min_size=5, max_size=5),
     st.lists(ANSWERS, min_size=5, max_size=5),
@@ -210,12 +210,12 @@ def test_any_envelope_and_body_arrive_the_same(
     content: bytes,
     raw: bool,
     hide: frozenset[str],
-    protocol: Protocol,
+    protocol: MailProtocol,
     sizes: list[int],
     answers: list[Reply],
     last_answers: list[Reply],
 ) -> None:
-    lmtp = protocol is Protocol.LMTP
+    lmtp = protocol is MailProtocol.LMTP
     replies = {recipient.address: answer for recipient, answer in zip(envelope.recipients, answers, strict=False)}
     finals = {recipient.address: answer for recipient, answer in zip(envelope.recipients, last_answers, strict=False)}
     listener = ServerSettings(hostname="joined.test", protocol=protocol, hide=hide)
@@ -230,8 +230,8 @@ def test_any_envelope_and_body_arrive_the_same(
     if not binary:
         content = content.replace(b"\r", b"")
     size = len(content) if binary else len(lf_to_crlf(content))
-    facts = Facts(size=size, eight_bit=not content.isascii(), binary=binary, utf8_header=not content.isascii())
-    transaction = Transaction(envelope, facts, offered, lmtp=lmtp, seconds_left=5)
+    facts = ContentFacts(size=size, eight_bit=not content.isascii(), binary=binary, utf8_header=not content.isascii())
+    transaction = OutboundTransaction(envelope, facts, offered, lmtp=lmtp, seconds_left=5)
     joined.perform(transaction, content, binary=binary)
 
     # Every recipient has the outcome that its reply, or the lack of SMTPUTF8, means.

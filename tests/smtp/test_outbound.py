@@ -23,7 +23,7 @@ from trimta.mail.reply import Reply
 from trimta.smtp.commands import render_command
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
-from trimta.smtp.outbound import CHUNK, WINDOW, Facts, Listen, Say, SendChunk, SendData, Transaction
+from trimta.smtp.outbound import CHUNK, WINDOW, ContentFacts, Listen, OutboundTransaction, Say, SendChunk, SendData
 from trimta.smtp.reply_reader import ReplyReader
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from trimta.mail.outcome import Outcome
 
-FACTS = Facts(size=100)
+FACTS = ContentFacts(size=100)
 
 
 def recipients(*addresses: str, **options: Any) -> tuple[Recipient, ...]:
@@ -64,7 +64,7 @@ class Played:
     commands: list[str] = field(default_factory=list)
 
 
-def play(transaction: Transaction, replies: Sequence[str]) -> Played:
+def play(transaction: OutboundTransaction, replies: Sequence[str]) -> Played:
     """Run a transaction against these replies; when they run out, the connection is lost."""
     played = Played()
     waiting = list(replies)
@@ -124,7 +124,7 @@ BARE = offering()
     ],
 )
 def test_commands_go_in_groups_as_pipelining_allows(offered: Offered, log: list[str]) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, offered)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, offered)
     go_ahead = [] if offered.chunking else ["354 go"]
     played = play(transaction, ["250 ok", "250 ok", "250 ok", *go_ahead, "250 2.0.0 done"])
     assert played.log == log
@@ -133,7 +133,7 @@ def test_commands_go_in_groups_as_pipelining_allows(offered: Offered, log: list[
 
 
 def test_large_content_goes_in_chunks_each_with_its_reply() -> None:
-    transaction = Transaction(envelope(), Facts(size=2 * CHUNK + 5), offering("PIPELINING", "CHUNKING"))
+    transaction = OutboundTransaction(envelope(), ContentFacts(size=2 * CHUNK + 5), offering("PIPELINING", "CHUNKING"))
     played = play(transaction, ["250 ok"] * 5)
     assert played.log[4:] == [
         *("> BDAT", f"> ({CHUNK}) 0", "< chunk"),
@@ -143,7 +143,7 @@ def test_large_content_goes_in_chunks_each_with_its_reply() -> None:
 
 
 def test_a_refused_chunk_is_the_last() -> None:
-    transaction = Transaction(envelope(), Facts(size=2 * CHUNK), offering("PIPELINING", "CHUNKING"))
+    transaction = OutboundTransaction(envelope(), ContentFacts(size=2 * CHUNK), offering("PIPELINING", "CHUNKING"))
     play(transaction, ["250 ok", "250 ok", "552 5.3.4 too much"])
     assert verdicts(transaction.outcomes) == {"a@x.test": "Failed 5.3.4"}
     assert transaction.must_reset
@@ -151,7 +151,7 @@ def test_a_refused_chunk_is_the_last() -> None:
 
 def test_no_more_than_a_window_is_unanswered() -> None:
     many = [f"u{number}@x.test" for number in range(250)]
-    transaction = Transaction(envelope(*many), FACTS, PIPELINING, max_recipients=1000)
+    transaction = OutboundTransaction(envelope(*many), FACTS, PIPELINING, max_recipients=1000)
     played = play(transaction, ["250 ok"] * 251 + ["354 go", "250 done"])
     unanswered = most = 0
     for line in played.log:
@@ -187,7 +187,7 @@ def test_no_more_than_a_window_is_unanswered() -> None:
     ],
 )
 def test_a_refused_recipient_has_its_own_outcome(answer: str, outcome: str) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
     play(transaction, ["250 ok", answer, "250 ok", "354 go", "250 2.6.0 done"])
     assert verdicts(transaction.outcomes) == {"a@x.test": outcome, "b@x.test": "Delivered 2.6.0"}
     refused = next(found for found in transaction.outcomes if not isinstance(found, Delivered))
@@ -213,7 +213,7 @@ def test_a_refused_recipient_has_its_own_outcome(answer: str, outcome: str) -> N
     ],
 )
 def test_one_reply_can_decide_for_all(replies: list[str], outcome: str, must_reset: bool) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
     play(transaction, replies)
     assert verdicts(transaction.outcomes) == {"a@x.test": outcome, "b@x.test": outcome}
     assert transaction.undecided == []
@@ -221,13 +221,13 @@ def test_one_reply_can_decide_for_all(replies: list[str], outcome: str, must_res
 
 
 def test_a_lone_dot_answers_a_354_that_came_though_nobody_is_left() -> None:
-    transaction = Transaction(envelope(), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope(), FACTS, PIPELINING)
     played = play(transaction, ["250 ok", "550 no", "354 go", "554 no"])
     assert played.log[-2:] == ["> . 1", "< body"]
 
 
 def test_without_pipelining_data_is_not_said_when_nobody_is_left() -> None:
-    transaction = Transaction(envelope(), FACTS, BARE)
+    transaction = OutboundTransaction(envelope(), FACTS, BARE)
     assert play(transaction, ["250 ok", "550 no"]).log == ["> MAIL", "< mail", "> RCPT", "< rcpt"]
 
 
@@ -235,7 +235,7 @@ def test_without_pipelining_data_is_not_said_when_nobody_is_left() -> None:
 def test_421_leaves_everybody_undecided_who_has_no_answer(number: int) -> None:
     replies = ["250 ok", "550 5.1.1 no", "250 ok", "354 go"][:number]
     replies.append("421 4.3.2 bye")
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
     play(transaction, replies)
     transaction.lost("connection lost")
     assert transaction.ended is not None
@@ -258,7 +258,7 @@ def test_421_leaves_everybody_undecided_who_has_no_answer(number: int) -> None:
 def test_a_lost_connection_is_doubtful_only_after_the_end_of_the_message(
     heard: int, outcomes: dict[str, str], undecided: list[str], offered: Offered
 ) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, offered)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, offered)
     play(transaction, ["250 ok", "450 4.2.1 later", "250 ok", "354 go"][:heard])
     assert verdicts(transaction.outcomes) == outcomes
     assert [str(recipient.address) for recipient in transaction.undecided] == undecided
@@ -274,7 +274,7 @@ def test_a_lost_connection_is_doubtful_only_after_the_end_of_the_message(
     ],
 )
 def test_a_reply_that_fits_no_question_is_a_protocol_error(replies: list[str]) -> None:
-    transaction = Transaction(envelope(), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope(), FACTS, PIPELINING)
     with pytest.raises(ProtocolError):
         play(transaction, replies)
     transaction.lost("broken")
@@ -285,7 +285,7 @@ def test_a_reply_that_fits_no_question_is_a_protocol_error(replies: list[str]) -
 
 @pytest.mark.parametrize("answer", ["452 too many", "452 4.5.3 too many", "552 too many", "552 5.5.3 too many"])
 def test_recipients_that_are_too_many_go_into_another_transaction(answer: str) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, PIPELINING)
     play(transaction, ["250 ok", "250 ok", answer, answer, "354 go", "250 done"])
     assert verdicts(transaction.outcomes) == {"a@x.test": "Delivered 2.0.0"}
     assert [str(recipient.address) for recipient in transaction.further] == ["b@x.test", "c@x.test"]
@@ -293,21 +293,21 @@ def test_recipients_that_are_too_many_go_into_another_transaction(answer: str) -
 
 @pytest.mark.parametrize("answer", ["452 4.2.2 full", "552 5.2.2 full", "450 4.5.3 wait", "452 4.3.1 disk"])
 def test_a_full_mailbox_is_not_too_many_recipients(answer: str) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
     play(transaction, ["250 ok", "250 ok", answer, "354 go", "250 done"])
     assert transaction.further == []
     assert len(transaction.outcomes) == 2
 
 
 def test_the_first_recipient_is_never_one_too_many() -> None:
-    transaction = Transaction(envelope(), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope(), FACTS, PIPELINING)
     play(transaction, ["250 ok", "452 4.5.3 too many", "554 no"])
     assert verdicts(transaction.outcomes) == {"a@x.test": "Deferred 4.5.3"}
 
 
 @pytest.mark.parametrize(("offered", "taken"), [(PIPELINING, 2), (offering("PIPELINING", "LIMITS RCPTMAX=1"), 1)])
 def test_a_transaction_has_no_more_recipients_than_allowed(offered: Offered, taken: int) -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, offered, max_recipients=2)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, offered, max_recipients=2)
     play(transaction, ["250 ok"] * (taken + 1) + ["354 go", "250 done"])
     assert len(transaction.outcomes) == taken
     assert len(transaction.further) == 3 - taken
@@ -319,9 +319,9 @@ EVERYTHING = offering("PIPELINING", "SIZE", "8BITMIME", "CHUNKING", "BINARYMIME"
 UNICODE = "jürgen@x.test"
 
 
-def asked(mail: Envelope, facts: Facts, offered: Offered, **options: Any) -> list[str]:
+def asked(mail: Envelope, facts: ContentFacts, offered: Offered, **options: Any) -> list[str]:
     """MAIL and RCPTs as they are said."""
-    transaction = Transaction(mail, facts, offered, **options)
+    transaction = OutboundTransaction(mail, facts, offered, **options)
     played = play(transaction, [])
     return [command for command in played.commands if command.startswith(("MAIL", "RCPT"))]
 
@@ -333,12 +333,12 @@ def asked(mail: Envelope, facts: Facts, offered: Offered, **options: Any) -> lis
         (FACTS, offering("PIPELINING", "SIZE"), "MAIL FROM:<me@here.test> SIZE=100"),
         (FACTS, offering("PIPELINING", "SIZE 100"), "MAIL FROM:<me@here.test> SIZE=100"),
         (FACTS, offering("PIPELINING", "8BITMIME"), "MAIL FROM:<me@here.test>"),
-        (Facts(size=1, eight_bit=True), offering("8BITMIME"), "MAIL FROM:<me@here.test> BODY=8BITMIME"),
-        (Facts(size=1, eight_bit=True), PIPELINING, "MAIL FROM:<me@here.test>"),
-        (Facts(size=1, binary=True), EVERYTHING, "MAIL FROM:<me@here.test> SIZE=1 BODY=BINARYMIME"),
+        (ContentFacts(size=1, eight_bit=True), offering("8BITMIME"), "MAIL FROM:<me@here.test> BODY=8BITMIME"),
+        (ContentFacts(size=1, eight_bit=True), PIPELINING, "MAIL FROM:<me@here.test>"),
+        (ContentFacts(size=1, binary=True), EVERYTHING, "MAIL FROM:<me@here.test> SIZE=1 BODY=BINARYMIME"),
     ],
 )
-def test_mail_says_what_is_offered_and_needed(facts: Facts, offered: Offered, mail: str) -> None:
+def test_mail_says_what_is_offered_and_needed(facts: ContentFacts, offered: Offered, mail: str) -> None:
     assert asked(envelope(), facts, offered)[0] == mail
 
 
@@ -348,7 +348,7 @@ def test_the_null_path_stays_null() -> None:
 
 def test_binary_content_to_who_cannot_take_it_is_a_bug() -> None:
     with pytest.raises(LocalProtocolError):
-        Transaction(envelope(), Facts(size=1, binary=True), offering("BINARYMIME"))
+        OutboundTransaction(envelope(), ContentFacts(size=1, binary=True), offering("BINARYMIME"))
 
 
 DSN = Envelope(
@@ -380,7 +380,7 @@ def test_dsn_parameters_are_passed_on_where_dsn_is_offered() -> None:
     ],
 )
 def test_who_answers_for_the_message_from_here(offered: Offered, lmtp: bool, handover: Handover) -> None:
-    transaction = Transaction(DSN, FACTS, offered, lmtp=lmtp, host="mx.x.test")
+    transaction = OutboundTransaction(DSN, FACTS, offered, lmtp=lmtp, host="mx.x.test")
     play(transaction, ["250 ok", "250 ok", "354 go", "250 2.1.5 done"])
     (outcome,) = transaction.outcomes
     assert isinstance(outcome, Delivered)
@@ -391,7 +391,7 @@ def test_who_answers_for_the_message_from_here(offered: Offered, lmtp: bool, han
 
 @pytest.mark.parametrize(("size", "limit", "fails"), [(100, 99, True), (100, 100, False), (100, 0, False)])
 def test_what_is_too_big_by_the_peers_own_word_is_not_sent(size: int, limit: int, fails: bool) -> None:
-    transaction = Transaction(envelope(), Facts(size=size), offering(f"SIZE {limit}"), host="mx.x.test")
+    transaction = OutboundTransaction(envelope(), ContentFacts(size=size), offering(f"SIZE {limit}"), host="mx.x.test")
     played = play(transaction, [])
     assert (played.commands == []) is fails
     if fails:
@@ -406,16 +406,16 @@ UTF8 = offering("PIPELINING", "SMTPUTF8", "8BITMIME")
     [
         (envelope(), FACTS, False),
         (envelope(smtputf8=True), FACTS, False),
-        (envelope(smtputf8=True), Facts(size=1, utf8_header=True), True),
-        (envelope(), Facts(size=1, utf8_header=True), False),
+        (envelope(smtputf8=True), ContentFacts(size=1, utf8_header=True), True),
+        (envelope(), ContentFacts(size=1, utf8_header=True), False),
         (envelope(UNICODE), FACTS, True),
         (envelope(sender=UNICODE), FACTS, True),
         (envelope("a@bücher.test"), FACTS, False),
     ],
 )
-def test_smtputf8_is_said_where_something_needs_it(mail: Envelope, facts: Facts, says: bool) -> None:
+def test_smtputf8_is_said_where_something_needs_it(mail: Envelope, facts: ContentFacts, says: bool) -> None:
     assert ("SMTPUTF8" in asked(mail, facts, UTF8)[0]) is says
-    transaction = Transaction(mail, facts, PIPELINING)
+    transaction = OutboundTransaction(mail, facts, PIPELINING)
     play(transaction, [])
     assert [type(outcome) for outcome in transaction.outcomes] == ([Failed] if says else [])
     if says:
@@ -423,7 +423,7 @@ def test_smtputf8_is_said_where_something_needs_it(mail: Envelope, facts: Facts,
 
 
 def test_only_the_recipient_that_needs_smtputf8_fails_without_it() -> None:
-    transaction = Transaction(envelope("a@x.test", UNICODE), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", UNICODE), FACTS, PIPELINING)
     play(transaction, ["250 ok", "250 ok", "354 go", "250 done"])
     assert verdicts(transaction.outcomes) == {UNICODE: "Failed 5.6.7", "a@x.test": "Delivered 2.0.0"}
 
@@ -470,7 +470,7 @@ def test_by_is_passed_on_with_the_seconds_that_are_left(
     ],
 )
 def test_by_with_return_is_not_given_to_who_does_not_keep_it(offered: Offered, seconds: float, status: str) -> None:
-    transaction = Transaction(RETURN_BY, FACTS, offered, seconds_left=seconds)
+    transaction = OutboundTransaction(RETURN_BY, FACTS, offered, seconds_left=seconds)
     assert play(transaction, []).commands == []
     assert verdicts(transaction.outcomes) == {"a@x.test": f"Failed {status}"}
     assert transaction.outcomes[0].diagnostic.isascii()
@@ -478,7 +478,7 @@ def test_by_with_return_is_not_given_to_who_does_not_keep_it(offered: Offered, s
 
 @pytest.mark.parametrize(("seconds", "late"), [(60, False), (0.5, False), (-0.5, True)])
 def test_lmtp_delivers_by_the_time_itself_and_not_after_it(seconds: float, late: bool) -> None:
-    transaction = Transaction(RETURN_BY, FACTS, PIPELINING, lmtp=True, seconds_left=seconds)
+    transaction = OutboundTransaction(RETURN_BY, FACTS, PIPELINING, lmtp=True, seconds_left=seconds)
     play(transaction, [] if late else ["250 ok", "250 ok", "354 go", "250 2.1.5 done"])
     assert verdicts(transaction.outcomes) == {"a@x.test": "Failed 5.4.7" if late else "Delivered 2.1.5"}
 
@@ -522,7 +522,7 @@ def test_a_host_without_deliverby_is_asked_for_what_its_deadline_would_have_told
         recipients=recipients("a@x.test", notify=asked_for),
         deliver_by=DeliverBy(1000.0, mode),
     )
-    transaction = Transaction(mail, FACTS, offered, lmtp=lmtp, seconds_left=seconds)
+    transaction = OutboundTransaction(mail, FACTS, offered, lmtp=lmtp, seconds_left=seconds)
     commands = play(transaction, ["250 ok", "250 ok", "354 go", "250 done"]).commands
     unchanged = "" if asked_for is None else " NOTIFY=" + ",".join(case for case in Notify if case in asked_for)
     expected = "" if not offered.dsn else said if dropped else unchanged
@@ -576,7 +576,7 @@ def test_orcpt_goes_on_as_it_came(orcpt: OriginalRecipient, plain: str, utf8: st
 @pytest.mark.parametrize("extension", ["DSN", "CHUNKING"])
 def test_lmtp_has_a_final_reply_for_each_accepted_recipient(extension: str) -> None:
     offered = offering("PIPELINING", extension)
-    transaction = Transaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, offered, lmtp=True)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test", "c@x.test"), FACTS, offered, lmtp=True)
     go_ahead = [] if offered.chunking else ["354 go"]
     replies = ["250 ok", "250 ok", "550 5.1.1 no", "250 ok", *go_ahead, "452 4.2.2 full", "250 2.1.5 done"]
     played = play(transaction, replies)
@@ -589,13 +589,13 @@ def test_lmtp_has_a_final_reply_for_each_accepted_recipient(extension: str) -> N
 
 
 def test_lmtp_that_breaks_off_between_final_replies_keeps_those_that_came() -> None:
-    transaction = Transaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING, lmtp=True)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING, lmtp=True)
     play(transaction, ["250 ok", "250 ok", "250 ok", "354 go", "250 2.1.5 done"])
     assert verdicts(transaction.outcomes) == {"a@x.test": "Delivered 2.1.5", "b@x.test": "Deferred 4.4.2"}
     assert isinstance(transaction.outcomes[1], Deferred)
 
 
 def test_lmtp_with_a_354_for_nobody_cannot_go_on() -> None:
-    transaction = Transaction(envelope(), FACTS, PIPELINING, lmtp=True)
+    transaction = OutboundTransaction(envelope(), FACTS, PIPELINING, lmtp=True)
     play(transaction, ["250 ok", "550 no", "354 go"])
     assert transaction.must_close

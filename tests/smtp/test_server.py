@@ -22,7 +22,7 @@ from trimta.smtp.commands import (
     Rcpt,
 )
 from trimta.smtp.errors import LocalProtocolError
-from trimta.smtp.extensions import Protocol
+from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server import (
     CLOSED,
     NEED_DATA,
@@ -30,8 +30,8 @@ from trimta.smtp.server import (
     AuthResponse,
     BadInput,
     BareNewline,
-    BodyChunk,
-    BodyEnd,
+    ContentEnd,
+    ContentPiece,
     ServerConnection,
     ServerSettings,
     SessionState,
@@ -47,7 +47,7 @@ def test_a_pipelined_conversation(pieces: int) -> None:
     said = b"EHLO c\r\n" + (MAIL + RCPT + RCPT + "DATA\r\n").encode() + body + b"NOOP\nQUIT\r\nNOOP\r\n"
     assert peer.say(said, pieces) == ["250", DONE, DONE, DONE, "354", QUEUED, DONE, "221 2.0.0"]
     assert peer.messages == [b"Subject: x\n\n.dot\nbye\n"]
-    assert peer.ends == [BodyEnd(last=True, size=25)]
+    assert peer.ends == [ContentEnd(last=True, size=25)]
     assert peer.closed
 
 
@@ -208,9 +208,9 @@ def test_content_behind_a_bare_lf_is_smuggling(line: str) -> None:
     assert peer.say("hello" if line != "DATA" else "x\r\n.\r\n") == [QUEUED]
 
 
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", list(MailProtocol))
 @pytest.mark.parametrize("pieces", [0, 1, 3])
-def test_data_that_began_with_a_bare_lf_ends_with_one(protocol: Protocol, pieces: int) -> None:
+def test_data_that_began_with_a_bare_lf_ends_with_one(protocol: MailProtocol, pieces: int) -> None:
     peer = in_transaction(protocol=protocol)
     assert peer.say("DATA\n") == ["354"]
     assert peer.say("a\n..b\n.\nNOOP\n", pieces) == [QUEUED, DONE]
@@ -346,7 +346,7 @@ def test_a_fault_names_its_line() -> None:
 def test_no_positive_reply_to_a_fault() -> None:
     peer = in_transaction()
     peer.say("DATA\r\n")
-    peer.policy = lambda event: OK if isinstance(event, BodyEnd) else None
+    peer.policy = lambda event: OK if isinstance(event, ContentEnd) else None
     with pytest.raises(LocalProtocolError):
         peer.say("\r.\r\n.\r\n")
 
@@ -399,9 +399,9 @@ def test_chunks_make_a_message(said: str, replies: list[str], messages: list[byt
         *("BDAT 1_000", "BDAT 10/LAST", "BDAT =5", "BDAT FIRST 5"),
     ],
 )
-@pytest.mark.parametrize("protocol", list(Protocol))
+@pytest.mark.parametrize("protocol", list(MailProtocol))
 @pytest.mark.parametrize("pieces", [0, 1])
-def test_a_chunk_of_no_known_size_ends_the_conversation_at_once(line: str, protocol: Protocol, pieces: int) -> None:
+def test_a_chunk_of_no_known_size_ends_the_conversation_at_once(line: str, protocol: MailProtocol, pieces: int) -> None:
     for peer in (in_transaction(protocol=protocol), Peer(protocol=protocol)):
         assert peer.say(f"{line}\r\n", pieces) == ["501 5.5.4"]  # without an octet more
         assert peer.closed
@@ -464,7 +464,9 @@ def test_a_chunk_that_lies_is_waited_for_and_dropped() -> None:
 
 
 def test_a_refused_chunk_takes_the_transaction_with_it() -> None:
-    peer = in_transaction(policy=lambda event: Reply.of(452, "4.3.1", "full") if isinstance(event, BodyEnd) else None)
+    peer = in_transaction(
+        policy=lambda event: Reply.of(452, "4.3.1", "full") if isinstance(event, ContentEnd) else None
+    )
     assert peer.say("BDAT 1\r\nxBDAT 1 LAST\r\ny") == ["452 4.3.1", BAD_ORDER]
 
 
@@ -496,14 +498,14 @@ def test_binary_content_is_kept_octet_by_octet(pieces: int) -> None:
         == [QUEUED] * 2
     )
     assert peer.messages == [content]
-    assert peer.ends[-1] == BodyEnd(last=True, size=len(content))
+    assert peer.ends[-1] == ContentEnd(last=True, size=len(content))
 
 
 # LMTP
 
 
 def test_lmtp_answers_for_each_recipient() -> None:
-    peer = in_transaction(protocol=Protocol.LMTP)
+    peer = in_transaction(protocol=MailProtocol.LMTP)
     peer.say(RCPT + RCPT)
     assert peer.say("DATA\r\nx\r\n.\r\nNOOP\r\n") == ["354", QUEUED, QUEUED, QUEUED, DONE]
     peer.say(MAIL + RCPT + RCPT)
@@ -514,7 +516,7 @@ def test_lmtp_answers_for_each_recipient() -> None:
 
 
 def test_lmtp_replies_come_in_the_order_of_the_recipients() -> None:
-    connection = in_transaction(protocol=Protocol.LMTP).connection
+    connection = in_transaction(protocol=MailProtocol.LMTP).connection
     connection.receive_data(RCPT.encode() + b"BDAT 0 LAST\r\n")
     connection.next_event()
     connection.reply(OK)
@@ -528,7 +530,7 @@ def test_lmtp_replies_come_in_the_order_of_the_recipients() -> None:
 
 
 def test_lmtp_says_lhlo_only() -> None:
-    peer = Peer(protocol=Protocol.LMTP)
+    peer = Peer(protocol=MailProtocol.LMTP)
     assert peer.say("EHLO c\r\nHELO c\r\n" + MAIL + "LHLO c\r\n") == ["500 5.5.1", "500 5.5.1", BAD_ORDER, "250"]
     assert Peer().say("LHLO c\r\n") == ["500 5.5.1"]
 
@@ -695,8 +697,8 @@ OCTETS = st.lists(PIECES | st.binary(max_size=8), max_size=25).map(b"".join)
 LISTENERS = st.sampled_from(
     [
         {"starttls": True, "auth": AuthPolicy.OPTIONAL, "auth_in_clear": True},
-        {"protocol": Protocol.LMTP, "size_limit": 8},
-        {"protocol": Protocol.SUBMISSION, "auth": AuthPolicy.REQUIRED, "auth_in_clear": True},
+        {"protocol": MailProtocol.LMTP, "size_limit": 8},
+        {"protocol": MailProtocol.SUBMISSION, "auth": AuthPolicy.REQUIRED, "auth_in_clear": True},
         {"bare_newline": BareNewline.REJECT, "hide": frozenset({"CHUNKING", "DSN"})},
     ]
 )
@@ -731,7 +733,7 @@ def test_a_large_message_takes_linear_time() -> None:
         block = b"x" * 76 + b"\r\n"
         for _ in range(300):
             peer.connection.receive_data(block * 840)
-            while isinstance(event := peer.connection.next_event(), BodyChunk):
+            while isinstance(event := peer.connection.next_event(), ContentPiece):
                 assert event.data
         assert peer.say(b".\r\n") == [QUEUED]
         assert peer.ends[0].size == len(block) * 840 * 300

@@ -13,14 +13,14 @@ from trimta.content.header_scan import HeaderScan
 from trimta.content.trace import received_field, with_protocol
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.reply import Reply
-from trimta.smtp.extensions import Protocol, zoned_datetime
+from trimta.smtp.extensions import MailProtocol, zoned_datetime
 from trimta.store.queue.values import StoredMessage
 
 if TYPE_CHECKING:
     from trimta.inbound.client import Peer
     from trimta.runtime.disk import Disk
     from trimta.smtp.commands import MailParameters
-    from trimta.smtp.server import ServerConnection, Transaction
+    from trimta.smtp.server import MailTransaction, ServerConnection
     from trimta.store.spool import Body, SpoolWriter
 
 
@@ -55,7 +55,7 @@ def hold_refusal(parameters: MailParameters, *, begun: float) -> Reply | None:
     return Reply.of(501, "5.5.4", "the message would be held beyond its BY")
 
 
-def envelope_of(transaction: Transaction, *, begun: float, now: float) -> Envelope:
+def envelope_of(transaction: MailTransaction, *, begun: float, now: float) -> Envelope:
     """What a client agreed on, in seconds since the epoch.
 
     `begun`: the moment of MAIL, which BY counts from (RFC 2852 4).  So does HOLDFOR: RFC 4865 5.2.2 compares the two at
@@ -109,7 +109,7 @@ def stored_message(
         by=hostname,
         protocol=with_protocol(
             esmtp=connection.esmtp,
-            lmtp=protocol is Protocol.LMTP,
+            lmtp=protocol is MailProtocol.LMTP,
             tls=connection.tls,
             auth=connection.identity is not None,
             utf8=envelope.smtputf8,
@@ -119,7 +119,7 @@ def stored_message(
         date=date,
         cipher_suite=cipher_suite,
     )
-    if protocol is Protocol.SUBMISSION:
+    if protocol is MailProtocol.SUBMISSION:
         trace += missing_fields(header, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
     by = "" if connection.identity is None else f" as {connection.identity}"
     return StoredMessage.of(

@@ -42,15 +42,15 @@ from trimta.smtp.commands import (
     help_text,
 )
 from trimta.smtp.errors import CommandError
-from trimta.smtp.extensions import FutureRelease, Protocol
+from trimta.smtp.extensions import FutureRelease, MailProtocol
 from trimta.smtp.sasl import Challenge, ServerExchange, server_exchange
 from trimta.smtp.server import (
     AuthPolicy,
     AuthResponse,
     BadInput,
     BareNewline,
-    BodyChunk,
-    BodyEnd,
+    ContentEnd,
+    ContentPiece,
     ServerConnection,
     ServerSettings,
     SessionState,
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.runtime.wire import Wire
     from trimta.server.site import Site
-    from trimta.smtp.server import Event, Transaction
+    from trimta.smtp.server import MailTransaction, SmtpEvent
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -182,7 +182,7 @@ class Session:
                     if self._hanging_up:
                         await self._wire.linger(FAREWELL_LIMIT)
                     return
-                case BodyChunk(data):
+                case ContentPiece(data):
                     await self._store(data)
                 case _:
                     self._note(event)
@@ -194,7 +194,7 @@ class Session:
                         await self._flush()
                     self._be_patient()
 
-    async def _answer(self, event: Event) -> None:
+    async def _answer(self, event: SmtpEvent) -> None:
         connection = self._connection
         match event:
             case Ehlo():
@@ -210,7 +210,7 @@ class Session:
             case Data():
                 self._may_send = True
                 await self._say(Stage.DATA, _GO_AHEAD)
-            case BodyEnd():
+            case ContentEnd():
                 await self._body_end(event)
             case Rset() | Noop():
                 self._reply(Reply.of(250, "2.0.0", "ok"))
@@ -311,8 +311,8 @@ class Session:
         self._transcript.server(str(reply))
         self._connection.reply(reply)
 
-    def _note(self, event: Event) -> None:
-        if not isinstance(event, BodyEnd):
+    def _note(self, event: SmtpEvent) -> None:
+        if not isinstance(event, ContentEnd):
             self._transcript.client(self._connection.line)
         elif event.last:
             self._transcript.client(f"({event.size} octets of content)")
@@ -381,7 +381,7 @@ class Session:
         nor under the name of another who has a password here (6.1).
         """
         identity = self._connection.identity
-        if self._connection.settings.protocol is not Protocol.SUBMISSION:
+        if self._connection.settings.protocol is not MailProtocol.SUBMISSION:
             return None
         if not self._may_relay:
             return Reply.of(530, "5.7.0", "authentication required")
@@ -460,7 +460,7 @@ class Session:
             self._incoming = None
             raise
 
-    async def _body_end(self, end: BodyEnd) -> None:
+    async def _body_end(self, end: ContentEnd) -> None:
         incoming = self._incoming
         if end.fault is not None:
             self._rejected(end.fault)
@@ -488,7 +488,7 @@ class Session:
         to = [str(rcpt.forward_path) for rcpt in self._transaction.recipients]
         self._site.events.emit("rejected", client=str(self._peer), sender=sender, to=to, reply=str(reply))
 
-    async def _take_over(self, end: BodyEnd) -> None:
+    async def _take_over(self, end: ContentEnd) -> None:
         """The message is complete: make it ours, and say so."""
         incoming = self._incoming or Incoming(new_id(), self._spool_writer())
         self._incoming = incoming
@@ -516,7 +516,7 @@ class Session:
             took = trio.current_time() - began
             self._site.events.emit("disk_trouble", id=incoming.id, reason=f"not stored within {took:.1f} s")
             await trio.lowlevel.checkpoint_if_cancelled()  # at the end of the server, which has a word of its own
-            lmtp = self._connection.settings.protocol is Protocol.LMTP
+            lmtp = self._connection.settings.protocol is MailProtocol.LMTP
             await self._acknowledge(incoming.id, [_NO_ROOM] * (len(self._transaction.recipients) if lmtp else 1))
             return
         if fault is not None:
@@ -550,7 +550,7 @@ class Session:
     async def _accept(self, incoming: Incoming) -> list[Reply]:
         """Take responsibility; one reply for SMTP, one for each recipient for LMTP."""
         site, spool = self._site, incoming.spool
-        lmtp = self._connection.settings.protocol is Protocol.LMTP
+        lmtp = self._connection.settings.protocol is MailProtocol.LMTP
         due = len(self._transaction.recipients) if lmtp else 1
         try:
             body = spool.finish() if spool.in_memory else await self._on_disk(incoming, SpoolWriter.finish, spool)
@@ -594,7 +594,7 @@ class Session:
         ]
 
     @property
-    def _transaction(self) -> Transaction:
+    def _transaction(self) -> MailTransaction:
         """What the client agreed on with us, where the core says that there is one."""
         found = self._connection.transaction
         assert found is not None
@@ -654,7 +654,7 @@ class Session:
 
 def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
     config = site.config
-    protocol = Protocol(listen.protocol.value)
+    protocol = MailProtocol(listen.protocol.value)
     return ServerSettings(
         hostname=config.hostname,
         protocol=protocol,
@@ -666,7 +666,7 @@ def _settings(site: Site, listen: Listen, peer: Peer) -> ServerSettings:
         if config.auth.any or config.auth.users or listen.auth is ListenAuth.REQUIRED
         else AuthPolicy.NONE,
         auth_in_clear=config.auth.insecure or peer.is_loopback,
-        future_release=_future_release(site) if protocol is Protocol.SUBMISSION else None,
+        future_release=_future_release(site) if protocol is MailProtocol.SUBMISSION else None,
         hide=listen.hide,
         bare_newline=BareNewline(config.limits.bare_newline.value),
     )
@@ -679,8 +679,8 @@ def _future_release(site: Site) -> FutureRelease:
     return FutureRelease(int(lifetime), moment.replace(microsecond=0))
 
 
-def _name(protocol: Protocol) -> str:
-    return "LMTP" if protocol is Protocol.LMTP else "ESMTP"
+def _name(protocol: MailProtocol) -> str:
+    return "LMTP" if protocol is MailProtocol.LMTP else "ESMTP"
 
 
 def _path(mail: Mail) -> str:

@@ -17,7 +17,7 @@ from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Re
 from trimta.mail.reply import Reply
 from trimta.smtp import xtext
 from trimta.smtp.errors import CommandError
-from trimta.smtp.extensions import Offer, Protocol, format_datetime, parse_datetime
+from trimta.smtp.extensions import MailProtocol, Offer, format_datetime, parse_datetime
 from trimta.smtp.lines import printable
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def parse_command(line: bytes, offer: Offer) -> Command:
         raise _error(500, "5.5.2", "a bare CR or a NUL in a command line")
     verb = verb_of(line)
     known = _VERBS.get(verb)
-    lmtp = offer.protocol is Protocol.LMTP
+    lmtp = offer.protocol is MailProtocol.LMTP
     if known is None or (verb in ("HELO", "EHLO") and lmtp) or (verb == "LHLO" and not lmtp):
         if not line.isascii():
             raise _error(500, "5.5.2", "octets beyond ASCII outside of an address")
@@ -222,7 +222,7 @@ def chunk_size(line: bytes) -> int | None:
 
 def help_text(offer: Offer, topic: str = "") -> Reply:
     """The reply to HELP: the commands on offer, or the syntax of one; 504 for a topic that is none."""
-    lmtp = offer.protocol is Protocol.LMTP
+    lmtp = offer.protocol is MailProtocol.LMTP
     on_offer = {
         name: verb
         for name, verb in _VERBS.items()
@@ -262,7 +262,7 @@ def _helo(argument: str, _: Offer) -> Command:
 
 
 def _ehlo(argument: str, offer: Offer) -> Command:
-    lmtp = offer.protocol is Protocol.LMTP
+    lmtp = offer.protocol is MailProtocol.LMTP
     return Ehlo(_helo_domain(argument, "LHLO" if lmtp else "EHLO"), lmtp)
 
 

@@ -20,14 +20,14 @@ class AuthResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class BodyChunk:
+class ContentPiece:
     """A piece of the message in content form: LF line ends, or raw with BODY=BINARYMIME.  Needs no reply."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class BodyEnd:
+class ContentEnd:
     """The data, or one chunk of BDAT, is complete."""
 
     last: bool
@@ -62,5 +62,5 @@ class Signal(enum.Enum):
 NEED_DATA: Final = Signal.NEED_DATA
 CLOSED: Final = Signal.CLOSED
 
-Event: TypeAlias = Command | AuthResponse | BodyChunk | BodyEnd | BadInput | Signal
-"""What `next_event` returns; of the commands all but Bdat, whose octets come as BodyChunk and BodyEnd."""
+SmtpEvent: TypeAlias = Command | AuthResponse | ContentPiece | ContentEnd | BadInput | Signal
+"""What `next_event` returns; of the commands all but Bdat, whose octets come as ContentPiece and ContentEnd."""

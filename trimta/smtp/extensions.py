@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
 
 
-class Protocol(enum.StrEnum):
+class MailProtocol(enum.StrEnum):
     """What a listener, or the host that a client talks to, speaks."""
 
     SMTP = "smtp"
@@ -29,7 +29,7 @@ _LMTP: Final = frozenset(
 _SUBMISSION: Final = _LMTP | {"VRFY", "EXPN", "HELP", "LIMITS", "DELIVERBY", "FUTURERELEASE"}
 _SMTP: Final = (_SUBMISSION | {"ETRN"}) - {"FUTURERELEASE"}
 
-_MENU: Final = {Protocol.SMTP: _SMTP, Protocol.SUBMISSION: _SUBMISSION, Protocol.LMTP: _LMTP}
+_MENU: Final = {MailProtocol.SMTP: _SMTP, MailProtocol.SUBMISSION: _SUBMISSION, MailProtocol.LMTP: _LMTP}
 
 _ORDER: Final = (
     *("PIPELINING", "SIZE", "8BITMIME", "CHUNKING", "BINARYMIME", "ENHANCEDSTATUSCODES", "DSN", "SMTPUTF8"),
@@ -54,7 +54,7 @@ class FutureRelease:
 class Offer:
     """What a listener offers to one client at one moment, and hence what it accepts."""
 
-    protocol: Protocol = Protocol.SMTP
+    protocol: MailProtocol = MailProtocol.SMTP
     hide: frozenset[str] = frozenset()
     """Keywords that are neither offered nor accepted, in any case."""
     size_limit: int = 0

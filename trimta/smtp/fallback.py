@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.smtp.reply_meaning import Stage
+from trimta.smtp.reply_meaning import ReplyStage
 
 if TYPE_CHECKING:
     from trimta.mail.reply import Reply
@@ -29,9 +29,9 @@ class Fallback:
     known.
     """
 
-    def excuses(self, reply: Reply, stage: Stage) -> bool:
+    def excuses(self, reply: Reply, stage: ReplyStage) -> bool:
         """Whether a 5yz reply is, or may be, about what was done without, and not about the message."""
-        if stage not in (Stage.MAIL, Stage.RCPT, Stage.DATA):
+        if stage not in (ReplyStage.MAIL, ReplyStage.RCPT, ReplyStage.DATA):
             return False
         if reply.status is not None and reply.status.subject in _OF_ADDRESSES:
             return False

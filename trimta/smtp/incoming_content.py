@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trimta.mail.reply import Reply
-from trimta.smtp.events import BodyEnd
+from trimta.smtp.events import ContentEnd
 
 if TYPE_CHECKING:
     from trimta.smtp.transparency import TextDecoder
 
 
 @dataclass(slots=True)
-class Chunk:
+class IncomingChunk:
     """A chunk of BDAT that is coming in."""
 
     left: int
@@ -22,7 +22,7 @@ class Chunk:
     finished: bool = False
 
 
-class Body:
+class IncomingContent:
     """A message that is coming in, and what is wrong with it."""
 
     def __init__(self, decoder: TextDecoder | None, limit: int, reject_bare_lf: bool) -> None:
@@ -61,13 +61,15 @@ class Body:
         """There is no use in giving content out: the fault will be reported at the end."""
         return self._too_large or self._content_fault() is not None
 
-    def end(self, *, last: bool) -> BodyEnd:
+    def end(self, *, last: bool) -> ContentEnd:
         # Size first, wherever in the octets the other fault is: the answer must not depend on how they were split.
         if self._too_large:
-            return BodyEnd(last, self.size, Reply.of(552, "5.3.4", f"the message is larger than {self._limit} octets"))
+            return ContentEnd(
+                last, self.size, Reply.of(552, "5.3.4", f"the message is larger than {self._limit} octets")
+            )
         fault = self._content_fault() if last else None
         bare_lf = self.decoder.bare_lf if self.decoder is not None and last else None
-        return BodyEnd(last, self.size if last else self._raw, fault, bare_lf)
+        return ContentEnd(last, self.size if last else self._raw, fault, bare_lf)
 
     def _content_fault(self) -> Reply | None:
         if self.decoder is None:

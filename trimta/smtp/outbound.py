@@ -27,7 +27,7 @@ from trimta.smtp.client import CLOSING
 from trimta.smtp.commands import Bdat, By, Data, Mail, MailParameters, Rcpt
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.fallback import Fallback
-from trimta.smtp.reply_meaning import Stage, refusal, says_too_many_recipients, status_of
+from trimta.smtp.reply_meaning import ReplyStage, refusal, says_too_many_recipients, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
@@ -49,7 +49,7 @@ CHUNK: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class ContentFacts:
     """What the transaction must know of the content, trace fields included."""
 
     size: int
@@ -100,13 +100,13 @@ class SendChunk:
 class Listen:
     """Read one reply and give it to `reply`."""
 
-    stage: Stage
+    stage: ReplyStage
 
 
-Step: TypeAlias = Say | SendData | SendChunk | Listen
+OutboundStep: TypeAlias = Say | SendData | SendChunk | Listen
 
 
-class Transaction:
+class OutboundTransaction:
     """One envelope's dialogue from MAIL to the last reply, with what the peer offers.
 
     Binary content to a peer without BINARYMIME and CHUNKING is the caller's to re-encode before (LocalProtocolError).
@@ -115,7 +115,7 @@ class Transaction:
     def __init__(
         self,
         envelope: Envelope,
-        facts: Facts,
+        facts: ContentFacts,
         offered: Offered,
         *,
         lmtp: bool = False,
@@ -171,18 +171,18 @@ class Transaction:
         """Recipients without an outcome, by their order."""
         self._accepted: list[int] = []
         """Those among them whose RCPT was accepted."""
-        self._unanswered: deque[tuple[Stage, int]] = deque()
+        self._unanswered: deque[tuple[ReplyStage, int]] = deque()
         """MAIL and RCPTs whose replies have not been listened for; the number is the recipient's."""
         self._mail_refused = False
         self._in_doubt = False
         self._dialogue = self._run()
         self._listening = False
-        self._step: Step | None = None
+        self._step: OutboundStep | None = None
         self._advance(None)
 
     # For the caller.
 
-    def next_step(self) -> Step | None:
+    def next_step(self) -> OutboundStep | None:
         """What to do next; None when the transaction is over."""
         if self._listening:
             raise LocalProtocolError("a reply is due")
@@ -275,7 +275,7 @@ class Transaction:
             return _TOO_LATE, f"{left} s are left, {self._peer} takes BY from {least} s"
         return None
 
-    def _refusal(self, reply: Reply, stage: Stage, recipient: Recipient) -> Outcome:
+    def _refusal(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
         outcome = refusal(reply, stage, recipient, host=self._host)
         if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
             return _put_off(outcome, outcome.diagnostic)
@@ -334,31 +334,31 @@ class Transaction:
 
     # The dialogue.
 
-    def _run(self) -> Generator[Step, Reply | None, None]:
+    def _run(self) -> Generator[OutboundStep, Reply | None, None]:
         if not self._waiting:
             return
-        yield from self._say(self._mail(), Stage.MAIL, -1)
+        yield from self._say(self._mail(), ReplyStage.MAIL, -1)
         for number, recipient in list(self._waiting.items()):
             if self._mail_refused:
                 break
-            yield from self._say(self._rcpt(recipient), Stage.RCPT, number)
+            yield from self._say(self._rcpt(recipient), ReplyStage.RCPT, number)
         if self._offered.chunking:
             yield from self._send_chunks()
         else:
             yield from self._send_data()
 
-    def _say(self, command: Command, stage: Stage, number: int) -> Generator[Step, Reply | None, None]:
+    def _say(self, command: Command, stage: ReplyStage, number: int) -> Generator[OutboundStep, Reply | None, None]:
         yield Say(command, self._smtputf8)
         self._unanswered.append((stage, number))
         if not self._offered.pipelining or len(self._unanswered) >= WINDOW:
             yield from self._hear()
 
-    def _hear(self) -> Generator[Step, Reply | None, None]:
+    def _hear(self) -> Generator[OutboundStep, Reply | None, None]:
         """Listen until MAIL and the RCPTs said so far are answered."""
         while self._unanswered:
             stage, number = self._unanswered.popleft()
             reply = yield from _listen(stage)
-            if stage is Stage.MAIL:
+            if stage is ReplyStage.MAIL:
                 self._hear_mail(reply)
             elif not self._mail_refused:
                 self._hear_rcpt(reply, number)
@@ -369,8 +369,8 @@ class Transaction:
             return
         self._mail_refused = True
         rest, self.further = self.further, []
-        self._refuse(self._waiting, reply, Stage.MAIL)
-        self.outcomes.extend(self._refusal(reply, Stage.MAIL, recipient) for recipient in rest)
+        self._refuse(self._waiting, reply, ReplyStage.MAIL)
+        self.outcomes.extend(self._refusal(reply, ReplyStage.MAIL, recipient) for recipient in rest)
 
     def _hear_rcpt(self, reply: Reply, number: int) -> None:
         if reply.klass == 2:
@@ -383,22 +383,22 @@ class Transaction:
         if self._accepted and says_too_many_recipients(reply):
             self.further.append(self._waiting.pop(number))
         else:
-            self._refuse([number], reply, Stage.RCPT)
+            self._refuse([number], reply, ReplyStage.RCPT)
 
-    def _send_data(self) -> Generator[Step, Reply | None, None]:
+    def _send_data(self) -> Generator[OutboundStep, Reply | None, None]:
         if not self._offered.pipelining or self._mail_refused:
             yield from self._hear()
             if not self._accepted:
                 return
         yield Say(Data())
         yield from self._hear()
-        reply = yield from _listen(Stage.DATA, positive=3)
+        reply = yield from _listen(ReplyStage.DATA, positive=3)
         if reply.klass == 3:
             yield from self._send_after_go_ahead()
         else:
-            self._refuse(self._accepted, reply, Stage.DATA)
+            self._refuse(self._accepted, reply, ReplyStage.DATA)
 
-    def _send_after_go_ahead(self) -> Generator[Step, Reply | None, None]:
+    def _send_after_go_ahead(self) -> Generator[OutboundStep, Reply | None, None]:
         if self._accepted:
             yield SendData(replies=len(self._accepted) if self._lmtp else 1)
             yield from self._hear_verdict()
@@ -409,10 +409,10 @@ class Transaction:
             self.must_close = True  # a reply for each of no recipients: none, or one from a server that miscounts
         else:
             yield SendData(replies=1, empty=True)
-            yield Listen(Stage.BODY)
+            yield Listen(ReplyStage.BODY)
         self.must_reset = False
 
-    def _send_chunks(self) -> Generator[Step, Reply | None, None]:
+    def _send_chunks(self) -> Generator[OutboundStep, Reply | None, None]:
         # BDAT waits for the replies to RCPT, though it need not.  It costs no round trip more than DATA does, and a
         # connection that breaks up to here leaves no doubt: the peer has no message.
         yield from self._hear()
@@ -423,28 +423,28 @@ class Transaction:
             yield Say(Bdat(CHUNK, last=False))
             yield SendChunk(CHUNK, last=False)
             sent += CHUNK
-            reply = yield from _listen(Stage.CHUNK)
+            reply = yield from _listen(ReplyStage.CHUNK)
             if reply.klass != 2:
-                self._refuse(self._accepted, reply, Stage.CHUNK)
+                self._refuse(self._accepted, reply, ReplyStage.CHUNK)
                 return
         yield Say(Bdat(size - sent, last=True))
         yield SendChunk(size - sent, last=True, replies=len(self._accepted) - 1 if self._lmtp else 0)
         yield from self._hear_verdict()
 
-    def _hear_verdict(self) -> Generator[Step, Reply | None, None]:
+    def _hear_verdict(self) -> Generator[OutboundStep, Reply | None, None]:
         """The reply that takes the message over or not: one, or in LMTP one for each accepted recipient."""
         if self._lmtp:
             for number in self._accepted:
-                reply = yield from _listen(Stage.BODY, strict=False)
+                reply = yield from _listen(ReplyStage.BODY, strict=False)
                 self._decide([number], reply)
         else:
-            reply = yield from _listen(Stage.BODY)
+            reply = yield from _listen(ReplyStage.BODY)
             self._decide(self._accepted, reply)
         self.must_reset = False
 
     def _decide(self, numbers: Iterable[int], reply: Reply) -> None:
         if reply.klass != 2:
-            self._refuse(numbers, reply, Stage.BODY)
+            self._refuse(numbers, reply, ReplyStage.BODY)
             return
         # Who speaks LMTP without DSN puts the message into a mailbox and says no more of it.
         alone = Handover.FINAL if self._lmtp else Handover.RELAYED
@@ -453,7 +453,7 @@ class Transaction:
             self.outcomes.append(
                 Delivered(
                     recipient=self._waiting.pop(number),
-                    status=status_of(reply, Stage.BODY),
+                    status=status_of(reply, ReplyStage.BODY),
                     diagnostic=reply.diagnostic,
                     handover=handover,
                     host=self._host,
@@ -461,7 +461,7 @@ class Transaction:
                 )
             )
 
-    def _refuse(self, numbers: Iterable[int], reply: Reply, stage: Stage) -> None:
+    def _refuse(self, numbers: Iterable[int], reply: Reply, stage: ReplyStage) -> None:
         for number in list(numbers):
             self.outcomes.append(self._refusal(reply, stage, self._waiting.pop(number)))
 
@@ -483,7 +483,9 @@ def _put_off(failed: Failed, reply: str) -> Deferred:
     return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
 
 
-def _listen(stage: Stage, *, positive: int = 2, strict: bool = True) -> Generator[Step, Reply | None, Reply]:
+def _listen(
+    stage: ReplyStage, *, positive: int = 2, strict: bool = True
+) -> Generator[OutboundStep, Reply | None, Reply]:
     """One reply: of the class that lets the dialogue go on, or a refusal, which one of no class that SMTP knows is too:
     it is the answer of one recipient, and another has its own.  ProtocolError for one that answers something else,
     unless not `strict`.
@@ -496,11 +498,11 @@ def _listen(stage: Stage, *, positive: int = 2, strict: bool = True) -> Generato
 
 
 _ASKED: Final = {
-    Stage.MAIL: "MAIL",
-    Stage.RCPT: "RCPT",
-    Stage.DATA: "DATA",
-    Stage.CHUNK: "BDAT",
-    Stage.BODY: "the end of the message",
+    ReplyStage.MAIL: "MAIL",
+    ReplyStage.RCPT: "RCPT",
+    ReplyStage.DATA: "DATA",
+    ReplyStage.CHUNK: "BDAT",
+    ReplyStage.BODY: "the end of the message",
 }
 
 _LOST: Final = EnhancedStatus(4, 4, 2)

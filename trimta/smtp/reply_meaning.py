@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
 
 
-class Stage(enum.StrEnum):
+class ReplyStage(enum.StrEnum):
     """What a reply answers."""
 
     GREETING = "greeting"
@@ -57,20 +57,20 @@ _BY_CODE: Final = {
 }
 
 _BY_STAGE: Final = {
-    (Stage.GREETING, 554): (3, 2),
-    (Stage.MAIL, 501): (1, 7),
-    (Stage.MAIL, 553): (1, 7),
-    (Stage.RCPT, 452): (5, 3),
-    (Stage.RCPT, 501): (1, 3),
-    (Stage.RCPT, 552): (2, 2),
-    (Stage.RCPT, 553): (1, 3),
+    (ReplyStage.GREETING, 554): (3, 2),
+    (ReplyStage.MAIL, 501): (1, 7),
+    (ReplyStage.MAIL, 553): (1, 7),
+    (ReplyStage.RCPT, 452): (5, 3),
+    (ReplyStage.RCPT, 501): (1, 3),
+    (ReplyStage.RCPT, 552): (2, 2),
+    (ReplyStage.RCPT, 553): (1, 3),
 }
 
 
 _NO_ANSWER: Final = EnhancedStatus(4, 5, 0)
 
 
-def status_of(reply: Reply, stage: Stage, *, klass: int | None = None) -> EnhancedStatus:
+def status_of(reply: Reply, stage: ReplyStage, *, klass: int | None = None) -> EnhancedStatus:
     """The reply's own enhanced status, unless its class disagrees with the code (RFC 2034 4), else one by meaning.
 
     `klass` puts the status into another class: a 5yz about our credentials is no reason to fail the message.
@@ -84,14 +84,14 @@ def status_of(reply: Reply, stage: Stage, *, klass: int | None = None) -> Enhanc
     return EnhancedStatus(klass, subject, detail)
 
 
-def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> Deferred | Failed:
+def refusal(reply: Reply, stage: ReplyStage, recipient: Recipient, *, host: str) -> Deferred | Failed:
     """The outcome of a reply that does not take the recipient or the message (ValueError for 2yz): unknown trouble,
     where it is neither 4yz nor 5yz.
     """
     if reply.klass == 2:
         raise ValueError(f"{reply.code} refuses nothing")
     if reply.klass not in (4, 5):
-        said = stage is not Stage.BODY  # else it may have been taken, and no other host is to get it now
+        said = stage is not ReplyStage.BODY  # else it may have been taken, and no other host is to get it now
         return Deferred(recipient=recipient, status=_NO_ANSWER, diagnostic=reply.diagnostic, host=host, smtp=said)
     status = status_of(reply, stage)
     if reply.klass == 4:
@@ -106,13 +106,13 @@ def refusal(reply: Reply, stage: Stage, recipient: Recipient, *, host: str) -> D
     )
 
 
-def _is_of_content(reply: Reply, stage: Stage, status: EnhancedStatus) -> bool:
+def _is_of_content(reply: Reply, stage: ReplyStage, status: EnhancedStatus) -> bool:
     """Whether another content might have been taken: this one was seen, or its size or form is what is said to be wrong
     (552: RFC 1870 6.1; X.2.3, X.3.4, X.6.Z: RFC 3463), or one of the parameters that it has at MAIL.
     """
-    if stage in (Stage.DATA, Stage.CHUNK, Stage.BODY) or reply.code == 552:
+    if stage in (ReplyStage.DATA, ReplyStage.CHUNK, ReplyStage.BODY) or reply.code == 552:
         return True
-    if stage is Stage.MAIL and reply.code in (501, 504, 555):
+    if stage is ReplyStage.MAIL and reply.code in (501, 504, 555):
         return True
     return (status.subject, status.detail) in ((2, 3), (3, 4)) or status.subject == 6
 

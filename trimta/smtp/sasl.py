@@ -44,13 +44,13 @@ class Credentials:
         return (_base64(plain), _base64(self.password.encode()), self.password)
 
 
-Step: TypeAlias = Challenge | Credentials
+ExchangeStep: TypeAlias = Challenge | Credentials
 
 
 class ServerExchange(Protocol):
     """The server's half of one AUTH command."""
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> ExchangeStep:
         """Take the initial response (None: there is none) or the answer to the last challenge.  CommandError with the
         reply if it is malformed, which ends the exchange.
         """
@@ -62,7 +62,7 @@ class PlainServer:
     def __init__(self, *, lenient: bool = False) -> None:
         self._lenient = lenient
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> ExchangeStep:
         """See ServerExchange."""
         if response is None:
             return Challenge(b"")
@@ -84,7 +84,7 @@ class LoginServer:
         self._lenient = lenient
         self._name: str | None = None
 
-    def step(self, response: bytes | None) -> Step:
+    def step(self, response: bytes | None) -> ExchangeStep:
         """See ServerExchange."""
         if response is None:
             return Challenge(b"Username:")

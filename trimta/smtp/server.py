@@ -6,8 +6,8 @@
         match connection.next_event():
             case Signal.NEED_DATA: send(connection.data_to_send()); connection.receive_data(receive())
             case Signal.CLOSED: send(connection.data_to_send()); return
-            case BodyChunk(data): ...                      # no reply
-            case BodyEnd() as end: connection.reply(...)    # one reply, in LMTP one per recipient
+            case ContentPiece(data): ...                   # no reply
+            case ContentEnd() as end: connection.reply(...) # one reply, in LMTP one per recipient
             case Mail() as mail: connection.reply(...)      # and so on, one reply per event
 
 The core knows the protocol: framing, syntax, order, extensions, limits of size.  Policy is the session's: who may send
@@ -54,14 +54,14 @@ from trimta.smtp.events import (
     NEED_DATA,
     AuthResponse,
     BadInput,
-    BodyChunk,
-    BodyEnd,
-    Event,
+    ContentEnd,
+    ContentPiece,
     Signal,
+    SmtpEvent,
 )
-from trimta.smtp.extensions import FutureRelease, Offer, Protocol
+from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
 from trimta.smtp.foreign import BEGINNING, foreign_protocol
-from trimta.smtp.incoming_content import Body, Chunk
+from trimta.smtp.incoming_content import IncomingChunk, IncomingContent
 from trimta.smtp.lines import Line, LineBuffer, Unfit
 from trimta.smtp.sasl import MECHANISMS
 from trimta.smtp.state import Occurrence, SessionMachine, SessionState
@@ -78,14 +78,14 @@ __all__ = [
     "AuthResponse",
     "BadInput",
     "BareNewline",
-    "BodyChunk",
-    "BodyEnd",
-    "Event",
+    "ContentEnd",
+    "ContentPiece",
+    "MailTransaction",
     "ServerConnection",
     "ServerSettings",
     "SessionState",
     "Signal",
-    "Transaction",
+    "SmtpEvent",
 ]
 
 
@@ -109,7 +109,7 @@ class ServerSettings:
     """What one listener is to one client."""
 
     hostname: str
-    protocol: Protocol = Protocol.SMTP
+    protocol: MailProtocol = MailProtocol.SMTP
     size_limit: int = 0
     """Octets of a message as on the wire; 0: no limit."""
     max_recipients: int = 0
@@ -132,7 +132,7 @@ _UNAUTHENTICATED: Final = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH",
 
 
 @dataclass(slots=True)
-class Transaction:
+class MailTransaction:
     """What a client has agreed on with us since MAIL."""
 
     mail: Mail
@@ -155,8 +155,8 @@ class Transaction:
 class ServerConnection:
     """One conversation with one client.
 
-    `next_event` and `reply` alternate: every event but BodyChunk and the signals wants one reply before the next event
-    comes out, so that replies cannot change order; LocalProtocolError if the caller forgets.
+    `next_event` and `reply` alternate: every event but ContentPiece and the signals wants one reply before the next
+    event comes out, so that replies cannot change order; LocalProtocolError if the caller forgets.
     """
 
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
@@ -170,7 +170,7 @@ class ServerConnection:
         """What the client calls itself, since its last EHLO, HELO or LHLO."""
         self.esmtp = False
         """It said EHLO or LHLO."""
-        self.transaction: Transaction | None = None
+        self.transaction: MailTransaction | None = None
         """Since an accepted MAIL, until the reply to the end of the message, RSET, EHLO or HELO."""
         self.line = ""
         """The last command line, for transcripts: without credentials, escaped where it is not printable."""
@@ -178,12 +178,12 @@ class ServerConnection:
         self._input = LineBuffer()
         self._output = bytearray()
         self._eof = False
-        self._unanswered: Event | None = None
+        self._unanswered: SmtpEvent | None = None
         self._utf8 = False
         self._typed = False
         """The last command line ended in a bare LF."""
-        self._body: Body | None = None
-        self._chunk: Chunk | None = None
+        self._body: IncomingContent | None = None
+        self._chunk: IncomingChunk | None = None
         """The chunk that is coming in, that of a refused BDAT too."""
         self._offer = self._make_offer()
 
@@ -236,7 +236,7 @@ class ServerConnection:
 
     # Events
 
-    def next_event(self) -> Event:
+    def next_event(self) -> SmtpEvent:
         """What the client says next.  LocalProtocolError if the event before wants a reply."""
         state = self._machine.state
         if state is SessionState.CLOSED:
@@ -249,11 +249,11 @@ class ServerConnection:
                 return NEED_DATA
             self._machine.move(Occurrence.INPUT_ENDED)
             return CLOSED
-        if not isinstance(event, BodyChunk):
+        if not isinstance(event, ContentPiece):
             self._unanswered = event
         return event
 
-    def _next(self) -> Event | None:
+    def _next(self) -> SmtpEvent | None:
         while True:
             if self._machine.state is SessionState.DATA:
                 return self._next_data()
@@ -292,7 +292,7 @@ class ServerConnection:
             return _bad(500, "5.5.6", "line too long", close=is_bdat(beginning))
         return _bad(421, "4.7.0", "line too long", close=True)
 
-    def _read_line(self, line: Line) -> Event | None:
+    def _read_line(self, line: Line) -> SmtpEvent | None:
         if self._machine.state is SessionState.AUTH:
             self.line = "***"
             return self._read_auth_response(line.octets)
@@ -334,7 +334,7 @@ class ServerConnection:
     def _check_order(self, command: Command) -> None:
         transaction = self.transaction
         if self._machine.state is SessionState.MAIL_GIVEN and isinstance(command, Data | Bdat):
-            if transaction is not None and transaction.refused and self.settings.protocol is not Protocol.LMTP:
+            if transaction is not None and transaction.refused and self.settings.protocol is not MailProtocol.LMTP:
                 raise _error(554, "5.5.1", "no valid recipients")
             raise _error(503, "5.5.1", "RCPT first")
         if isinstance(command, Auth) and self.identity is not None:
@@ -350,14 +350,14 @@ class ServerConnection:
     def _order_hint(self, command: Command) -> str:
         state = self._machine.state
         if state is SessionState.CONNECTED:
-            return "LHLO first" if self.settings.protocol is Protocol.LMTP else "EHLO or HELO first"
+            return "LHLO first" if self.settings.protocol is MailProtocol.LMTP else "EHLO or HELO first"
         if state is SessionState.READY:
             return "MAIL first"
         if state is SessionState.CHUNKS:
             return "a message has begun: BDAT or RSET"
         return "MAIL was given already" if isinstance(command, Mail) else "not in a transaction"
 
-    def _read_auth_response(self, line: bytes) -> Event:
+    def _read_auth_response(self, line: bytes) -> SmtpEvent:
         line = line.rstrip(b" \t")
         if line == b"*":
             return _bad(501, "5.7.0", "authentication cancelled")
@@ -368,7 +368,7 @@ class ServerConnection:
 
     # Content
 
-    def _next_data(self) -> Event | None:
+    def _next_data(self) -> SmtpEvent | None:
         assert self._body is not None
         decoder = self._body.decoder
         assert isinstance(decoder, DataDecoder)
@@ -378,7 +378,7 @@ class ServerConnection:
             content = decoder.feed(self._input.take())
             self._input.give_back(decoder.leftover)
             if content and not self._body.unfit:
-                return BodyChunk(content)
+                return ContentPiece(content)
             if not decoder.done:
                 return None
         return self._body.end(last=True)
@@ -389,17 +389,17 @@ class ServerConnection:
             self._body = self._new_body(TextDecoder() if self.transaction.body is not BodyKind.BINARY else None)
         self._machine.move(Bdat)
         self._body.announce(command.size)
-        self._chunk = Chunk(command.size, command.last)
+        self._chunk = IncomingChunk(command.size, command.last)
 
-    def _swallow(self, line: bytes, refusal: Reply) -> Event | None:
+    def _swallow(self, line: bytes, refusal: Reply) -> SmtpEvent | None:
         """A BDAT is refused: its octets are no commands, and must not be read as such."""
         size = chunk_size(line)
         if size is not None:
-            self._chunk = Chunk(size, last=True, refusal=refusal)
+            self._chunk = IncomingChunk(size, last=True, refusal=refusal)
             return None
         return BadInput(refusal, close=True)
 
-    def _next_chunk(self, chunk: Chunk) -> Event | None:
+    def _next_chunk(self, chunk: IncomingChunk) -> SmtpEvent | None:
         if chunk.left:
             if not len(self._input):
                 return None
@@ -409,7 +409,7 @@ class ServerConnection:
                 assert self._body is not None
                 content = self._body.feed(data)
                 if content:
-                    return BodyChunk(content)
+                    return ContentPiece(content)
             if chunk.left:
                 return None
         if chunk.refusal is not None:
@@ -420,12 +420,12 @@ class ServerConnection:
             chunk.finished = True
             content = self._body.finish()
             if content:
-                return BodyChunk(content)
+                return ContentPiece(content)
         self._chunk = None
         return self._body.end(last=chunk.last)
 
-    def _new_body(self, decoder: TextDecoder | None) -> Body:
-        return Body(decoder, self.settings.size_limit, self.settings.bare_newline is BareNewline.REJECT)
+    def _new_body(self, decoder: TextDecoder | None) -> IncomingContent:
+        return IncomingContent(decoder, self.settings.size_limit, self.settings.bare_newline is BareNewline.REJECT)
 
     # Replies
 
@@ -449,7 +449,7 @@ class ServerConnection:
     def reply_each(self, replies: Sequence[Reply]) -> None:
         """Answer the end of a message: one reply for each accepted recipient in LMTP, exactly one in SMTP."""
         event = self._unanswered
-        if not isinstance(event, BodyEnd) or len(replies) != self._replies_due(event):
+        if not isinstance(event, ContentEnd) or len(replies) != self._replies_due(event):
             raise LocalProtocolError(f"{len(replies)} replies to {event}")
         self._unanswered = None
         for reply in replies:
@@ -475,8 +475,8 @@ class ServerConnection:
         self._offer = self._make_offer()
         self._reset()
 
-    def _replies_due(self, event: Event | None) -> int:
-        if self.settings.protocol is Protocol.LMTP and isinstance(event, BodyEnd) and event.last:
+    def _replies_due(self, event: SmtpEvent | None) -> int:
+        if self.settings.protocol is MailProtocol.LMTP and isinstance(event, ContentEnd) and event.last:
             assert self.transaction is not None
             return len(self.transaction.recipients)
         return 1
@@ -484,7 +484,7 @@ class ServerConnection:
     def _render(self, reply: Reply) -> bytes:
         return reply.render(enhanced=self._offer.offers("ENHANCEDSTATUSCODES"), utf8=self._utf8)
 
-    def _move(self, event: Event | None, reply: Reply) -> None:
+    def _move(self, event: SmtpEvent | None, reply: Reply) -> None:
         """The move that the reply to an event makes; without an event, the greeting."""
         positive = reply.klass in (2, 3)
         match event:
@@ -494,7 +494,7 @@ class ServerConnection:
                 self._machine.move(Occurrence.GREETED if reply.klass == 2 else Occurrence.REFUSED)
             case BadInput(close=True):
                 self._machine.move(Occurrence.HUNG_UP)
-            case BodyEnd():
+            case ContentEnd():
                 self._move_after_content(event, reply, positive=positive)
             case Auth() | AuthResponse():
                 self._move_after_auth(reply, positive=positive)
@@ -519,7 +519,7 @@ class ServerConnection:
         if self._machine.state is SessionState.CLOSED:
             self._input.clear()
 
-    def _move_after_content(self, end: BodyEnd, reply: Reply, *, positive: bool) -> None:
+    def _move_after_content(self, end: ContentEnd, reply: Reply, *, positive: bool) -> None:
         if positive and end.fault is not None:
             raise LocalProtocolError(f"{reply} to a message with the fault {end.fault}")
         if positive and not end.last:
@@ -547,7 +547,7 @@ class ServerConnection:
             case Rset():
                 self._reset()
             case Mail():
-                self.transaction = Transaction(command)
+                self.transaction = MailTransaction(command)
             case Rcpt():
                 assert self.transaction is not None
                 self.transaction.recipients.append(command)

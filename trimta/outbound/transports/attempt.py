@@ -22,7 +22,7 @@ from trimta.outbound.resolver import MxHosts, RoutingFailure
 from trimta.outbound.transports.connection import Endpoint, Manner, SmtpConnection, TroubleError
 from trimta.routing.routes import Mx, Relay
 from trimta.runtime.transcript import Transcript
-from trimta.smtp.outbound import Transaction
+from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.sasl import Credentials
 from trimta.store.spool import BodyDamagedError
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trimta.outbound.resolver import Routing
     from trimta.outbound.transports.connection import Sending
     from trimta.outbound.transports.outbound_content import Content
-    from trimta.smtp.outbound import Facts
+    from trimta.smtp.outbound import ContentFacts
 
     class Hosts(Protocol):
         """What a delivery asks of `resolver.Resolver`."""
@@ -352,11 +352,16 @@ class SmtpDelivery:
         return True
 
     async def _perform(
-        self, connection: SmtpConnection, run: _Run, recipients: Sequence[Recipient], content: Content, facts: Facts
+        self,
+        connection: SmtpConnection,
+        run: _Run,
+        recipients: Sequence[Recipient],
+        content: Content,
+        facts: ContentFacts,
     ) -> bool:
         """One transaction for as many recipients as it takes; False if a fresh connection may take more."""
         by = run.job.envelope.deliver_by
-        transaction = Transaction(
+        transaction = OutboundTransaction(
             run.job.envelope.to(recipients),
             facts,
             connection.offered,
@@ -418,7 +423,7 @@ class _Run:
         self.host = endpoint.host
         self.attempt.host = str(endpoint)
 
-    def take(self, transaction: Transaction, recipients: Sequence[Recipient]) -> None:
+    def take(self, transaction: OutboundTransaction, recipients: Sequence[Recipient]) -> None:
         """What a transaction for these recipients came to.  A 4yz reply is no last word while there are other hosts
         (RFC 5321 5.1).
         """

@@ -20,7 +20,7 @@ from trimta.smtp.commands import Auth, Ehlo, Helo, Quit, Rset, StartTls
 from trimta.smtp.errors import ProtocolError, ReplyError
 from trimta.smtp.fallback import Fallback
 from trimta.smtp.outbound import Listen, Say, SendChunk, SendData
-from trimta.smtp.reply_meaning import Stage, status_of
+from trimta.smtp.reply_meaning import ReplyStage, status_of
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from trimta.runtime.transcript import Transcript
     from trimta.smtp.commands import Command
     from trimta.smtp.extensions import Offered
-    from trimta.smtp.outbound import Transaction
+    from trimta.smtp.outbound import OutboundTransaction
     from trimta.smtp.sasl import Credentials
 
 QUIT_LIMIT: Final = 1.0
@@ -276,9 +276,9 @@ class SmtpConnection:
         self._on_first_octet = on_first_octet
         if self._manner.implicit_tls:
             await self._start_tls(policy)
-        greeting = await self._hear(Stage.GREETING)
+        greeting = await self._hear(ReplyStage.GREETING)
         if greeting.klass != 2:
-            raise _refused(greeting, Stage.GREETING)
+            raise _refused(greeting, ReplyStage.GREETING)
         await self._hello()
         if not self._manner.implicit_tls and policy is not TlsPolicy.NONE:
             await self._negotiate_tls(policy)
@@ -288,18 +288,18 @@ class SmtpConnection:
     async def _hello(self) -> None:
         """EHLO, else HELO; LHLO has no other."""
         hostname = self._sending.hostname
-        reply = await self._ask(Ehlo(hostname, self._manner.lmtp), Stage.HELO)
+        reply = await self._ask(Ehlo(hostname, self._manner.lmtp), ReplyStage.HELO)
         if reply.klass == 5 and not self._manner.lmtp:
             self._ehlo_refusal = "" if reply.code in _UNKNOWN_COMMAND else reply.diagnostic
-            reply = await self._ask(Helo(hostname), Stage.HELO)
+            reply = await self._ask(Helo(hostname), ReplyStage.HELO)
         if reply.klass != 2:
-            raise _refused(reply, Stage.HELO)
+            raise _refused(reply, ReplyStage.HELO)
 
     async def _negotiate_tls(self, policy: TlsPolicy) -> None:
         """STARTTLS as the policy wants it (RFC 3207)."""
         if self.offered.starttls:
             try:
-                reply = await self._ask(StartTls(), Stage.STARTTLS)
+                reply = await self._ask(StartTls(), ReplyStage.STARTTLS)
                 if reply.klass == 2:
                     await self._start_tls(policy)
                     self._core.start_tls_done()
@@ -342,7 +342,7 @@ class SmtpConnection:
         if exchange is None:
             raise TroubleError(NO_AUTH, f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", final=True)
         self._secrets = credentials.secrets
-        reply = await self._ask(Auth(exchange.mechanism, exchange.initial()), Stage.AUTH)
+        reply = await self._ask(Auth(exchange.mechanism, exchange.initial()), ReplyStage.AUTH)
         while reply.klass == 3:
             try:
                 answer = render_response(exchange.respond(challenge_of(reply)))
@@ -351,9 +351,9 @@ class SmtpConnection:
             self._core.expect()
             self._out += answer
             self.transcript.client("***")
-            reply = await self._hear(Stage.AUTH)
+            reply = await self._hear(ReplyStage.AUTH)
         if reply.klass != 2:
-            status = status_of(reply, Stage.AUTH, klass=4)
+            status = status_of(reply, ReplyStage.AUTH, klass=4)
             raise TroubleError(status, reply.diagnostic, smtp=True, final=reply.klass == 5)
         self.authenticated = True
 
@@ -375,21 +375,22 @@ class SmtpConnection:
 
     async def reset(self) -> None:
         """RSET, if the peer may hold an earlier transaction open.  To be called before each transaction, and before its
-        Transaction is made, which has to know how much time is left when MAIL goes out.  TroubleError as `perform`.
+        OutboundTransaction is made, which has to know how much time is left when MAIL goes out.  TroubleError as
+        `perform`.
         """
         if not self._must_reset:
             return
         self._broken = True  # until it has come out well
         try:
-            reply = await self._ask(Rset(), Stage.RSET)
+            reply = await self._ask(Rset(), ReplyStage.RSET)
         except ProtocolError as error:
             self.transcript.note(str(error))
             raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}") from error
         if reply.klass != 2:
-            raise _refused(reply, Stage.RSET)
+            raise _refused(reply, ReplyStage.RSET)
         self._must_reset = self._broken = False
 
-    async def perform(self, transaction: Transaction, content: Content) -> None:
+    async def perform(self, transaction: OutboundTransaction, content: Content) -> None:
         """Carry out a transaction.  `content` is what its facts are about.
 
         TroubleError if it was cut short: what the transaction knows of its recipients is right then, too.
@@ -412,9 +413,9 @@ class SmtpConnection:
             transaction.lost(str(error))
             raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}") from error
         if transaction.ended is not None:
-            raise _refused(transaction.ended, Stage.MAIL)
+            raise _refused(transaction.ended, ReplyStage.MAIL)
 
-    async def _carry_out(self, transaction: Transaction, content: Content) -> None:
+    async def _carry_out(self, transaction: OutboundTransaction, content: Content) -> None:
         with ExitStack() as cleanup:
             chunks: Octets | None = None
             while (step := transaction.next_step()) is not None:
@@ -462,7 +463,7 @@ class SmtpConnection:
 
     # Saying and hearing.
 
-    async def _ask(self, command: Command, stage: Stage) -> Reply:
+    async def _ask(self, command: Command, stage: ReplyStage) -> Reply:
         """Say one command and hear its reply."""
         self._say(command)
         return await self._hear(stage)
@@ -487,7 +488,7 @@ class SmtpConnection:
         except WireError as error:
             raise self._trouble(f"the connection broke while sending ({error})") from error
 
-    async def _hear(self, stage: Stage) -> Reply:
+    async def _hear(self, stage: ReplyStage) -> Reply:
         """One reply, whole, in its time (RFC 5321 4.5.3.2)."""
         if self._send_failure is not None:
             return await self._last_words(self._send_failure)
@@ -498,7 +499,7 @@ class SmtpConnection:
                 reply = await self._next_reply()
         except trio.TooSlowError:
             # A message that was taken goes out a second time unless that is understood, however it was said.
-            cut_off = self._core.cut_off() if stage is Stage.BODY else None
+            cut_off = self._core.cut_off() if stage is ReplyStage.BODY else None
             if cut_off is None:
                 raise self._trouble(f"no reply within {limit:g} s ({_WAITED_FOR[stage]})") from None
             reply = self._heard(cut_off)
@@ -545,11 +546,11 @@ class SmtpConnection:
             pass
         raise failure
 
-    def _limit(self, stage: Stage) -> float:
+    def _limit(self, stage: ReplyStage) -> float:
         match stage:
-            case Stage.GREETING:
+            case ReplyStage.GREETING:
                 return self._timeouts.greeting
-            case Stage.BODY | Stage.CHUNK:
+            case ReplyStage.BODY | ReplyStage.CHUNK:
                 return self._timeouts.data_done
             case _:
                 return self._timeouts.command
@@ -580,7 +581,7 @@ class SmtpConnection:
         await self._wire.aclose()
 
 
-def _refused(reply: Reply, stage: Stage) -> TroubleError:
+def _refused(reply: Reply, stage: ReplyStage) -> TroubleError:
     """A reply that is about us or about the host's state, not about a message: never more than a deferral."""
     return TroubleError(status_of(reply, stage, klass=4), reply.diagnostic, smtp=True)
 
@@ -588,17 +589,19 @@ def _refused(reply: Reply, stage: Stage) -> TroubleError:
 _UNKNOWN_COMMAND: Final = frozenset({500, 501, 502, 504})
 """A host that says this to EHLO does not know it (RFC 5321 4.2.4); other refusals have other reasons."""
 
-_BEFORE_MAIL: Final = frozenset({Stage.GREETING, Stage.HELO, Stage.STARTTLS, Stage.AUTH, Stage.RSET})
+_BEFORE_MAIL: Final = frozenset(
+    {ReplyStage.GREETING, ReplyStage.HELO, ReplyStage.STARTTLS, ReplyStage.AUTH, ReplyStage.RSET}
+)
 
 _WAITED_FOR: Final = {
-    Stage.GREETING: "waiting for the greeting",
-    Stage.HELO: "after EHLO",
-    Stage.STARTTLS: "after STARTTLS",
-    Stage.AUTH: "during AUTH",
-    Stage.MAIL: "after MAIL",
-    Stage.RCPT: "after RCPT",
-    Stage.DATA: "after DATA",
-    Stage.CHUNK: "after BDAT",
-    Stage.BODY: "after the end of the message",
-    Stage.RSET: "after RSET",
+    ReplyStage.GREETING: "waiting for the greeting",
+    ReplyStage.HELO: "after EHLO",
+    ReplyStage.STARTTLS: "after STARTTLS",
+    ReplyStage.AUTH: "during AUTH",
+    ReplyStage.MAIL: "after MAIL",
+    ReplyStage.RCPT: "after RCPT",
+    ReplyStage.DATA: "after DATA",
+    ReplyStage.CHUNK: "after BDAT",
+    ReplyStage.BODY: "after the end of the message",
+    ReplyStage.RSET: "after RSET",
 }

@@ -10,7 +10,7 @@ from trimta.content.mime import BEYOND, CannotDowngrade, Inside, inside, needs, 
 from trimta.content.source import Source
 from trimta.mail.body import BodyForm
 from trimta.runtime.pieces import Pieces
-from trimta.smtp.outbound import Facts
+from trimta.smtp.outbound import ContentFacts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Content:
         """Octets on the wire, before dot-stuffing."""
         return BodyForm.TEXT.wire_size(len(self.head), self.head.count(b"\n")) + self.body.wire_size
 
-    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, Facts]:
+    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, ContentFacts]:
         """The content as a host with these extensions can take it, and what to tell it.  `smtputf8`: the message asked
         for SMTPUTF8, so that what is internationalised inside counts.
 
@@ -130,7 +130,7 @@ class Content:
                 body = await self._rewritten(offered, disk)
                 content = Content(head, body)
                 eight_bit = not body.is_ascii
-        return content, Facts(
+        return content, ContentFacts(
             size=content.wire_size,
             eight_bit=eight_bit or not head.isascii(),
             binary=binary,
