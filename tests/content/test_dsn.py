@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trimta.content.downgrade import downgrade
 from trimta.content.dsn import (
     RETURN_LIMIT,
     ComposedDsn,
@@ -24,7 +25,6 @@ from trimta.content.dsn import (
     may_be_reported,
     reports_due,
 )
-from trimta.content.mime import downgrade
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.mail.envelope import ByMode, DeliverBy, Envelope, Notify, OriginalRecipient, Recipient, Ret
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, Outcome

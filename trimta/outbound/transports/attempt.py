@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
-from trimta.content.mime import CannotDowngrade
+from trimta.content.downgrade import CannotDowngrade
 from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.egress import EgressDeniedError

@@ -6,8 +6,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.content.mime import BEYOND, CannotDowngrade, Inside, inside, needs, rewritten
-from trimta.content.source import Source
+from trimta.content.downgrade import EIGHT_BIT_LEFT, CannotDowngrade, rewriting_plan
+from trimta.content.needs import InternationalizedParts, internationalized_parts, needs_of
+from trimta.content.windowed_octets import WindowedOctets
 from trimta.mail.body import BodyForm
 from trimta.runtime.pieces import Pieces
 from trimta.smtp.outbound import ContentFacts
@@ -16,8 +17,8 @@ from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from trimta.content.mime import Needs
-    from trimta.content.reencoding import Plan
+    from trimta.content.mime.rewriting import RewritingPlan
+    from trimta.content.needs import ContentNeeds
     from trimta.runtime.disk import Disk
     from trimta.smtp.extensions import Offered
     from trimta.store.spool import Body
@@ -26,7 +27,7 @@ BLOCK: Final = 64 * 1024
 """Octets of content written at once: what `timeouts.data` is for."""
 
 
-_NOTHING: Final = Inside(eight_bit_header=False, eight_bit_global=False)
+_NOTHING: Final = InternationalizedParts(part_header=False, message_global=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class RewrittenBody:
     """A body as a plan has it, made anew from what is kept each time that it is read: it takes no room anywhere."""
 
     kept: Body
-    plan: Plan
+    plan: RewritingPlan
     size: int
     lines: int
     is_ascii: bool
@@ -47,8 +48,10 @@ class RewrittenBody:
         size = lines = 0
         is_ascii = True
         with kept.reader() as read:
-            source = Source(kept.size, read)
-            plan = rewritten(source, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
+            source = WindowedOctets(kept.size, read)
+            plan = rewriting_plan(
+                source, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok
+            )
             for piece in plan.render(source):
                 if b"\r" in piece:
                     raise CannotDowngrade("a bare CR where nothing may be rewritten")
@@ -56,7 +59,7 @@ class RewrittenBody:
                 lines += piece.count(b"\n")
                 is_ascii = is_ascii and piece.isascii()
         if not (is_ascii or eight_bit_ok):
-            raise CannotDowngrade(BEYOND)
+            raise CannotDowngrade(EIGHT_BIT_LEFT)
         return cls(kept, plan, size, lines, is_ascii)
 
     @property
@@ -78,7 +81,7 @@ class RewrittenBody:
         """As of a Body; `size` is what it goes by where the octets are new."""
         with self.kept.reader() as read:
             held = bytearray()
-            for piece in self.plan.render(Source(self.kept.size, read)):
+            for piece in self.plan.render(WindowedOctets(self.kept.size, read)):
                 held += piece
                 while len(held) >= size:
                     yield bytes(held[:size])
@@ -116,7 +119,7 @@ class Content:
         binary = False
         eight_bit = found.eight_bit
         within = await self._inside(disk) if smtputf8 and found.eight_bit_body else _NOTHING
-        global_ok = offered.smtputf8 or not within.eight_bit_global
+        global_ok = offered.smtputf8 or not within.message_global
         if self.is_raw and offered.binarymime and global_ok:
             binary = True
         elif not global_ok and not self.is_raw:
@@ -134,23 +137,23 @@ class Content:
             size=content.wire_size,
             eight_bit=eight_bit or not head.isascii(),
             binary=binary,
-            utf8_header=found.eight_bit_header or not head.isascii() or within.eight_bit_header,
-            utf8_inside=within.eight_bit_global,
+            utf8_header=found.eight_bit_header or not head.isascii() or within.part_header,
+            utf8_inside=within.message_global,
         )
 
-    async def _needs(self, disk: Disk) -> Needs:
-        def look() -> Needs:
-            return needs(self.body.chunks(BLOCK), binary=self.is_raw)
+    async def _needs(self, disk: Disk) -> ContentNeeds:
+        def look() -> ContentNeeds:
+            return needs_of(self.body.chunks(BLOCK), binary=self.is_raw)
 
         return look() if self.body.in_memory else await disk.run(look)
 
-    async def _inside(self, disk: Disk) -> Inside:
+    async def _inside(self, disk: Disk) -> InternationalizedParts:
         assert not isinstance(self.body, RewrittenBody)
         kept, binary = self.body, self.is_raw
 
-        def look() -> Inside:
+        def look() -> InternationalizedParts:
             with kept.reader() as read:
-                return inside(Source(kept.size, read), binary=binary)
+                return internationalized_parts(WindowedOctets(kept.size, read), binary=binary)
 
         return await disk.run(look)
 

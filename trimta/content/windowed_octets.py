@@ -1,4 +1,4 @@
-"""Octets that need not be in memory: searched and read a window at a time, whatever their size."""
+"""Octets that need not be in memory: they are searched and read a window at a time, however many they are."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 WINDOW: Final = 64 * 1024
-"""Octets in memory at once, where they come from a file; also what is searched without letting other threads run."""
+"""Octets of a file that are in memory at once.  A search of one window is also the longest time for which other threads
+wait.
+"""
 
 
-class Source:
-    """`Source(size, read)`: `read(start, end)` gives octets, all that are asked for, and may block and raise."""
+class WindowedOctets:
+    """A sequence of `size` octets behind a function that reads them.
+
+    `read(start, end)` returns exactly the octets from `start` up to `end`; it may block, and what it raises is passed
+    on.  A position is an offset in octets; a range [start, end) that goes beyond the last octet ends there.
+    """
 
     def __init__(self, size: int, read: Callable[[int, int], bytes]) -> None:
         self._size = size
         self._read = read
         self._base = 0
+        """The position of the window."""
         self._window = b""
 
     @classmethod
@@ -29,7 +36,7 @@ class Source:
         return self._size
 
     def span(self, start: int, end: int) -> bytes:
-        """Octets from `start` to `end`, or to the last: to be used for short spans."""
+        """The octets of [start, end), all at once: for short ranges."""
         end = min(end, self._size)
         if start >= end:
             return b""
@@ -37,7 +44,7 @@ class Source:
         return self._window[start - self._base : end - self._base]
 
     def find(self, octets: bytes, start: int, end: int) -> int:
-        """Where they begin first in [start, end), -1 if nowhere."""
+        """The first position of `octets` within [start, end), or -1."""
         end = min(end, self._size)
         while start + len(octets) <= end:
             self._load(start, len(octets))
@@ -49,15 +56,15 @@ class Source:
         return -1
 
     def starts(self, octets: bytes, start: int, end: int) -> bool:
-        """Whether [start, end) begins with them."""
+        """Whether [start, end) begins with `octets`."""
         return start + len(octets) <= end and self.span(start, start + len(octets)) == octets
 
     def ends(self, octets: bytes, start: int, end: int) -> bool:
-        """Whether [start, end) ends with them."""
+        """Whether [start, end) ends with `octets`."""
         return start + len(octets) <= end and self.span(end - len(octets), end) == octets
 
     def chunks(self, start: int, end: int) -> Iterator[bytes]:
-        """[start, end) in pieces of at most a window."""
+        """The octets of [start, end), at most WINDOW of them at a time."""
         end = min(end, self._size)
         while start < end:
             stop = min(end, start + WINDOW)
@@ -65,10 +72,11 @@ class Source:
             start = stop
 
     def is_ascii(self, start: int, end: int) -> bool:
-        """Whether no octet of [start, end) is over 127."""
+        """Whether all octets of [start, end) are below 128."""
         return all(chunk.isascii() for chunk in self.chunks(start, end))
 
     def _load(self, start: int, size: int) -> None:
+        """Make the window hold the `size` octets from `start` on."""
         if self._base <= start and start + size <= self._base + len(self._window):
             return
         self._base = start

@@ -1,4 +1,4 @@
-"""What content needs of a host, and its re-encoding for a host that lacks it."""
+"""The re-encoding of content for a host that lacks what it needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.effort import bounded_effort
-from trimta.content.mime import MAX_DEPTH, MAX_PARTS, CannotDowngrade, Needs, downgrade, needs
+from trimta.content.downgrade import CannotDowngrade, downgrade
+from trimta.content.mime.structure import MAX_DEPTH, MAX_PARTS
+from trimta.content.needs import needs_of
 
 UMLAUTS: Final = "Grüße aus Köln, naïve café\n".encode()
 LATIN: Final = b"Gr\xfc\xdfe aus K\xf6ln\n"
@@ -166,7 +168,7 @@ def test_decoded_content_is_the_same_part_by_part(name: str) -> None:
     assert after.isascii()
     assert leaves(wire(after)) == leaves(wire(before))
     assert other_fields(wire(after)) == other_fields(wire(before))
-    assert not needs(after).long_line
+    assert not needs_of(after).long_line
     assert b": 8bit" not in after.lower()
     for part in parse(wire(after)).walk():
         if part.is_multipart():
@@ -189,7 +191,11 @@ def test_the_lines_of_the_skeleton_are_kept_octet_for_octet(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, content in CORPUS.items() if needs(content).fits(eight_bit_ok=True) and b"binary" not in content],
+    [
+        name
+        for name, content in CORPUS.items()
+        if needs_of(content).fits(eight_bit_ok=True) and b"binary" not in content
+    ],
 )
 def test_a_host_with_8bitmime_gets_8_bit_content_as_it_is(name: str) -> None:
     assert downgrade(CORPUS[name], eight_bit_ok=True) == CORPUS[name]
@@ -472,8 +478,8 @@ def test_a_binary_part_is_base64_of_its_exact_octets(data: bytes, kind: bytes, *
     raw = RAW_TOP + wire(multi(b"@", text(), cte=BINARY)).replace(b"@", part)
     after = downgrade(raw, binary=True, eight_bit_ok=eight_bit_ok)
     assert b"\r" not in after
-    assert not needs(after).binary
-    assert not needs(after).long_line
+    assert not needs_of(after).binary
+    assert not needs_of(after).long_line
     _, first, second = parse(after).walk()
     assert first.get_payload(decode=True) == data
     assert first["Content-Transfer-Encoding"] == "base64"
@@ -609,60 +615,6 @@ def test_any_octets_give_a_fitting_content_or_a_refusal(content: bytes, *, binar
         assert b"\0" not in after
 
 
-@settings(deadline=None, max_examples=100)
-@given(content=soup, cuts=st.lists(st.integers(1, 7), max_size=40), binary=st.booleans())
-def test_needs_are_the_same_in_any_split(content: bytes, cuts: list[int], *, binary: bool) -> None:
-    chunks, position = [], 0
-    for cut in cuts:
-        chunks.append(content[position : position + cut])
-        position += cut
-    assert needs([*chunks, content[position:]], binary=binary) == needs(content, binary=binary)
-    assert needs([bytes([octet]) for octet in content], binary=binary) == needs(content, binary=binary)
-
-
-@pytest.mark.parametrize(
-    ("content", "binary", "expected"),
-    [
-        (b"", False, Needs()),
-        (b"\n", False, Needs()),
-        (b"A: b\n\nhi\n", False, Needs(longest_line=4)),
-        (b"A: \xe9\n\nhi\n", False, Needs(eight_bit_header=True, longest_line=4)),
-        (b"A: b\n\n\xe9\n", False, Needs(eight_bit_body=True, longest_line=4)),
-        (b"\n\xe9", False, Needs(eight_bit_body=True, longest_line=1)),
-        (b"A: b\n\n\0\n", False, Needs(nul=True, longest_line=4)),
-        (b"A: b\n\nx\r\n", False, Needs(bare_cr=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\r\n", True, Needs(longest_line=4)),
-        (b"A: b\r\n\r\n\xe9\r\n", True, Needs(eight_bit_body=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\n", True, Needs(bare_lf=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\r", True, Needs(bare_cr=True, longest_line=4)),
-        (b"A: b\r\n\r\n12345\r6\r\n", True, Needs(bare_cr=True, longest_line=7)),
-        (b"\r\n\xe9", True, Needs(eight_bit_body=True, longest_line=1)),
-        (b"A: b\n\n" + b"x" * 998, False, Needs(longest_line=998)),
-        (b"A: b\n\n" + b"x" * 200_000 + b"\ny", False, Needs(longest_line=200_000)),
-    ],
-)
-def test_needs_are(content: bytes, expected: Needs, *, binary: bool) -> None:
-    assert needs(content, binary=binary) == expected
-
-
-@pytest.mark.parametrize(
-    ("has", "seven", "eight", "binary"),
-    [
-        (Needs(longest_line=998), True, True, True),
-        (Needs(eight_bit_body=True), False, True, True),
-        (Needs(eight_bit_header=True), False, True, True),
-        (Needs(nul=True), False, False, True),
-        (Needs(bare_cr=True), False, False, True),
-        (Needs(bare_lf=True), False, False, True),
-        (Needs(longest_line=999), False, False, True),
-    ],
-)
-def test_content_fits_a_host_that_offers_what_it_needs(has: Needs, *, seven: bool, eight: bool, binary: bool) -> None:
-    assert has.fits(eight_bit_ok=False) is seven
-    assert has.fits(eight_bit_ok=True) is eight
-    assert has.fits(eight_bit_ok=True, binary_ok=True) is binary
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -682,7 +634,7 @@ def test_hostile_content_takes_no_long_time(content: bytes) -> None:
     with bounded_effort():
         with contextlib.suppress(CannotDowngrade):
             downgrade(content)
-        needs(content)
+        needs_of(content)
 
 
 @pytest.mark.parametrize("window", [1, 7, 64])
@@ -692,5 +644,5 @@ def test_the_result_is_the_same_however_little_is_read_at_once(
 ) -> None:
     content = CORPUS[name] if name in CORPUS else MENDED[name]
     whole = downgrade(content)
-    monkeypatch.setattr("trimta.content.source.WINDOW", window)
+    monkeypatch.setattr("trimta.content.windowed_octets.WINDOW", window)
     assert downgrade(content) == whole

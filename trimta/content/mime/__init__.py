@@ -1,0 +1,1 @@
+"""MIME (RFC 2045, 2046): the structure of a message, the values of its fields, its transfer encodings."""

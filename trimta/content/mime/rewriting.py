@@ -1,0 +1,79 @@
+"""A rewritten message as a plan: ranges of the original that are kept or encoded, and octets that are new.
+
+A plan takes little memory whatever the size of the message, and is rendered anew each time that the octets are needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+
+from trimta.content.mime.transfer_encoding import base64_lines, lf_text, quoted_printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from trimta.content.windowed_octets import WindowedOctets
+
+_SEVEN_BIT: Final = bytes(range(128)) + b"?" * 128
+
+
+class Form(enum.Enum):
+    """The form in which a range of the original is written."""
+
+    KEPT = "kept"
+    """As it is, with LF line ends."""
+    SEVEN_BIT = "seven-bit"
+    """The same with a question mark for each octet over 127."""
+    QUOTED = "quoted-printable"
+    BASE64 = "base64"
+    """Base64 of text whose line ends are CRLF."""
+    BASE64_EXACT = "base64 of the octets as they are"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The range [start, end) of the original, in octets, and the form in which it is written."""
+
+    start: int
+    end: int
+    form: Form = Form.KEPT
+
+
+Piece: TypeAlias = Span | bytes
+"""A range of the original, or octets that are new."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewritingPlan:
+    """The pieces of a rewritten message, in their order.  The result has LF line ends."""
+
+    pieces: Sequence[Piece]
+    binary: bool
+    """The original came as BODY=BINARYMIME: its line ends are CRLF."""
+
+    def render(self, original: WindowedOctets) -> Iterator[bytes]:
+        """The octets of the rewritten message, in chunks of about a window; memory is that of a chunk."""
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from self._span(original, piece)
+
+    def _span(self, original: WindowedOctets, span: Span) -> Iterator[bytes]:
+        octets = original.chunks(span.start, span.end)
+        match span.form:
+            case Form.KEPT:
+                yield from lf_text(octets, binary=self.binary)
+            case Form.SEVEN_BIT:
+                yield from (chunk.translate(_SEVEN_BIT) for chunk in lf_text(octets, binary=self.binary))
+            case Form.QUOTED:
+                yield from quoted_printable(lf_text(octets, binary=self.binary))
+            case Form.BASE64:
+                text = lf_text(octets, binary=self.binary)
+                yield from base64_lines(chunk.replace(b"\n", b"\r\n") for chunk in text)
+            case Form.BASE64_EXACT:
+                yield from base64_lines(octets)
+            case _:
+                assert_never(span.form)
