@@ -23,7 +23,7 @@ from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
 from trimta.config.tables import alias_table, local_domains, policy_of, route_table
 from trimta.mail.address import Mailbox
-from trimta.routing.routes import MaildirRoute, Mx, TlsPolicy
+from trimta.routing.routes import MaildirRoute, MxRoute, TlsPolicy
 
 FULL = """
 hostname = "mail.a.test"
@@ -123,7 +123,7 @@ def test_every_section_is_read(full: Config, tmp_path: Path) -> None:
     assert full.local.maildir == f"{tmp_path}/mail/{{domain}}/{{user}}"
     assert full.local.users == ("alice", "bob")
     assert full.aliases["team"] == ("alice", Mailbox("carol", "partner.test"))
-    assert full.routes["live.test"] == Mx(port=26, tls=TlsPolicy.VERIFY)
+    assert full.routes["live.test"] == MxRoute(port=26, tls=TlsPolicy.VERIFY)
     assert full.relay.networks == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
     assert full.queue.retry == (1.0, 1.5)
     assert full.queue.lifetime == 5400
@@ -144,7 +144,7 @@ def test_the_tables_look_up(full: Config) -> None:
         "alice@a.test",
         "carol@partner.test",
     ]
-    assert route_table(full).lookup(Mailbox("x", "deep.corp.test"))[0] == ".corp.test"
+    assert route_table(full).lookup(Mailbox("x", "deep.corp.test")).key == ".corp.test"
 
 
 @pytest.mark.parametrize(

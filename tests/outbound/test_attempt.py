@@ -14,7 +14,7 @@ from trimta.mail.envelope import BodyKind, Notify
 from trimta.mail.outcome import Delivered, Handover
 from trimta.outbound.transports.attempt import REUSE_MESSAGES, REUSE_SECONDS, Attempt, Job, SmtpDelivery
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.routing.routes import Mx, Relay, TlsPolicy
+from trimta.routing.routes import HostRoute, MxRoute, TlsPolicy
 from trimta.store.spool import Body
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 ONE = "192.0.2.1"
 TWO = "192.0.2.2"
 HOSTS = {"x.test": [("one.x.test", ONE), ("two.x.test", TWO)]}
-NO_TLS = Mx(tls=TlsPolicy.NONE)
+NO_TLS = MxRoute(tls=TlsPolicy.NONE)
 
 
 async def deliver(
     hosts: dict[str, Any],
     *jobs: Job,
     answers: dict[str, Any] | None = None,
-    route: Mx | Relay = NO_TLS,
+    route: MxRoute | HostRoute = NO_TLS,
     recipients_per_transaction: int = 100,
     **options: Any,
 ) -> tuple[list[Attempt], FakeNet]:
@@ -602,7 +602,7 @@ async def test_a_relay_is_asked_for_by_its_host_and_lmtp_answers_for_each(autoju
     attempt, net = await deliver_one(
         {ONE: mx},
         job("a@x.test", "b@x.test"),
-        route=Relay(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
+        route=HostRoute(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
         answers={"lmtp.test": [("lmtp.test", ONE)]},
     )
     assert mx.commands[0] == "LHLO here.test"
@@ -617,7 +617,7 @@ async def test_lmtp_has_no_helo_to_fall_back_to(autojump_clock: MockClock) -> No
     mx = FakeMx({"ehlo": "500 what"}, lmtp=True)
     attempt, _ = await deliver_one(
         {ONE: mx},
-        route=Relay(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
+        route=HostRoute(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
         answers={"lmtp.test": [("lmtp.test", ONE)]},
     )
     assert mx.commands == ["LHLO here.test"]
@@ -628,15 +628,15 @@ async def test_a_unix_socket_needs_no_resolver_and_no_egress(autojump_clock: Moc
     mx = FakeMx(lmtp=True)
     attempt, net = await deliver_one(
         {"/run/lmtp": mx},
-        route=Relay(unix_path="/run/lmtp", protocol="lmtp", tls=TlsPolicy.NONE),
+        route=HostRoute(unix_path="/run/lmtp", protocol="lmtp", tls=TlsPolicy.NONE),
         allow=["203.0.113.0/24"],
     )
     assert net.tried == ["/run/lmtp"]
     assert verdicts(attempt.outcomes) == {"a@x.test": "Delivered 2.1.5"}
 
 
-def secured(path: Path, **options: Any) -> Relay:
-    return Relay(host="hub.test", port=587, tls=TlsPolicy.NONE, username="u", password_file=path, **options)
+def secured(path: Path, **options: Any) -> HostRoute:
+    return HostRoute(host="hub.test", port=587, tls=TlsPolicy.NONE, username="u", password_file=path, **options)
 
 
 @pytest.mark.parametrize(

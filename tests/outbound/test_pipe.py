@@ -17,11 +17,11 @@ import trio
 
 from tests.support.lab import open_lab
 from tests.support.sending import recipient
+from trimta.config.route_syntax import parse_route
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import ByMode, DeliverBy, Notify
 from trimta.mail.outcome import Delivered, Handover
 from trimta.outbound.transports import pipe
-from trimta.routing.routes import parse_route
 from trimta.runtime.disk import InlineDisk
 from trimta.store.queue.values import StoredMessage
 from trimta.store.spool import Body, BodyDamagedError

@@ -19,7 +19,7 @@ from trimta.config.load import load
 from trimta.config.route_syntax import read_route
 from trimta.control import socket as control
 from trimta.mail.address import AddressError, parse_domain, parse_mailbox
-from trimta.routing.routes import Hold, RouteError
+from trimta.routing.routes import HoldRoute, RouteError
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import ArgumentParser, Subparsers
@@ -143,7 +143,7 @@ def _route(text: str) -> Route:
         route = read_route(text, Path.cwd())
     except RouteError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if isinstance(route, Hold):
+    if isinstance(route, HoldRoute):
         raise argparse.ArgumentTypeError("releasing by `hold` would change nothing")
     return route
 

@@ -12,8 +12,9 @@ from trimta.cli.text import print_json
 from trimta.config.render import route_text
 from trimta.config.tables import policy_of
 from trimta.mail.envelope import Envelope, Recipient
-from trimta.routing.destination import MatchedRoute, RoutedEnvelope, UnknownUser
-from trimta.routing.routes import Hold, Reject
+from trimta.routing.destination import RoutedEnvelope, UnknownUser
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import HoldRoute, RejectRoute
 from trimta.runtime.events import escape
 from trimta.store.queue.values import DamagedEntry, NewEnvelope, NoSuchEntry, State, message_id
 
@@ -155,7 +156,7 @@ class _Release:
             destination = MatchedRoute(self._via_text, self._via)
         else:
             destination = self._policy.destination(address, skip_hold=True)
-        if isinstance(destination, MatchedRoute) and isinstance(destination.route, Hold):
+        if isinstance(destination, MatchedRoute) and isinstance(destination.route, HoldRoute):
             raise CommandError(EX_DATAERR, f"{address} has no route but `hold`: say where to, with --via ROUTE")
         return replace(part, destination=destination)
 
@@ -182,7 +183,7 @@ class _Release:
         match part.destination:
             case UnknownUser():
                 raise CommandError(EX_NOUSER, f"--to {address}: there is no such user here")
-            case MatchedRoute(route=Reject() as reject):
+            case MatchedRoute(route=RejectRoute() as reject):
                 raise CommandError(EX_NOUSER, f"--to {address} would be refused: {reject.reply}")
 
 

@@ -21,8 +21,18 @@ from trimta.inbound.listener import hosts_to_bind
 from trimta.inbound.own_addresses import comes_to
 from trimta.mail.address import AddressError, parse_mailbox
 from trimta.outbound.resolver import MxHosts, Resolver
-from trimta.routing.destination import LocalDestination, MatchedRoute, UnknownUser
-from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, describe
+from trimta.routing.destination import LocalDestination, UnknownUser
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import (
+    DiscardRoute,
+    HoldRoute,
+    HostRoute,
+    MaildirRoute,
+    MxRoute,
+    PipeRoute,
+    RejectRoute,
+    describe,
+)
 from trimta.runtime.events import escape
 
 if TYPE_CHECKING:
@@ -150,17 +160,17 @@ class _Explainer:
 
     async def _by_route(self, mailbox: Mailbox, routed: MatchedRoute) -> Document:
         match routed.route:
-            case Mx() as route:
+            case MxRoute() as route:
                 return self._hosts(await self._resolver.resolve_mx(mailbox.domain_key, port=route.port))
-            case Relay(unix_path=None) as route:
+            case HostRoute(unix_path=None) as route:
                 return self._hosts(await self._resolver.resolve_host(route.host, port=route.port))
-            case Relay() | Pipe() | Discard():
+            case HostRoute() | PipeRoute() | DiscardRoute():
                 return {"verdict": OK}
             case MaildirRoute() as route:
                 return {"verdict": OK, "maildir": route.path(mailbox.domain_key)}
-            case Reject() as route:
+            case RejectRoute() as route:
                 return {"verdict": REFUSED, "problem": route.reply}
-            case Hold():
+            case HoldRoute():
                 return {"verdict": HELD}
             case _:
                 assert_never(routed.route)

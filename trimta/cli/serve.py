@@ -16,8 +16,9 @@ from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import Listen
+from trimta.config.route_syntax import parse_route
 from trimta.config.values import listen_address
-from trimta.routing.routes import RouteError, parse_route
+from trimta.routing.routes import RouteError
 from trimta.server.serve import Options, StartError
 from trimta.server.serve import run as run_server
 

@@ -12,7 +12,8 @@ from trimta.config.model import InetAddress, ListenAuth, Protocol, Stage, UnixAd
 from trimta.config.tables import local_domains
 from trimta.config.values import show, was_readable
 from trimta.routing.aliases import AliasCycle, AliasError, AliasTable
-from trimta.routing.routes import RouteError, RouteTable
+from trimta.routing.route_table import RouteTable
+from trimta.routing.routes import RouteError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

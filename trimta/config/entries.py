@@ -9,27 +9,16 @@ from trimta.config import values
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.model import Zone
 from trimta.config.reader import Reader
+from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import ZONE
 from trimta.config.values import Parser, show, wrong
-from trimta.routing.routes import Discard, RouteError, RouteTable, parse_route
-from trimta.routing.routes import Relay as RelayRoute
+from trimta.routing.route_table import RouteTable
+from trimta.routing.routes import DiscardRoute, HostRoute, RouteError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.routing.routes import Route
-
-ROUTE_OPTIONS: Final = (
-    "transport",
-    "host",
-    "port",
-    "tls",
-    "username",
-    "password_file",
-    "path",
-    "command",
-    "reply",
-)
+from trimta.routing.routes import Route
 
 
 def alias(value: Any) -> str:
@@ -58,7 +47,7 @@ def route_key(value: Any) -> str:
     key = str(value)
     if key != "*":
         try:
-            RouteTable({key: Discard(), "*": Discard()})
+            RouteTable({key: DiscardRoute(), "*": DiscardRoute()})
         except RouteError as error:
             raise BadValueError(_route_mistake(value, error)) from None
     return key
@@ -80,7 +69,7 @@ def route(base: Path) -> Parser[Route]:
                 if not isinstance(left, dict) or error.option not in left or error.option in _NEEDED_BY_OTHERS:
                     raise BadValueError(*mistakes) from None
                 left = {option: inner for option, inner in left.items() if option != error.option}
-        if isinstance(route, RelayRoute) and route.password_file is not None:
+        if isinstance(route, HostRoute) and route.password_file is not None:
             try:
                 values.check_readable(str(route.password_file), route.password_file)
             except BadValueError as error:
@@ -92,7 +81,7 @@ def route(base: Path) -> Parser[Route]:
     return parse
 
 
-_NEEDED_BY_OTHERS: Final = frozenset(ROUTE_OPTIONS) - {"tls"}
+_NEEDED_BY_OTHERS: Final = ROUTE_OPTIONS - {"tls"}
 
 
 def _route_mistake(value: object, error: RouteError) -> Mistake:

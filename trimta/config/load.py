@@ -17,9 +17,9 @@ from trimta.config.find import state_folder
 from trimta.config.locate import locate
 from trimta.config.model import Config, Fault, Listen, Local, Stage
 from trimta.config.reader import Reader
+from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
-from trimta.routing.routes import parse_route
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
         elif key == "aliases":
             parsed[key] = reader.mapping((key,), value, entries.alias, entries.targets)
         elif key == "routes":
-            parsed[key] = reader.mapping((key,), value, entries.route_key, entries.route(base), entries.ROUTE_OPTIONS)
+            parsed[key] = reader.mapping((key,), value, entries.route_key, entries.route(base), ROUTE_OPTIONS)
         elif key in SECTIONS:
             section = reader.table((key,), value, sections[key])
             if key == "dns" and isinstance(value, dict) and "zones" in value:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trimta.config.reader import key_text, quote
-from trimta.routing.routes import Mx, Relay, parse_route
+from trimta.config.route_syntax import route_value
 
 if TYPE_CHECKING:
     from trimta.config.model import Config, Dns, Fault, Listen
@@ -82,35 +81,10 @@ def size(octets: int) -> str | int:
     return octets
 
 
-def route_value(route: Route) -> str | Table:
-    """A route in its short form, or as a table where that doesn't say everything."""
-    match route:
-        case Mx() if route != Mx():
-            return {"transport": "mx", "port": route.port, "tls": route.tls.value}
-        case Relay() if route != parse_route(short := _short(route), Path("/")):
-            table: Table = {"transport": short.partition(":")[0]}
-            if route.unix_path is not None:
-                table["path"] = route.unix_path
-            else:
-                table |= {"host": route.host, "port": route.port}
-            table["tls"] = route.tls.value
-            if route.username is not None:
-                table |= {"username": route.username, "password_file": str(route.password_file)}
-            return table
-        case Relay():
-            return _short(route)
-        case _:
-            return str(route)
-
-
 def route_text(route: Route) -> str:
     """A route as text that says everything: the short form, or the table as TOML writes it on one line."""
     value = route_value(route)
     return value if isinstance(value, str) else _write(value)
-
-
-def _short(route: Relay) -> str:
-    return f"{'smtps' if route.implicit_tls else route.protocol}:{route.destination}"
 
 
 def _listen(listener: Listen) -> Table:

@@ -10,7 +10,7 @@ from trimta.routing.aliases import AliasError, AliasTable
 from trimta.routing.mailboxes import LocalDomains
 from trimta.routing.policy import Policy
 from trimta.routing.retry import RetrySchedule
-from trimta.routing.routes import RouteTable
+from trimta.routing.route_table import RouteTable
 
 if TYPE_CHECKING:
     from trimta.config.model import Config

@@ -19,9 +19,10 @@ import trio
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.transports.copies import Copy, copies_of
-from trimta.routing.destination import LocalDestination, MatchedRoute
+from trimta.routing.destination import LocalDestination
 from trimta.routing.policy import addresses
-from trimta.routing.routes import Discard, MaildirRoute
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import DiscardRoute, MaildirRoute
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.queue.values import NewEnvelope, QueueError, QueueFull
 
@@ -72,7 +73,7 @@ async def accept(
             copies.extend(copies_of(part, message))
         elif isinstance(destination, MatchedRoute) and isinstance(destination.route, MaildirRoute):
             copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
-        elif isinstance(destination, MatchedRoute) and isinstance(destination.route, Discard):
+        elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
             discarded.extend(part.recipients)
         else:
             envelopes.append(NewEnvelope.of(part, next_try=now, warn_at=warn_at))

@@ -20,9 +20,19 @@ from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import Attempt, Job, SmtpDelivery
 from trimta.outbound.transports.copies import copies_of
 from trimta.outbound.transports.outbound_content import Content
-from trimta.routing.destination import LocalDestination, MatchedRoute, RoutedEnvelope, UnknownUser
+from trimta.routing.destination import LocalDestination, RoutedEnvelope, UnknownUser
 from trimta.routing.policy import addresses
-from trimta.routing.routes import Discard, Hold, MaildirRoute, Mx, Pipe, Reject, Relay, RouteError
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import (
+    DiscardRoute,
+    HoldRoute,
+    HostRoute,
+    MaildirRoute,
+    MxRoute,
+    PipeRoute,
+    RejectRoute,
+    RouteError,
+)
 from trimta.store import maildir
 from trimta.store.maildir import MaildirError
 from trimta.store.queue.values import QueueError
@@ -81,10 +91,10 @@ class Dispatcher:
                 await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
                 await self.give_up_late(claimed)
-            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, Mx | Relay):
+            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, MxRoute | HostRoute):
                 await self._send(work, claimed, part, part.destination.route)
                 return
-            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, Hold):
+            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, HoldRoute):
                 await self._hold(claimed, "by its route")
             else:
                 try:
@@ -147,7 +157,7 @@ class Dispatcher:
 
     # By SMTP and LMTP.
 
-    async def _send(self, work: Work, claimed: Claimed, part: RoutedEnvelope, route: Mx | Relay) -> None:
+    async def _send(self, work: Work, claimed: Claimed, part: RoutedEnvelope, route: MxRoute | HostRoute) -> None:
         site = self._site
         delivery = SmtpDelivery(
             route,
@@ -218,11 +228,11 @@ class Dispatcher:
                 return await self._write(message, part)
             case MatchedRoute(route=MaildirRoute() as route):
                 return await self._write(message, part, Path(route.path(part.domain)))
-            case MatchedRoute(route=Discard()):
+            case MatchedRoute(route=DiscardRoute()):
                 return [_done(one, "discarded") for one in part.recipients]
-            case MatchedRoute(route=Reject() as reject):
+            case MatchedRoute(route=RejectRoute() as reject):
                 return [_rejected(one, reject) for one in part.recipients]
-            case MatchedRoute(route=Pipe() as route):
+            case MatchedRoute(route=PipeRoute() as route):
                 config = site.config
                 return await pipe.deliver(
                     route,
@@ -485,7 +495,7 @@ def _kept(outcome: Outcome) -> Outcome:
     return _deferred(outcome.recipient, status, outcome.diagnostic)
 
 
-def _rejected(recipient: Recipient, reject: Reject) -> Outcome:
+def _rejected(recipient: Recipient, reject: RejectRoute) -> Outcome:
     if reject.code < 500:
         return _deferred(recipient, reject.status or EnhancedStatus(4, 7, 1), reject.reply)
     return Failed(recipient=recipient, status=reject.status or REFUSED, diagnostic=reject.reply)

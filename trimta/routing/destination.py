@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.routing.routes import Hold, next_hop
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import HoldRoute, next_hop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trimta.mail.envelope import Recipient
     from trimta.routing.mailboxes import LocalMailbox
-    from trimta.routing.routes import Route
 
 LOCAL_HOP: Final = "local"
 """The next hop of envelopes for local mailboxes, should they have to wait in the queue."""
@@ -29,14 +29,6 @@ class LocalDestination:
 @dataclass(frozen=True, slots=True)
 class UnknownUser:
     """A local domain, which has no such mailbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class MatchedRoute:
-    """A route, and the key of `[routes]` that the address matched (or the operator's `--via`)."""
-
-    key: str = field(compare=False)
-    route: Route
 
 
 Destination: TypeAlias = LocalDestination | UnknownUser | MatchedRoute
@@ -61,7 +53,7 @@ class RoutedEnvelope:
     @property
     def is_held(self) -> bool:
         """Whether the route is `hold`: the envelope waits in the queue until the operator releases it."""
-        return isinstance(self.destination, MatchedRoute) and isinstance(self.destination.route, Hold)
+        return isinstance(self.destination, MatchedRoute) and isinstance(self.destination.route, HoldRoute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

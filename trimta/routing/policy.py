@@ -12,9 +12,10 @@ from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
 from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
-from trimta.routing.destination import LocalDestination, MatchedRoute, RoutedEnvelope, RoutedMessage, UnknownUser
+from trimta.routing.destination import LocalDestination, RoutedEnvelope, RoutedMessage, UnknownUser
 from trimta.routing.networks import within
-from trimta.routing.routes import Hold, MaildirRoute, Reject, RouteTable
+from trimta.routing.route_table import MatchedRoute, RouteTable
+from trimta.routing.routes import HoldRoute, MaildirRoute, RejectRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +49,7 @@ class Policy:
     def __post_init__(self) -> None:
         routes = self.routes.routes
         captures = dict.fromkeys(route.template for route in routes.values() if isinstance(route, MaildirRoute))
-        not_held = {key: route for key, route in routes.items() if key == "*" or not isinstance(route, Hold)}
+        not_held = {key: route for key, route in routes.items() if key == "*" or not isinstance(route, HoldRoute)}
         object.__setattr__(self, "captures", tuple(captures))
         object.__setattr__(self, "_without_hold", RouteTable(not_held))
 
@@ -79,9 +80,9 @@ class Policy:
             mailbox = self.postmaster
         specific = routes.specific(mailbox)
         if specific is not None:
-            return MatchedRoute(*specific)
+            return specific
         if not self.local.is_local(mailbox):
-            return MatchedRoute(*routes.lookup(mailbox))
+            return routes.lookup(mailbox)
         local_mailbox = self.local.mailbox_of(mailbox)
         if local_mailbox is None:
             return UnknownUser()
@@ -109,7 +110,7 @@ class Policy:
                 return Reply(550, (f"<{mailbox}>: no such user here",), EnhancedStatus(5, 1, 1))
             case MatchedRoute() if not may_relay:
                 return Reply(550, (f"<{mailbox}>: relaying denied",), EnhancedStatus(5, 7, 1))
-            case MatchedRoute(route=Reject() as reject):
+            case MatchedRoute(route=RejectRoute() as reject):
                 return Reply(reject.code, (reject.text,), reject.status)
             case MatchedRoute():
                 return None

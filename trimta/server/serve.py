@@ -31,7 +31,7 @@ from trimta.inbound.listener import (
 )
 from trimta.inbound.session import Session
 from trimta.outbound.transports.connection import TlsContexts
-from trimta.routing.routes import Discard, Hold, MaildirRoute, Reject, describe
+from trimta.routing.routes import DiscardRoute, HoldRoute, MaildirRoute, RejectRoute, describe
 from trimta.runtime import privileges
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk
@@ -318,7 +318,9 @@ def _describe(listen: Listen) -> str:
 def _remote_lines(config: Config) -> list[str]:
     lines = [f"mail for {key}: {describe(route)}" for key, route in config.routes.items() if key != "*"]
     rest = config.routes["*"]
-    captured = all(isinstance(route, MaildirRoute | Discard | Reject | Hold) for route in config.routes.values())
+    captured = all(
+        isinstance(route, MaildirRoute | DiscardRoute | RejectRoute | HoldRoute) for route in config.routes.values()
+    )
     lines.append(f"remote mail: {describe(rest)}" + ("; nothing leaves this machine" if captured else ""))
     return lines
 

@@ -16,7 +16,8 @@ from weakref import WeakKeyDictionary
 from trimta.content.matching import NULL_PATH, Address, Criteria
 from trimta.content.reading import text
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
-from trimta.routing.destination import LocalDestination, MatchedRoute, UnknownUser
+from trimta.routing.destination import LocalDestination, UnknownUser
+from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import MaildirRoute
 from trimta.store import arrivals
 from trimta.store.arrivals import Watch, maildirs_of

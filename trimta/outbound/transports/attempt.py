@@ -20,7 +20,7 @@ from trimta.mail.status import EnhancedStatus
 from trimta.outbound.egress import EgressDeniedError
 from trimta.outbound.resolver import MxHosts, RoutingFailure
 from trimta.outbound.transports.connection import Endpoint, Manner, SmtpConnection, TroubleError
-from trimta.routing.routes import Mx, Relay
+from trimta.routing.routes import HostRoute, MxRoute
 from trimta.runtime.transcript import Transcript
 from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.sasl import Credentials
@@ -105,7 +105,7 @@ class SmtpDelivery:
 
     def __init__(
         self,
-        route: Mx | Relay,
+        route: MxRoute | HostRoute,
         domain: str,
         sending: Sending,
         hosts: Hosts,
@@ -113,7 +113,7 @@ class SmtpDelivery:
         recipients_per_transaction: int = 100,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`domain`: the recipients' (its `domain_key`); with `Relay` it matters to nobody.  `now`: seconds since the
+        """`domain`: the recipients' (its `domain_key`), not asked of a `HostRoute`.  `now`: seconds since the
         epoch, which the deadlines of DELIVERBY are compared with.
         """
         self._route = route
@@ -277,7 +277,7 @@ class SmtpDelivery:
     async def _endpoints(self) -> list[Endpoint] | RoutingFailure:
         """Every address of every host, in order."""
         route = self._route
-        if isinstance(route, Mx):
+        if isinstance(route, MxRoute):
             routing = await self._hosts.resolve_mx(self._domain, port=route.port)
         elif route.unix_path is not None:
             return [Endpoint(host="localhost", path=Path(route.unix_path))]
@@ -293,7 +293,7 @@ class SmtpDelivery:
 
     async def _manner(self) -> Manner:
         route = self._route
-        if isinstance(route, Mx):
+        if isinstance(route, MxRoute):
             return Manner(tls=route.tls)
         credentials = None
         if route.username is not None and route.password_file is not None:

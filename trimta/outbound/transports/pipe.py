@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from trimta.mail.envelope import Recipient
     from trimta.mail.outcome import Outcome
-    from trimta.routing.routes import Pipe
+    from trimta.routing.routes import PipeRoute
     from trimta.runtime.disk import Disk
     from trimta.store.queue.values import StoredMessage
 
@@ -60,7 +60,7 @@ _DELIVERED: Final = EnhancedStatus(2, 0, 0)
 _PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
 
 
-def arguments(route: Pipe, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
+def arguments(route: PipeRoute, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
     """The command with its words filled in."""
     values = {"nexthop": domain, "sender": _sender(message), "id": message.id}
     found: list[str] = []
@@ -73,7 +73,7 @@ def arguments(route: Pipe, message: StoredMessage, recipients: Sequence[Recipien
 
 
 async def deliver(
-    route: Pipe,
+    route: PipeRoute,
     message: StoredMessage,
     recipients: Sequence[Recipient],
     domain: str,
