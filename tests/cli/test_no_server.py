@@ -44,8 +44,8 @@ def test_wrong_usage_is_64_and_one_line(arguments: list[str], part: str, trimta:
 
 def test_the_log_of_a_message_that_has_left_can_be_read(trimta: Commands) -> None:
     with trimta.queue() as queue:
-        queue.append_log("m1", ["C: EHLO x", "S: 250 \x1b[31m"], NOW)
-        queue.append_log("m1", ["delivered to=a@x.test"], NOW + 60)
+        queue.log.append("m1", ["C: EHLO x", "S: 250 \x1b[31m"], NOW)
+        queue.log.append("m1", ["delivered to=a@x.test"], NOW + 60)
     assert trimta("log", "m1").out == (
         "2023-11-14T22:13:20.000Z C: EHLO x\n"
         "2023-11-14T22:13:20.000Z S: 250 \\x1b[31m\n"

@@ -17,12 +17,14 @@ from tests.store.support import deferred, envelope, message
 from tests.support.commands import Commands
 from trimta.control import socket as control
 from trimta.control.operations import CLOCK_OFFSET
-from trimta.store.queue.queue import Queue, State
 from trimta.store.queue.schema import FILE
+from trimta.store.queue.values import EnvelopeState
 from trimta.store.spool import MEMORY_LIMIT, Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trimta.store.queue.queue import Queue
 
 NOW = float(int(time.time()))
 DAY = 86_400.0
@@ -51,13 +53,13 @@ def queue(trimta: Commands) -> Iterator[Queue]:
                 [envelope("ann", "abe", domain="a.test", next_try=NOW), envelope(domain="b.test")],
             )
             queue.settle("m1.1", now=NOW, next_try=NOW + 10 * DAY, deferred={0: deferred("450 4.2.1 \x1b[31mlater")})
-            queue.hold("m1.2", "to be looked at")
+            queue.operator.hold("m1.2", "to be looked at")
             queue.accept(message("m2", sender=None), [envelope("bob", domain="c.test", next_try=NOW + 60)])
         yield queue
 
 
-def ids(queue: Queue, state: State | None = None) -> list[str]:
-    return [listed.envelope.id for listed in queue.list_envelopes(state=state)]
+def ids(queue: Queue, state: EnvelopeState | None = None) -> list[str]:
+    return [listed.envelope.id for listed in queue.entries.list_envelopes(state=state)]
 
 
 # list
@@ -131,7 +133,7 @@ def test_the_list_is_filtered(filters: list[str], found: list[str], trimta: Comm
 
 
 def test_age_and_next_try_are_those_of_the_queues_clock(trimta: Commands, queue: Queue) -> None:
-    queue.set_meta(CLOCK_OFFSET, repr(20 * DAY))
+    queue.meta.set(CLOCK_OFFSET, repr(20 * DAY))
     first, *_ = trimta("queue", "list", "--json").json
     assert first["age_s"] == pytest.approx(NOW + 20 * DAY - 1_700_000_000, abs=600)
     assert trimta("queue", "list").out.splitlines()[1].split()[4] == "now"
@@ -212,7 +214,7 @@ def test_retry_makes_envelopes_due_and_leaves_held_ones(trimta: Commands, queue:
     ended = trimta("queue", "retry", "m1")
     assert (ended.code, ended.out) == (0, "m1.1 is tried now\n")
     assert trimta("queue", "retry", "m1.2").out == "m1.2 is held and stays so; `trimta queue release` sends it\n"
-    assert [hop for hop, _ in queue.due_destinations(time.time(), 9)] == ["a.test"]
+    assert [hop for hop, _ in queue.due.destinations(time.time(), 9)] == ["a.test"]
 
 
 @pytest.mark.parametrize(
@@ -238,10 +240,10 @@ def test_retry_wants_to_know_what(arguments: list[str], trimta: Commands, queue:
 def test_hold_keeps_and_release_sends(trimta: Commands, queue: Queue) -> None:
     assert trimta("queue", "hold", "m2").out == "m2 is held\n"
     assert trimta("queue", "hold", "m2").out == "m2 is held already\n"
-    assert ids(queue, State.HELD) == ["m1.2", "m2"]
+    assert ids(queue, EnvelopeState.HELD) == ["m1.2", "m2"]
     assert trimta("queue", "release", "m2").out == "m2 goes out now\n"
-    assert ids(queue, State.HELD) == ["m1.2"]
-    assert [hop for hop, _ in queue.due_destinations(time.time(), 9)] == [
+    assert ids(queue, EnvelopeState.HELD) == ["m1.2"]
+    assert [hop for hop, _ in queue.due.destinations(time.time(), 9)] == [
         f"maildir:{trimta.folder}/maildir-example/remote"
     ]
 
@@ -259,7 +261,7 @@ ROUTES = (
 def test_release_goes_by_the_route_that_there_is_without_hold(trimta: Commands, queue: Queue) -> None:
     trimta.configure(ROUTES)
     assert trimta("queue", "release", "m1").out == "m1.2 goes out now\n"
-    found = queue.load("m1.2")
+    found = queue.entries.load("m1.2")
     assert found is not None
     assert (found[1].next_hop, found[1].released, found[1].via) == ("127.0.0.1:2600", True, "")
 
@@ -269,7 +271,7 @@ def test_where_every_route_is_hold_release_asks_for_one(trimta: Commands, queue:
     ended = trimta("queue", "release", "m1.2")
     assert ended.code == 65
     assert ended.err == "trimta queue: bob@b.test has no route but `hold`: say where to, with --via ROUTE\n"
-    assert ids(queue, State.HELD) == ["m1.2"]
+    assert ids(queue, EnvelopeState.HELD) == ["m1.2"]
 
 
 @pytest.mark.parametrize(
@@ -289,11 +291,11 @@ def test_where_every_route_is_hold_release_asks_for_one(trimta: Commands, queue:
 )
 def test_release_by_another_route(route: str, kept: str, next_hop: str, trimta: Commands, queue: Queue) -> None:
     assert trimta("queue", "release", "m1", "--via", route).out == "m1.1 goes out now\nm1.2 goes out now\n"
-    found = queue.load("m1.2")
+    found = queue.entries.load("m1.2")
     assert found is not None
     folder = str(trimta.folder)
     assert (found[1].via, found[1].next_hop) == (kept.replace("{}", folder), next_hop.replace("{}", folder))
-    assert found[1].state is State.QUEUED
+    assert found[1].state is EnvelopeState.QUEUED
 
 
 @pytest.mark.parametrize("route", ["hold", "nonsense", "{ transport = ", "{}\nx = 1", "smtp:"])
@@ -301,22 +303,22 @@ def test_a_route_that_is_none_is_wrong_usage(route: str, trimta: Commands, queue
     ended = trimta("queue", "release", "m1.2", "--via", route)
     assert (ended.code, ended.out) == (64, "")
     assert "--via" in ended.err
-    assert ids(queue, State.HELD) == ["m1.2"]
+    assert ids(queue, EnvelopeState.HELD) == ["m1.2"]
 
 
 def test_release_to_another_address(trimta: Commands, queue: Queue) -> None:
     trimta.configure(ROUTES + '[aliases]\nteam = ["carl", "dora@d.test"]\n')
     assert trimta("queue", "release", "m1.1", "--to", "carol@b.test").out == "m1.3 goes out now\n"
     assert trimta("queue", "release", "m1.2", "--to", "team@dev.test").out == "m1.4 goes out now\nm1.5 goes out now\n"
-    envelopes = {listed.envelope.id: listed.envelope for listed in queue.list_envelopes(domain=None)}
+    envelopes = {listed.envelope.id: listed.envelope for listed in queue.entries.list_envelopes(domain=None)}
     assert {
         name: ([str(one.recipient.address) for one in found.recipients], found.next_hop, found.state)
         for name, found in envelopes.items()
         if name != "m2"
     } == {
-        "m1.3": (["carol@b.test"], "127.0.0.1:2600", State.QUEUED),
-        "m1.4": (["carl@dev.test"], "local", State.QUEUED),
-        "m1.5": (["dora@d.test"], "127.0.0.1:2600", State.QUEUED),
+        "m1.3": (["carol@b.test"], "127.0.0.1:2600", EnvelopeState.QUEUED),
+        "m1.4": (["carl@dev.test"], "local", EnvelopeState.QUEUED),
+        "m1.5": (["dora@d.test"], "127.0.0.1:2600", EnvelopeState.QUEUED),
     }
     assert [str(one.recipient.original) for one in envelopes["m1.4"].recipients] == ["bob@b.test"]
 
@@ -339,13 +341,13 @@ def test_an_address_that_would_be_refused_is_no_way_out(
     assert ended.code == code
     assert reason in ended.err
     assert ended.err.count("\n") == 1
-    assert ids(queue, State.HELD) == ["m1.2"]
+    assert ids(queue, EnvelopeState.HELD) == ["m1.2"]
 
 
 def test_remove_and_bounce(trimta: Commands, queue: Queue) -> None:
     assert trimta("queue", "remove", "m1.2", "--json").json == {"ids": ["m1.2"]}
     assert trimta("queue", "bounce", "m1").out == "m1.1 is returned to its sender now\n"
-    found = queue.load("m1.1")
+    found = queue.entries.load("m1.1")
     assert found is not None
     assert found[1].bounce
     assert ids(queue) == ["m1.1", "m2"]
@@ -354,7 +356,7 @@ def test_remove_and_bounce(trimta: Commands, queue: Queue) -> None:
 def test_what_the_operator_did_is_in_the_messages_log(trimta: Commands, queue: Queue) -> None:
     for verb in ("hold", "release", "bounce", "retry", "remove"):
         trimta("queue", verb, "m1.1")
-    assert [line for _, line in queue.read_log("m1")] == [
+    assert [line for _, line in queue.log.read("m1")] == [
         "held by the operator: m1.1",
         "released by the operator: m1.1",
         "to be returned to its sender, by the operator: m1.1",
@@ -368,7 +370,7 @@ def test_what_the_operator_did_is_in_the_messages_log(trimta: Commands, queue: Q
 def test_an_unknown_id_is_65_and_one_line(verb: str, existing: bool, trimta: Commands) -> None:
     if existing:
         with trimta.queue() as queue:
-            queue.accept(message("m1"), [envelope(state=State.HELD)])
+            queue.accept(message("m1"), [envelope(state=EnvelopeState.HELD)])
     ended = trimta("queue", verb, "m9\x1b")
     assert ended.code == 65
     assert ended.err == "trimta queue: no message or envelope 'm9\\x1b' in the queue\n"

@@ -150,8 +150,8 @@ class Sender:
 
     def queued(self) -> list[tuple[StoredMessage, tuple[QueuedEnvelope, ...]]]:
         with Queue(self.folder / "var") as queue:
-            ids = dict.fromkeys(listed.envelope.message_id for listed in queue.list_envelopes())
-            return [queue.show(message_id) for message_id in ids]
+            ids = dict.fromkeys(listed.envelope.message_id for listed in queue.entries.list_envelopes())
+            return [queue.entries.show(message_id) for message_id in ids]
 
     @property
     def message(self) -> StoredMessage:
@@ -309,7 +309,7 @@ def test_the_dsn_parameters_are_kept(send: Sender) -> None:
 def test_the_delay_warning_is_due_by_the_clock_of_the_server(send: Sender, scale: str | None, hours: float) -> None:
     if scale is not None:
         with Queue(send.folder / "var") as queue:  # what `serve --time-scale 8` leaves there
-            queue.set_meta(TIME_SCALE, scale)
+            queue.meta.set(TIME_SCALE, scale)
     assert send("far@x.test") == "0"
     [(message, [envelope])] = send.queued()
     assert envelope.warn_at == message.arrived + hours * 3600
@@ -477,7 +477,7 @@ def test_bs_speaks_smtp_and_at_the_250_it_is_there(server: TrimtaProcess) -> Non
     [message] = [one for one in server.messages("alice") if one["Subject"] == "by -bs"]
     assert message.get_content() == ".dot\n"
     with Queue(server.folder / "var") as queue:
-        [held] = [one for one in queue.list_envelopes() if one.envelope.domain == "later.test"]
+        [held] = [one for one in queue.entries.list_envelopes() if one.envelope.domain == "later.test"]
     assert said.splitlines()[-2] == f"250 2.6.0 queued as {held.envelope.message_id}"
 
 

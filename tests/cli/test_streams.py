@@ -126,7 +126,7 @@ def called(
     closed = [number for number, stream in enumerate(streams) if stream == CLOSED_DESCRIPTOR]
     if "{id}" in line:
         with Queue(folder / "var") as queue:
-            line = line.format(id=next(iter(queue.list_envelopes())).envelope.id)
+            line = line.format(id=next(iter(queue.entries.list_envelopes())).envelope.id)
     opened = [subprocess.PIPE if stream in (None, CLOSED_DESCRIPTOR) else stream for stream in streams]
     arguments = line.format(count=next(_count)).split()
     shell = "exec " + "".join(f"{number}{'<' if number == 0 else '>'}&- " for number in closed) + '"$@"'
@@ -252,7 +252,7 @@ def test_smtp_on_streams_that_fail(
 
 def _queued(folder: Path) -> list[str]:
     with Queue(folder / "var") as queue:
-        return [listed.envelope.id for listed in queue.list_envelopes()]
+        return [listed.envelope.id for listed in queue.entries.list_envelopes()]
 
 
 def test_a_message_that_was_taken_is_taken_once_though_output_and_errors_are_closed(tmp_path: Path) -> None:

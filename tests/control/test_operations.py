@@ -67,7 +67,7 @@ async def test_waking_makes_the_scheduler_see_what_another_process_did(
         message = await lab.submit("a@x.test")
         await lab.idle()
         with Queue(tmp_path / "var") as other:
-            other.retry(message, lab.now)
+            other.operator.retry(message, lab.now)
         assert await ask(lab, "wake") == {"ok": True}
         with trio.fail_after(1):
             await lab.wait_for("deferred", count=2)
@@ -78,7 +78,7 @@ async def test_flushing_makes_the_log_readable_at_once(tmp_path: Path, autojump_
         message = await lab.submit("a@x.test")
         await lab.idle()
         await ask(lab, "flush")
-        lines = [line for _, line in await lab.site.queue.run(lambda queue: queue.read_log(message))]
+        lines = [line for _, line in await lab.site.queue.run(lambda queue: queue.log.read(message))]
     assert lines[0].startswith("accepted sender=<me@here.test> to=a@x.test")
     assert "C: RCPT TO:<a@x.test>" in [line.partition(" NOTIFY")[0] for line in lines]
     assert lines[-1].startswith("delivered to=a@x.test")
@@ -102,7 +102,7 @@ async def test_advancing_tells_what_happened_on_the_way(tmp_path: Path, autojump
 async def test_the_clock_stays_where_it_is_over_a_restart(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_lab(tmp_path) as lab:
         await ask(lab, "advance", seconds=HOUR)
-        kept = await lab.site.queue.run(lambda queue: queue.get_meta(CLOCK_OFFSET))
+        kept = await lab.site.queue.run(lambda queue: queue.meta.get(CLOCK_OFFSET))
         assert float(kept or 0) == lab.site.clock.offset == pytest.approx(HOUR, abs=1)
 
 

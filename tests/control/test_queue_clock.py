@@ -68,7 +68,7 @@ async def test_a_restart_does_not_turn_it_back(tmp_path: Path, autojump_clock: M
     async with open_lab(tmp_path) as lab:
         await lab.advance(DAY)
     with Queue(tmp_path / "var") as queue:
-        assert float(queue.get_meta(CLOCK_OFFSET) or 0) == pytest.approx(DAY, abs=1)
+        assert float(queue.meta.get(CLOCK_OFFSET) or 0) == pytest.approx(DAY, abs=1)
 
 
 async def test_two_may_move_it_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:

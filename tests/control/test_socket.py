@@ -15,7 +15,7 @@ import trio
 
 from trimta.control import socket as control
 from trimta.control.socket import NoAnswer, NotRunning, ask, ask_once, single, tell
-from trimta.store.queue.values import QueueFull
+from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -31,7 +31,7 @@ async def echo(request: Json) -> Json:
 
 
 async def full(_: Json) -> Json:
-    raise QueueFull("the disk is full")
+    raise QueueUnavailable("the disk is full")
 
 
 async def picky(_: Json) -> Json:

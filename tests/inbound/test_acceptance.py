@@ -24,7 +24,7 @@ from tests.support.receiving import (
 )
 from trimta.inbound.client import UNIX, Peer
 from trimta.mail.address import Mailbox, parse_mailbox
-from trimta.store.queue.values import Listed, QueueFull
+from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from trimta.server.site import Site
+    from trimta.store.queue.values import ListedEnvelope
 
 AUTH = '[auth]\nusers = { alice = "secret" }\n'
 LOG_IN = "AUTH PLAIN AGFsaWNlAHNlY3JldA=="
 
 
-async def queued(site: Site) -> list[Listed]:
-    return await site.queue.run(lambda queue: list(queue.list_envelopes()))
+async def queued(site: Site) -> list[ListedEnvelope]:
+    return await site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
 
 
 async def recipients_in_queue(site: Site) -> list[list[str]]:
@@ -408,7 +409,7 @@ async def test_no_room_for_a_success_report_is_no_reason_to_have_the_message_aga
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise QueueFull("disk full")
+        raise QueueUnavailable("disk full")
 
     async with open_site(tmp_path) as site, talk(site) as client:
         events = record(site)

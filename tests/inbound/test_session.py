@@ -37,8 +37,8 @@ from trimta.inbound.session import Session
 from trimta.runtime.events import as_text
 from trimta.runtime.wire import Wire
 from trimta.store import durable
+from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueFull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -363,7 +363,7 @@ async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
     size: int, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise QueueFull("disk full")
+        raise QueueUnavailable("disk full")
 
     async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
         events = record(site)
@@ -466,7 +466,7 @@ async def test_a_web_page_cannot_send_mail(first: str, tmp_path: Path, autojump_
                 f"RCPT TO:<alice@dev.test>\r\nRCPT TO:<victim@far.test>\r\nDATA\r\n{SENT}.\r\n"
             )
             assert (await client.rest()).startswith(b"421 4.7.0 ")
-        assert await site.queue.run(lambda queue: queue.count()) == 0
+        assert await site.queue.run(lambda queue: queue.entries.count()) == 0
         assert mailbox(tmp_path, "alice") == []
         assert [event.fields["client"] for event in events if event.name == "rejected"] == [str(LOOPBACK)]
 
@@ -506,10 +506,10 @@ async def test_a_client_may_call_itself_anything(
         assert b"\nFrom: me" in header
         await site.history.flush()
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
-        message, _ = await site.queue.run(lambda queue: queue.show(accepted))
+        message, _ = await site.queue.run(lambda queue: queue.entries.show(accepted))
         assert message.origin.isprintable()
         assert message.helo.isprintable()
-        lines = [line for _, line in await site.queue.run(lambda queue: queue.read_log(message.id))]
+        lines = [line for _, line in await site.queue.run(lambda queue: queue.log.read(message.id))]
         assert any(line.startswith(f"C: {verb} ") for line in lines)
         assert all(line.isprintable() for line in lines)
         assert all(as_text(event).isprintable() for event in events)
@@ -589,7 +589,7 @@ async def test_any_means_any(
                 await client.say(coded(password), "235")
             await send_message(client, "far@far.test", sender="bob@dev.test")
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
-        message, _ = await site.queue.run(lambda queue: queue.show(accepted))
+        message, _ = await site.queue.run(lambda queue: queue.entries.show(accepted))
         assert b"SMTPA id" in message.trace or helo == "HELO"
         assert message.origin.isprintable()
 
@@ -686,7 +686,7 @@ async def test_each_line_of_the_dialogue_has_its_own_time(
             await client.say(".", "250")
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
         await site.history.flush()
-        log = await site.queue.run(lambda queue: queue.read_log(accepted))
+        log = await site.queue.run(lambda queue: queue.log.read(accepted))
     times = {line.split()[1]: round(at - begun) for at, line in log if line.startswith("C: ")}
     helo = "LHLO" if protocol == "lmtp" else "EHLO"
     assert times == {helo: 0, "MAIL": 10, "RCPT": 20, "DATA": 3620, f"({len(SENT)}": 3630}

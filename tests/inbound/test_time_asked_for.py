@@ -36,8 +36,8 @@ SLOW: Final = 30.0
 
 async def queued(site: Site) -> tuple[StoredMessage, QueuedEnvelope]:
     """The one message that waits."""
-    (item,) = await site.queue.run(lambda queue: list(queue.list_envelopes()))
-    found = await site.queue.run(lambda queue: queue.load(item.envelope.id))
+    (item,) = await site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
+    found = await site.queue.run(lambda queue: queue.entries.load(item.envelope.id))
     assert found is not None
     return found
 

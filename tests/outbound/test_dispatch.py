@@ -738,7 +738,7 @@ async def test_a_held_message_goes_when_it_is_released(tmp_path: Path, autojump_
         message_id = await lab.submit()
         await lab.advance(10 * DAY)
         assert await lab.waiting() == {"a@x.test": "by its route"}
-        await lab.steer(lambda queue: queue.release(message_id, lab.now))
+        await lab.steer(lambda queue: queue.operator.release(message_id, lab.now))
         await lab.idle()
         assert len(mx.accepted) == 1
 
@@ -747,7 +747,7 @@ async def test_release_by_another_route(tmp_path: Path, autojump_clock: MockCloc
     one, two = FakeMx(), FakeMx()
     async with open_lab(tmp_path, {ONE: one, TWO: two}, config='[routes]\n"*" = "hold"') as lab:
         message_id = await lab.submit()
-        await lab.steer(lambda queue: queue.release(message_id, lab.now, via=f"smtp:{TWO}:2600"))
+        await lab.steer(lambda queue: queue.operator.release(message_id, lab.now, via=f"smtp:{TWO}:2600"))
         await lab.idle()
         assert (len(one.accepted), len(two.accepted)) == (0, 1)
 
@@ -761,7 +761,7 @@ async def test_egress_holds_an_envelope_and_says_where_it_would_have_gone(
         assert lab.net.tried == []
         (reason,) = (await lab.waiting()).values()
         assert "mx.x.test [192.0.2.1]:25" in reason
-        await lab.steer(lambda queue: queue.release(message_id, lab.now))
+        await lab.steer(lambda queue: queue.operator.release(message_id, lab.now))
         await lab.idle()
         (reason,) = (await lab.waiting()).values()
         assert "mx.x.test" in reason
@@ -770,7 +770,7 @@ async def test_egress_holds_an_envelope_and_says_where_it_would_have_gone(
 async def test_the_operator_returns_a_message_to_its_sender(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_lab(tmp_path, config='[routes]\n"*" = "hold"') as lab:
         message_id = await lab.submit()
-        await lab.steer(lambda queue: queue.bounce(message_id, lab.now))
+        await lab.steer(lambda queue: queue.operator.bounce(message_id, lab.now))
         await lab.idle()
         assert [dsn.verdicts for dsn in lab.dsns()] == [{"a@x.test": "failed 5.7.0"}]
 
@@ -792,7 +792,7 @@ async def test_the_operator_may_interfere_with_an_attempt(
         message_id = await lab.submit()
         await trio.sleep(5)
         arguments = (message_id,) if verb in ("remove", "hold") else (message_id, lab.now)
-        await lab.steer(lambda queue: getattr(queue, verb)(*arguments))
+        await lab.steer(lambda queue: getattr(queue if verb == "remove" else queue.operator, verb)(*arguments))
         await lab.idle()
         assert await lab.waiting() == waits
         assert [dsn.told[0].status for dsn in lab.dsns()] == (["5.7.0"] if verb == "bounce" else [])
@@ -806,7 +806,12 @@ async def test_release_by_another_route_is_not_delayed_by_an_attempt_under_way(
         message_id = await lab.submit()
         await trio.sleep(5)
         now = lab.now
-        await lab.steer(lambda queue: (queue.hold(message_id), queue.release(message_id, now, via=f"smtp:{TWO}:2600")))
+        await lab.steer(
+            lambda queue: (
+                queue.operator.hold(message_id),
+                queue.operator.release(message_id, now, via=f"smtp:{TWO}:2600"),
+            )
+        )
         with trio.fail_after(10):
             await lab.wait_for("delivered")
         assert len(two.accepted) == 1

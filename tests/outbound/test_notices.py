@@ -109,7 +109,7 @@ async def test_held_mail_is_tried_when_it_is_released(
         lab.reload(BY_MX + "\n[dns]\nnameservers = []\n[dns.zones]\n" + '"x.test" = { address = ["192.0.2.1"] }')
         await lab.advance(seconds)
         assert lab.dsns() == []
-        await lab.steer(lambda queue: queue.release(message_id, lab.now))
+        await lab.steer(lambda queue: queue.operator.release(message_id, lab.now))
         await lab.idle()
         assert lab.outcomes == {"a@x.test": "delivered 2.0.0"}
         assert lab.dsns() == []
@@ -225,7 +225,7 @@ async def hold(lab: Lab, way: str, mode: ByMode) -> None:
     message_id = await lab.submit(deliver_by=DeliverBy(lab.now + 120, mode))
     await lab.idle()
     if way == "operator":
-        await lab.steer(lambda queue: queue.hold(message_id))
+        await lab.steer(lambda queue: queue.operator.hold(message_id))
     (item,) = await lab.queue()
     assert item.envelope.hold_reason
 
@@ -310,7 +310,7 @@ async def test_what_the_operator_returns_tells_of_the_last_attempt(
         message_id = await lab.submit()
         await lab.idle()
         await off(lab, 30)
-        await lab.steer(lambda queue: queue.bounce(message_id, lab.now))
+        await lab.steer(lambda queue: queue.operator.bounce(message_id, lab.now))
         await lab.idle()
         (dsn,) = lab.dsns()
         assert last_attempt(dsn) == (pytest.approx(start, abs=5) if tried else None)

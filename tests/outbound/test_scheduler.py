@@ -17,8 +17,10 @@ from tests.support.sending import envelope
 from trimta.outbound import scheduler
 from trimta.outbound.reports import Reporter
 from trimta.runtime.disk import InlineDisk, ThreadDisk
+from trimta.store.queue.due import Due
+from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import NewEnvelope, QueueFull, StoredMessage
+from trimta.store.queue.values import NewEnvelope, StoredMessage
 from trimta.store.spool import Body, SpoolWriter
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ async def test_a_place_is_shared_with_those_who_come_later(tmp_path: Path, autoj
 
 
 def _is_there(queue: Queue, number: int) -> bool:
-    return queue.load(f"m{number}") is not None
+    return queue.entries.load(f"m{number}") is not None
 
 
 async def test_who_gives_way_has_tried_its_other_hosts_and_is_tried_again(
@@ -359,7 +361,7 @@ async def test_while_the_disk_is_full_nothing_is_sent_again(
 
         def full(queue: Queue, *arguments: Any, **options: Any) -> bool:
             if next(failures, None) is not None:
-                raise QueueFull("database or disk is full")
+                raise QueueUnavailable("database or disk is full")
             return settle(queue, *arguments, **options)
 
         monkeypatch.setattr(Queue, "settle", full)
@@ -375,16 +377,16 @@ async def test_a_queue_in_trouble_is_asked_again(
 ) -> None:
     mx = FakeMx()
     async with open_lab(tmp_path, {ONE: mx}) as lab:
-        due = Queue.due_destinations
+        due = Due.destinations
         failures = iter(range(3))
 
-        def broken(queue: Queue, *arguments: Any, **options: Any) -> Any:
+        def broken(queue: Due, *arguments: Any, **options: Any) -> Any:
             if next(failures, None) is not None:
-                raise QueueFull("disk I/O error")
+                raise QueueUnavailable("disk I/O error")
             return due(queue, *arguments, **options)
 
         await lab.submit()
-        monkeypatch.setattr(Queue, "due_destinations", broken)
+        monkeypatch.setattr(Due, "destinations", broken)
         await lab.wait_for("delivered")
         assert len(mx.accepted) == 1
 
@@ -434,7 +436,7 @@ async def test_at_the_end_what_is_done_is_noted_and_what_is_not_stays(
     with Queue(tmp_path / "var") as queue:
         left = [
             (str(recipient.recipient.address), one.envelope.due <= mock_now(lab))
-            for one in queue.list_envelopes()
+            for one in queue.entries.list_envelopes()
             for recipient in one.envelope.recipients
         ]
     assert sorted(left) == [("b@x.test", True), ("me@here.test", True)]

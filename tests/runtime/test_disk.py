@@ -11,8 +11,8 @@ import trio
 import trio.testing
 
 from trimta.runtime.disk import InlineDisk, QueueDoor, ThreadDisk
+from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueFull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,20 +27,20 @@ async def test_nobody_waits_behind_a_shield_for_a_door_that_is_closed(tmp_path: 
         try:
             await trio.sleep_forever()
         finally:
-            with trio.CancelScope(shield=True), pytest.raises(QueueFull, match="has ended"):
-                await door.run(lambda queue: queue.count())
+            with trio.CancelScope(shield=True), pytest.raises(QueueUnavailable, match="has ended"):
+                await door.run(lambda queue: queue.entries.count())
             refused.append(True)
 
     with Queue(tmp_path) as queue, trio.fail_after(DEADLINE):
         door = QueueDoor(queue, InlineDisk())
         async with trio.open_nursery() as nursery:
             await nursery.start(door.serve)
-            assert await door.run(lambda queue: queue.count()) == 0
+            assert await door.run(lambda queue: queue.entries.count()) == 0
             nursery.start_soon(late, door)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-        with pytest.raises(QueueFull, match="has ended"):
-            await door.run(lambda queue: queue.count())
+        with pytest.raises(QueueUnavailable, match="has ended"):
+            await door.run(lambda queue: queue.entries.count())
     assert refused == [True]
 
 

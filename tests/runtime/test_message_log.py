@@ -14,7 +14,9 @@ from trimta.runtime.disk import InlineDisk, QueueDoor
 from trimta.runtime.events import Event
 from trimta.runtime.message_log import BACKLOG, MOMENT, History
 from trimta.server.serve import background
-from trimta.store.queue.queue import Queue, QueueFull
+from trimta.store.queue.errors import QueueUnavailable
+from trimta.store.queue.log import MessageLogTable
+from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,7 +35,7 @@ class Kept:
     clock: QueueClock
 
     def of(self, message: str) -> list[str]:
-        return [line for _, line in self.queue.read_log(message)]
+        return [line for _, line in self.queue.log.read(message)]
 
 
 @asynccontextmanager
@@ -89,7 +91,7 @@ async def test_each_line_has_its_time_on_the_queues_clock(tmp_path: Path, autoju
         kept.history.note("m1", ["three"])
         kept.history.note_dialogue("m1", [(start + 0.5, "C: a"), (start + 3600.02, "S: b"), (start + 3601.5, "S: c")])
         await kept.history.flush()
-        lines = [(round(at - start, 3), line) for at, line in kept.queue.read_log("m1")]
+        lines = [(round(at - start, 3), line) for at, line in kept.queue.log.read("m1")]
     assert lines == [
         (0, "one"),
         (0.5, "C: a"),
@@ -135,10 +137,10 @@ async def test_a_full_disk_ends_nothing(
     async with keeping(tmp_path) as kept:
 
         def full(*_: object) -> None:
-            raise QueueFull("no space left")
+            raise QueueUnavailable("no space left")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Queue, "append_dialogue", full)
+            patch.setattr(MessageLogTable, "append_timed", full)
             kept.history.note("m1", ["lost"])
             await trio.sleep(2 * MOMENT)
         kept.history.note("m1", ["kept"])

@@ -20,8 +20,9 @@ from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
 from trimta.runtime.clock import QueueClock
 from trimta.server.serve import Server
+from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueFull
+from trimta.store.queue.waits import Waits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -212,12 +213,12 @@ async def test_a_queue_that_fails_meanwhile_is_asked_again(
         await lab.idle()
         asked: list[float] = []
 
-        def full(queue: Queue, now: float, **options: object) -> int:
+        def full(waits: Waits, now: float, **options: object) -> int:
             asked.append(now)
-            raise QueueFull("no room")
+            raise QueueUnavailable("no room")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Queue, "bound_waits", full)
+            patch.setattr(Waits, "bound", full)
             wall.ahead = 0
             await lab.wait_for("queue_trouble", count=2)
         assert len(asked) >= 2
@@ -246,17 +247,17 @@ async def test_a_server_that_starts_with_the_right_clock_waits_no_longer(
     config = parse(text, base=tmp_path, file="conf.toml")
     wrong = time.time() + offset + ahead
     with Queue(tmp_path / "var") as queue:
-        queue.set_meta(CLOCK_OFFSET, repr(offset))
+        queue.meta.set(CLOCK_OFFSET, repr(offset))
         for number in (1, 2):
             stored = replace(message(f"m{number}"), arrived=wrong)
             queue.accept(stored, [envelope(next_try=wrong)])
         queue.settle("m1", now=wrong, next_try=wrong + MINUTE, deferred={0: deferred()})
-        queue.defer_destination("far.test", wrong, wrong + 30)
+        queue.destinations.defer("far.test", wrong, wrong + 30)
     async with AsyncExitStack() as cleanup:
         server = await Server.start(config, cleanup)
         now = server.site.clock.now()
         with Queue(tmp_path / "var") as queue:
-            found = {item.envelope.id: item for item in queue.list_envelopes()}
+            found = {item.envelope.id: item for item in queue.entries.list_envelopes()}
         assert found["m1"].envelope.due <= now + 1.2 * MINUTE
         assert found["m2"].envelope.due <= now + 30
         assert all(item.arrived <= now for item in found.values())

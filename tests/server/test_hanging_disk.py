@@ -111,7 +111,7 @@ async def test_what_is_not_stored_in_time_is_refused_and_does_not_come_later(
         await ask_for_all_threads(server)
         assert mailbox(tmp_path, "alice") == []
         assert mailbox(tmp_path, "remote") == []
-        assert await server.site.queue.run(lambda queue: queue.count()) == 0
+        assert await server.site.queue.run(lambda queue: queue.entries.count()) == 0
         assert [event.name for event in told if event.name in ("accepted", "delivered")] == []
         monkeypatch.setattr(session, "ACKNOWLEDGE_LIMIT", HANGS)
         await send_again(stream)
@@ -136,7 +136,7 @@ async def test_a_commit_that_hangs_until_its_client_was_refused_is_undone(
             stream = await sent(server, b"x\r\n")
             await replied(stream, b"452 4.3.1")
             freed.set()
-            assert await server.site.queue.run(lambda queue: queue.count()) == 0
+            assert await server.site.queue.run(lambda queue: queue.entries.count()) == 0
         assert mailbox(tmp_path, "alice") == []
         await stream.aclose()
 
@@ -158,7 +158,7 @@ async def test_a_maildir_that_hangs_holds_up_its_own_mail_only(
                 await stream.aclose()
                 assert len(mailbox(tmp_path, "bob")) == number + 1, "before the 250"
                 assert mailbox(tmp_path, "alice") == []
-            assert await server.site.queue.run(lambda queue: queue.count()) == 2 * maildirs.THREADS
+            assert await server.site.queue.run(lambda queue: queue.entries.count()) == 2 * maildirs.THREADS
         deferred = [str(event.fields["reply"]) for event in told if event.name == "deferred"]
         assert len(deferred) == 2 * maildirs.THREADS
         assert deferred[0].endswith("no answer within 1 s")

@@ -7,7 +7,7 @@ from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind, Recipient
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
-from trimta.store.queue.queue import NewEnvelope, State, StoredMessage
+from trimta.store.queue.values import EnvelopeState, NewEnvelope, StoredMessage
 from trimta.store.spool import Body
 
 NOW = 1_700_000_000.0
@@ -39,7 +39,7 @@ def envelope(
     domain: str = "far.test",
     next_hop: str | None = None,
     next_try: float = NOW,
-    state: State = State.QUEUED,
+    state: EnvelopeState = EnvelopeState.QUEUED,
     attempts: int = 0,
 ) -> NewEnvelope:
     return NewEnvelope(

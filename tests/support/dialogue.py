@@ -95,7 +95,7 @@ class Dialogue:
                     case "M:", _:
                         _compare_mailbox(where, text, site)
                     case "Q:", _:
-                        found = await site.queue.run(lambda queue: queue.count())
+                        found = await site.queue.run(lambda queue: queue.entries.count())
                         assert found == int(text), f"{where}: {found} envelopes in the queue"
         assert not octets, f"{self.name}: the last word is the server's"
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from trimta.runtime.disk import Disk
     from trimta.runtime.event_names import EventName
     from trimta.runtime.events import Event
-    from trimta.store.queue.values import Listed
+    from trimta.store.queue.values import ListedEnvelope
 
 MINUTE: Final = 60.0
 HOUR: Final = 60 * MINUTE
@@ -219,9 +219,9 @@ class Lab:
             if event.name in ("delivered", "deferred", "bounced") and "status" in event.fields
         }
 
-    async def queue(self) -> list[Listed]:
+    async def queue(self) -> list[ListedEnvelope]:
         """What waits."""
-        return await self.site.queue.run(lambda queue: list(queue.list_envelopes()))
+        return await self.site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
 
     async def waiting(self) -> dict[str, str]:
         """Who waits, and why: `{"a@x.test": "4.2.1"}`; a held one's reason instead."""

@@ -13,7 +13,8 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.control import socket as control
 from trimta.runtime.events import escape, timestamp
-from trimta.store.queue.values import NoSuchEntry, message_id
+from trimta.store.queue.errors import NoSuchEntry
+from trimta.store.queue.values import message_id
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     message = message_id(args.id)
     control.tell(config.data_dir, {"command": "flush"})
     with queue_of(config) as queue:
-        lines = [] if queue is None else queue.read_log(message)
+        lines = [] if queue is None else queue.log.read(message)
         if not lines and (queue is None or not _is_queued(queue, message)):
             raise CommandError(EX_DATAERR, f"nothing is known of a message {escape(repr(args.id))}")
     if args.json:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _is_queued(queue: Queue, message: str) -> bool:
     try:
-        queue.show(message)
+        queue.entries.show(message)
     except NoSuchEntry:
         return False
     return True

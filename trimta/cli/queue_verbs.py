@@ -16,7 +16,8 @@ from trimta.routing.destination import RoutedEnvelope, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, RejectRoute
 from trimta.runtime.events import escape
-from trimta.store.queue.values import DamagedEntry, NewEnvelope, NoSuchEntry, State, message_id
+from trimta.store.queue.errors import DamagedEntry, NoSuchEntry
+from trimta.store.queue.values import EnvelopeState, NewEnvelope, message_id
 
 if TYPE_CHECKING:
     import argparse
@@ -69,7 +70,7 @@ def steer(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
                 changed = verb(queue, entry_id, now)
                 if changed:
                     text = f"{_LOGGED[args.action]}: {', '.join(changed)}"
-                    queue.append_log(message_id(changed[0]), [text], now)
+                    queue.log.append(message_id(changed[0]), [text], now)
         except (NoSuchEntry, DamagedEntry) as cause:
             code = _complain(EX_DATAERR, str(cause))
         except CommandError as cause:
@@ -95,7 +96,7 @@ def _retry_many(queue: Queue | None, args: argparse.Namespace) -> int:
     count = 0
     if queue is not None:
         now = queue_time(queue)
-        count = queue.retry_all(now) if args.all else queue.retry_domain(args.domain, now)
+        count = queue.operator.retry_all(now) if args.all else queue.operator.retry_domain(args.domain, now)
     if args.json:
         print_json({"count": count})
     else:
@@ -107,13 +108,13 @@ def _verb(config: Config, args: argparse.Namespace) -> Callable[[Queue, str, flo
     """What is to be done with an id at a time; it returns the ids of the envelopes that it changed."""
     match args.action:
         case "retry":
-            return lambda queue, entry_id, now: queue.retry(entry_id, now)
+            return lambda queue, entry_id, now: queue.operator.retry(entry_id, now)
         case "hold":
-            return lambda queue, entry_id, _: queue.hold(entry_id)
+            return lambda queue, entry_id, _: queue.operator.hold(entry_id)
         case "remove":
             return lambda queue, entry_id, _: queue.remove(entry_id)
         case "bounce":
-            return lambda queue, entry_id, now: queue.bounce(entry_id, now)
+            return lambda queue, entry_id, now: queue.operator.bounce(entry_id, now)
         case _:
             return _Release(policy_of(config), args.via, args.to)
 
@@ -127,21 +128,21 @@ class _Release:
         self._to = to
 
     def __call__(self, queue: Queue, entry_id: str, now: float) -> tuple[str, ...]:
-        message, envelopes = queue.show(entry_id)
+        message, envelopes = queue.entries.show(entry_id)
         anew = self._via is not None or self._to is not None
-        chosen = [envelope for envelope in envelopes if anew or envelope.state is State.HELD]
+        chosen = [envelope for envelope in envelopes if anew or envelope.state is EnvelopeState.HELD]
         if not chosen:
             raise CommandError(EX_DATAERR, f"{entry_id} is not held; `trimta queue retry {entry_id}` tries it now")
         changed: tuple[str, ...] = ()
         for envelope in chosen:
             if self._to is not None:
-                changed += queue.redirect(envelope.id, self._redirected(message, envelope, self._to, now))
+                changed += queue.operator.redirect(envelope.id, self._redirected(message, envelope, self._to, now))
                 continue
-            if envelope.state is not State.HELD:
-                queue.hold(envelope.id)
+            if envelope.state is not EnvelopeState.HELD:
+                queue.operator.hold(envelope.id)
             recipients = tuple(recipient.recipient for recipient in envelope.recipients)
             part = self._sent(RoutedEnvelope(domain=envelope.domain, destination=UnknownUser(), recipients=recipients))
-            changed += queue.release(envelope.id, now, via=self._via_text, next_hop=part.next_hop)
+            changed += queue.operator.release(envelope.id, now, via=self._via_text, next_hop=part.next_hop)
         return changed
 
     @property

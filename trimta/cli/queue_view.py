@@ -16,7 +16,8 @@ from trimta.content.trace import split_header
 from trimta.control import socket as control
 from trimta.control.socket import NoAnswer, NotRunning
 from trimta.runtime.events import escape, timestamp
-from trimta.store.queue.values import DamagedEntry, Listed, NoSuchEntry, State
+from trimta.store.queue.errors import DamagedEntry, NoSuchEntry
+from trimta.store.queue.values import EnvelopeState, ListedEnvelope
 
 if TYPE_CHECKING:
     import argparse
@@ -58,11 +59,11 @@ def print_list(config: Config, queue: Queue | None, args: argparse.Namespace) ->
         write("nothing in the queue matches\n" if filtered else "the queue is empty\n")
 
 
-def _rows(config: Config, queue: Queue, args: argparse.Namespace) -> Iterator[tuple[Listed, str, float]]:
+def _rows(config: Config, queue: Queue, args: argparse.Namespace) -> Iterator[tuple[ListedEnvelope, str, float]]:
     active = _active(config)
     now = queue_time(queue)
-    stored = None if args.state is None else State.HELD if args.state == "held" else State.QUEUED
-    for listed in queue.list_envelopes(
+    stored = None if args.state is None else EnvelopeState.HELD if args.state == "held" else EnvelopeState.QUEUED
+    for listed in queue.entries.list_envelopes(
         domain=args.domain, state=stored, sender=_filter(args.sender), recipient=_filter(args.recipient)
     ):
         state = _state(listed.envelope, active)
@@ -88,10 +89,10 @@ def _active(config: Config) -> frozenset[str]:
 def _state(envelope: QueuedEnvelope, active: frozenset[str]) -> str:
     if envelope.id in active:
         return "active"
-    return "held" if envelope.state is State.HELD else "deferred"
+    return "held" if envelope.state is EnvelopeState.HELD else "deferred"
 
 
-def _document(listed: Listed, state: str, now: float) -> dict[str, Any]:
+def _document(listed: ListedEnvelope, state: str, now: float) -> dict[str, Any]:
     envelope = listed.envelope
     return {
         "id": envelope.id,
@@ -115,7 +116,7 @@ def _document(listed: Listed, state: str, now: float) -> dict[str, Any]:
     }
 
 
-def _text(listed: Listed, state: str, now: float) -> str:
+def _text(listed: ListedEnvelope, state: str, now: float) -> str:
     envelope = listed.envelope
     row = _ROW.format(
         envelope.id,
@@ -135,7 +136,7 @@ def _details(envelope: QueuedEnvelope) -> Iterator[str]:
         yield f"held: {envelope.hold_reason}"
     for recipient in envelope.recipients:
         address = str(recipient.recipient.address)
-        yield address if recipient.last is None else f"{address}: {recipient.status} {recipient.reply}"
+        yield address if recipient.last_outcome is None else f"{address}: {recipient.status} {recipient.reply}"
 
 
 def _reply(envelope: QueuedEnvelope, recipient: QueuedRecipient) -> str:
@@ -165,7 +166,7 @@ def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace)
         try:
             if queue is None:
                 raise NoSuchEntry(entry_id)
-            message, envelopes = queue.show(entry_id)
+            message, envelopes = queue.entries.show(entry_id)
         except (NoSuchEntry, DamagedEntry) as cause:
             streams.say(f"trimta queue: {escape(str(cause))}")
             code = EX_DATAERR
@@ -224,7 +225,7 @@ def _envelope_document(envelope: QueuedEnvelope, state: str) -> dict[str, Any]:
                 "original": str(recipient.recipient.original),
                 "status": recipient.status,
                 "reply": recipient.reply,
-                "host": "" if recipient.last is None else recipient.last.host,
+                "host": "" if recipient.last_outcome is None else recipient.last_outcome.host,
             }
             for recipient in envelope.recipients
         ],

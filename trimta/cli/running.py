@@ -14,8 +14,8 @@ from trimta.control.socket import NoAnswer, NotRunning
 from trimta.runtime import privileges
 from trimta.runtime.privileges import AccountError
 from trimta.store.queue import loss
+from trimta.store.queue.errors import DamagedEntry, NoSuchEntry, QueueError
 from trimta.store.queue.queue import Queue, exists
-from trimta.store.queue.values import DamagedEntry, NoSuchEntry, QueueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,4 +82,4 @@ def _not_ours(config: Config) -> CommandError:
 
 def queue_time(queue: Queue) -> float:
     """Now, as the queue's clock shows it: `trimta time` has moved it, maybe in an earlier run of the server."""
-    return time.time() + float(queue.get_meta(CLOCK_OFFSET) or 0.0)
+    return time.time() + float(queue.meta.get(CLOCK_OFFSET) or 0.0)

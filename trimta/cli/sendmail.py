@@ -40,8 +40,9 @@ from trimta.outbound.reports import expanded, report
 from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
 from trimta.runtime.privileges import AccountError
+from trimta.store.queue.errors import QueueError, QueueUnreadable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import NewEnvelope, QueueError, QueueUnreadable, StoredMessage
+from trimta.store.queue.values import NewEnvelope, StoredMessage
 from trimta.store.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ class Submission:
             origin=f"trimta sendmail, userid {self.user_id}",
         )
         # The server may run with another time scale than the configuration's; it has said so.
-        policy = policy_of(config, time_scale=float(queue.get_meta(TIME_SCALE) or 1.0))
+        policy = policy_of(config, time_scale=float(queue.meta.get(TIME_SCALE) or 1.0))
         warn_at = None
         if self.reverse_path is not None:
             warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))
@@ -281,7 +282,7 @@ class Submission:
             sender = "" if self.reverse_path is None else self.reverse_path
             lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]
             lines += [f"for <{one}>" for one in recipients]
-            queue.append_log(message_id, lines, now)
+            queue.log.append(message_id, lines, now)
         control.tell(config.data_dir, {"command": "submitted", "id": message_id})
         return message_id
 

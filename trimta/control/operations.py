@@ -10,7 +10,8 @@ import trio
 
 from trimta.control import socket as control
 from trimta.runtime.events import as_object, timestamp
-from trimta.store.queue.values import QueueError, State
+from trimta.store.queue.errors import QueueError
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -66,7 +67,9 @@ class Console:
 
     async def _status(self, _: Json) -> Json:
         site = self._site
-        counts, held = await site.queue.run(lambda queue: (queue.counts(), queue.count(State.HELD)))
+        counts, held = await site.queue.run(
+            lambda queue: (queue.entries.count_by_domain(), queue.entries.count(EnvelopeState.HELD))
+        )
         return {
             "pid": os.getpid(),
             "uptime_s": round(trio.current_time() - self._started, 1),
@@ -96,7 +99,7 @@ class Console:
         """A local program has put a message into the queue."""
         site, message_id = self._site, str(request.get("id"))
         try:
-            message, envelopes = await site.queue.run(lambda queue: queue.show(message_id))
+            message, envelopes = await site.queue.run(lambda queue: queue.entries.show(message_id))
         except QueueError:  # it was due, and is gone already
             site.events.emit("accepted", id=message_id)
         else:
@@ -179,7 +182,7 @@ class Console:
     async def _move_to(self, moment: float) -> None:
         clock = self._site.clock
         clock.advance_to(moment)
-        await self._site.queue.run(lambda queue: queue.set_meta(CLOCK_OFFSET, repr(clock.offset)))
+        await self._site.queue.run(lambda queue: queue.meta.set(CLOCK_OFFSET, repr(clock.offset)))
         self._site.scheduler.wake()
 
     async def _settle(self, hanging: set[Work]) -> None:
@@ -210,5 +213,5 @@ class _Tail:
 
 
 def _next_moment(queue: Queue, now: float) -> float | None:
-    moments = (queue.next_due(now), queue.next_notice(now))
+    moments = (queue.due.next_moment(now), queue.due.next_notice(now))
     return min((moment for moment in moments if moment is not None), default=None)

@@ -24,7 +24,8 @@ from trimta.routing.policy import addresses
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import DiscardRoute, MaildirRoute
 from trimta.store.maildir import Delivery, MaildirError, Pending
-from trimta.store.queue.values import NewEnvelope, QueueError, QueueFull
+from trimta.store.queue.errors import QueueError, QueueUnavailable
+from trimta.store.queue.values import NewEnvelope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +146,7 @@ async def _make_visible(site: Site, message: StoredMessage, pending: Sequence[Pe
         if isinstance(result, MaildirError):
             if queued:  # the client is going to send all of it again
                 await site.queue.run(lambda queue: queue.remove(message.id))
-            raise QueueFull(str(result)) from result
+            raise QueueUnavailable(str(result)) from result
 
 
 def _postponed(copy: Copy, reason: str, *, now: float, next_try: float, warn_at: float | None) -> NewEnvelope:

@@ -56,7 +56,7 @@ from trimta.smtp.server import (
     SessionState,
     Signal,
 )
-from trimta.store.queue.values import QueueError
+from trimta.store.queue.errors import QueueError
 from trimta.store.spool import BodyDamagedError, SpoolWriter
 
 if TYPE_CHECKING:
@@ -640,7 +640,9 @@ class Session:
         now = self._site.clock.now()
         subdomains = node.startswith("@")
         try:
-            count = await self._site.queue.run(lambda queue: queue.retry_domain(domain, now, subdomains=subdomains))
+            count = await self._site.queue.run(
+                lambda queue: queue.operator.retry_domain(domain, now, subdomains=subdomains)
+            )
         except QueueError as cause:
             self._site.events.emit("queue_trouble", reason=str(cause))
             self._reply(Reply.of(458, "4.3.0", "the queue can't be read now"))

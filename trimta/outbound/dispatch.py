@@ -35,7 +35,7 @@ from trimta.routing.routes import (
 )
 from trimta.store import maildir
 from trimta.store.maildir import MaildirError
-from trimta.store.queue.values import QueueError
+from trimta.store.queue.errors import QueueError
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
@@ -319,7 +319,7 @@ class Dispatcher:
                 new=[*new, *short],
             )
             if spare:
-                queue.defer_destination(envelope.next_hop, now, site.spared_until(now))
+                queue.destinations.defer(envelope.next_hop, now, site.spared_until(now))
 
         await self._keep(settle)
         self._log(claimed, outcomes, next_try=next_try, where=where)
@@ -475,13 +475,13 @@ def _too_late(claimed: Claimed) -> list[Outcome]:
     text = "it could not be delivered by the time asked for"
     return [
         Failed(recipient=one.recipient, status=TOO_LATE, diagnostic=text)
-        if one.last is None
+        if one.last_outcome is None
         else Failed(
             recipient=one.recipient,
             status=TOO_LATE,
-            diagnostic=one.last.diagnostic,
-            host=one.last.host,
-            smtp=one.last.smtp,
+            diagnostic=one.last_outcome.diagnostic,
+            host=one.last_outcome.host,
+            smtp=one.last_outcome.smtp,
         )
         for one in claimed.envelope.recipients
     ]

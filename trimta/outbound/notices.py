@@ -13,7 +13,7 @@ from trimta.mail.envelope import ByMode
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
 from trimta.routing.policy import addresses
-from trimta.store.queue.values import State
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from trimta.outbound.reports import NewMessage
@@ -63,7 +63,7 @@ class Notices:
 
     async def _delayed(self, claimed: Claimed, now: float, *, at_deadline: bool) -> list[NewMessage]:
         site, message, envelope = self._site, claimed.message, claimed.envelope
-        retry_until = None if envelope.state is State.HELD else site.expiry(message)
+        retry_until = None if envelope.state is EnvelopeState.HELD else site.expiry(message)
         if message.reverse_path is None or (retry_until is not None and retry_until <= now):
             return []  # nobody to tell; or the next try is the last one, and says more
         reason = "it is held at this server" if retry_until is None else "it has not been tried yet"
@@ -77,4 +77,4 @@ class Notices:
 
 def _waiting(recipient: QueuedRecipient, reason: str) -> Deferred:
     """The last that was said, or why nothing was."""
-    return recipient.last or Deferred(recipient=recipient.recipient, status=UNREACHABLE, diagnostic=reason)
+    return recipient.last_outcome or Deferred(recipient=recipient.recipient, status=UNREACHABLE, diagnostic=reason)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
-from trimta.store.queue.values import DamagedEntry, QueueError
+from trimta.store.queue.errors import DamagedEntry, QueueError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -220,10 +220,10 @@ class Scheduler:
         exclude = full | served
 
         def search(queue: Queue) -> _Found:
-            due = queue.due_destinations(now, room, exclude=exclude, newest_first=newest_first) if room else []
-            moments = (queue.next_due(now, exclude=full, busy=workers), queue.next_notice(now))
+            due = queue.due.destinations(now, room, exclude=exclude, newest_first=newest_first) if room else []
+            moments = (queue.due.next_moment(now, exclude=full, busy=workers), queue.due.next_notice(now))
             return _Found(
-                notices=queue.due_notices(now, NOTICES, exclude=unwarned),
+                notices=queue.due.notices(now, NOTICES, exclude=unwarned),
                 due=[(next_hop, _waiting(queue, next_hop, now, workers, taken)) for next_hop, _ in due],
                 next_moment=min((moment for moment in moments if moment is not None), default=None),
             )
@@ -348,7 +348,7 @@ class Scheduler:
         """
         exclude = {*(work.next_hop for work in self._works), *self._suspects}
         room = self._config.concurrency
-        waiting = await self._site.queue.run(lambda queue: queue.due_destinations(now, room, exclude=exclude))
+        waiting = await self._site.queue.run(lambda queue: queue.due.destinations(now, room, exclude=exclude))
         if not waiting:
             return math.inf
         silent = sorted(
@@ -381,7 +381,7 @@ class Scheduler:
 
     async def _warn_one(self, envelope_id: str) -> None:
         try:
-            found = await self._site.queue.run(lambda queue: queue.load(envelope_id))
+            found = await self._site.queue.run(lambda queue: queue.entries.load(envelope_id))
             if found is not None:
                 await self._site.notices.give(Claimed(*found))
         except DamagedEntry as damage:
@@ -396,10 +396,10 @@ class Scheduler:
 def _has_due(queue: Queue, now: float, but_for: Collection[Work]) -> bool:
     hops = {work.next_hop for work in but_for}
     envelopes = {envelope_id for work in but_for for envelope_id in work.active}
-    notices = queue.due_notices(now, NOTICES, exclude=envelopes)
-    return bool(queue.due_destinations(now, 1, exclude=hops) or not all(tried_first for _, tried_first in notices))
+    notices = queue.due.notices(now, NOTICES, exclude=envelopes)
+    return bool(queue.due.destinations(now, 1, exclude=hops) or not all(tried_first for _, tried_first in notices))
 
 
 def _waiting(queue: Queue, next_hop: str, now: float, workers: Counter[str], taken: set[str]) -> int:
     """How much waits at a next hop, counted until it is too much for its workers."""
-    return len(queue.due_envelopes(next_hop, now, workers[next_hop] * TURN + 1, exclude=taken))
+    return len(queue.due.envelopes(next_hop, now, workers[next_hop] * TURN + 1, exclude=taken))

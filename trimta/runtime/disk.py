@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar, cast
 import trio
 
 from trimta.runtime.batcher import Batcher, NotDoneError
-from trimta.store.queue.values import QueueFull
+from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,10 +136,10 @@ class QueueDoor:
         """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
 
         Raises what the operation raised; then nothing of it was kept.  Where the caller is cancelled, what has not
-        begun is not done, and what has begun is done; `undo` follows it then, before any other operation.  QueueFull
-        where nothing can be committed, as once `serve` has ended.
+        begun is not done, and what has begun is done; `undo` follows it then, before any other operation.
+        QueueUnavailable where nothing can be committed, as once `serve` has ended.
         """
         try:
             return cast("T", await self._batcher.run(operation, undo=undo))
         except NotDoneError as cause:
-            raise QueueFull(str(cause)) from cause
+            raise QueueUnavailable(str(cause)) from cause

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.runtime.events import as_line
-from trimta.store.queue.values import QueueError, message_id
+from trimta.store.queue.errors import QueueError
+from trimta.store.queue.values import message_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -99,7 +100,7 @@ class History:
 
         def store(queue: Queue) -> None:
             for note in notes:
-                queue.append_dialogue(note.message, note.lines)
+                queue.log.append_timed(note.message, note.lines)
 
         try:
             await self._door.run(store)  # also without notes: those of an earlier flush may still be on their way

@@ -43,8 +43,8 @@ from trimta.server.site import Site, bound_waits
 from trimta.store import durable
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import loss
+from trimta.store.queue.errors import QueueError, QueueUnreadable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import QueueError, QueueUnreadable
 
 if TYPE_CHECKING:
     import random
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from trimta.inbound.client import Peer
     from trimta.inbound.listener import Bound
     from trimta.runtime.events import Events
-    from trimta.store.queue.values import Recovered
+    from trimta.store.queue.values import RecoveryReport
 
 CROWD_MARGIN: Final = 50
 """Connections beyond `limits.connections` that are accepted to be told 421; others wait in the kernel's backlog."""
@@ -130,7 +130,7 @@ class Server:
     """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
 
     def __init__(
-        self, site: Site, control_socket: trio.SocketListener, recovered: Recovered, *, queue_was_lost: bool
+        self, site: Site, control_socket: trio.SocketListener, recovered: RecoveryReport, *, queue_was_lost: bool
     ) -> None:
         self.site = site
         self.console = Console(site)
@@ -405,16 +405,16 @@ def _open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
 
 def _clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
     try:
-        return QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0), wall=wall)
+        return QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0), wall=wall)
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 
 
-def _recover(site: Site, queue: Queue, time_scale: float, now: float) -> Recovered:
+def _recover(site: Site, queue: Queue, time_scale: float, now: float) -> RecoveryReport:
     try:
-        if queue.get_meta(TIME_SCALE) != repr(time_scale):
-            queue.set_meta(TIME_SCALE, repr(time_scale))
-        recovered = queue.recover(now)
+        if queue.meta.get(TIME_SCALE) != repr(time_scale):
+            queue.meta.set(TIME_SCALE, repr(time_scale))
+        recovered = queue.repair.recover(now)
         bound_waits(queue, site.policy.retry, site.clock.now())
         loss.note(site.config.data_dir, told=True)  # by the banner and the log of this start
         return recovered

@@ -65,7 +65,7 @@ def bound_waits(
     """No wait in the queue is longer than its step from `now` on; returns how many were.  `back`: by what the clock was
     set back just now, `busy`: ids of envelopes in flight.
     """
-    return queue.bound_waits(
+    return queue.waits.bound(
         now,
         longest=retry.longest_wait,
         wait=lambda attempts: retry.wait(attempts, 0.5),
@@ -193,7 +193,7 @@ class Site:
 
     async def set_aside(self, entry_id: str, reason: str) -> None:
         """Take a damaged entry out of the queue, and say so."""
-        aside = await self.queue.run(lambda queue: queue.set_aside(entry_id, reason))
+        aside = await self.queue.run(lambda queue: queue.repair.set_aside(entry_id, reason))
         if aside is not None:
             self.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
 

@@ -91,9 +91,9 @@ async def converse(config: Config, queue: Queue) -> OSError | None:
         config,
         queue,
         ThreadDisk(),
-        clock=QueueClock(offset=float(queue.get_meta(CLOCK_OFFSET) or 0.0)),
+        clock=QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0)),
         client_tls=await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca),
-        time_scale=float(queue.get_meta(TIME_SCALE) or 1.0),
+        time_scale=float(queue.meta.get(TIME_SCALE) or 1.0),
     )
     site.scheduler = _ElsewhereScheduler(site)
     # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.

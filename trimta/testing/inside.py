@@ -21,8 +21,8 @@ from trimta.outbound.transports.connection import TlsContexts
 from trimta.server.serve import Server as MtaServer
 from trimta.store.arrivals import FOLDERS, unique_name
 from trimta.store.arrivals import Watch as Arrivals
+from trimta.store.queue.errors import NoSuchEntry
 from trimta.store.queue.queue import Queue, exists
-from trimta.store.queue.values import NoSuchEntry
 from trimta.testing.configuration import complete
 from trimta.testing.index import Index
 from trimta.testing.leftovers import Watch
@@ -114,7 +114,7 @@ class Inside:
 
     async def _empty_queue(self) -> None:
         def remove(queue: Queue) -> None:
-            for listed in list(queue.list_envelopes()):
+            for listed in list(queue.entries.list_envelopes()):
                 if listed.envelope.id not in self._kept_entries:
                     with suppress(NoSuchEntry):  # it was delivered just now
                         queue.remove(listed.envelope.id)
@@ -150,7 +150,7 @@ def _entries(data_dir: Path) -> frozenset[str]:
     if not exists(data_dir):
         return frozenset()
     with Queue(data_dir) as queue:
-        return frozenset(listed.envelope.id for listed in queue.list_envelopes())
+        return frozenset(listed.envelope.id for listed in queue.entries.list_envelopes())
 
 
 @asynccontextmanager

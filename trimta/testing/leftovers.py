@@ -106,7 +106,7 @@ class Watch:
             yield f"the lock of {data_dir}"
             return
         with Queue(data_dir) as queue:
-            recovered = queue.recover(real_time.wall())  # what the next start would have to put in order
+            recovered = queue.repair.recover(real_time.wall())  # what the next start would have to put in order
         yield from (f"the file {path}, which belongs to no message" for path in recovered.removed)
         yield from (f"the damaged queue entry {aside.id}: {aside.reason}" for aside in recovered.set_aside)
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal, overload
 from trimta.config.route_syntax import read_route
 from trimta.mail.address import parse_domain
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import State
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
     from trimta.runtime.clock import QueueClock
-    from trimta.store.queue.values import Listed
+    from trimta.store.queue.values import ListedEnvelope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class QueueView(Sequence[QueueEntry]):
         self._wake = wake
         with Queue(data_dir) as queue:
             now = clock.now()
-            self._entries = [_entry(listed, active, now) for listed in queue.list_envelopes()]
+            self._entries = [_entry(listed, active, now) for listed in queue.entries.list_envelopes()]
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -94,22 +94,22 @@ class QueueView(Sequence[QueueEntry]):
         """Make an entry, those of a domain, or all, due now; held ones stay held."""
         now = self._clock.now()
         if entry_id is not None:
-            self._change(lambda queue: queue.retry(entry_id, now))
+            self._change(lambda queue: queue.operator.retry(entry_id, now))
         elif domain is not None:
             key = parse_domain(domain)
-            self._change(lambda queue: queue.retry_domain(key, now))
+            self._change(lambda queue: queue.operator.retry_domain(key, now))
         else:
-            self._change(lambda queue: queue.retry_all(now))
+            self._change(lambda queue: queue.operator.retry_all(now))
 
     def hold(self, entry_id: str) -> None:
         """Keep it until `release`."""
-        self._change(lambda queue: queue.hold(entry_id))
+        self._change(lambda queue: queue.operator.hold(entry_id))
 
     def release(self, entry_id: str, *, via: str = "") -> None:
         """Send a held one now, by the route that it would have without `hold`, or by `via`."""
         if via:
             read_route(via, self._data_dir)
-        self._change(lambda queue: queue.release(entry_id, self._clock.now(), via=via))
+        self._change(lambda queue: queue.operator.release(entry_id, self._clock.now(), via=via))
 
     def remove(self, entry_id: str) -> None:
         """Drop it, telling nobody."""
@@ -117,7 +117,7 @@ class QueueView(Sequence[QueueEntry]):
 
     def bounce(self, entry_id: str) -> None:
         """Return it to its sender."""
-        self._change(lambda queue: queue.bounce(entry_id, self._clock.now()))
+        self._change(lambda queue: queue.operator.bounce(entry_id, self._clock.now()))
 
     def _change(self, operation: Callable[[Queue], object]) -> None:
         self._must_run()  # else a queue would be made where one was
@@ -126,11 +126,11 @@ class QueueView(Sequence[QueueEntry]):
         self._wake()
 
 
-def _entry(listed: Listed, active: Collection[str], now: float) -> QueueEntry:
+def _entry(listed: ListedEnvelope, active: Collection[str], now: float) -> QueueEntry:
     envelope = listed.envelope
     return QueueEntry(
         id=envelope.id,
-        state="held" if envelope.state is State.HELD else "active" if envelope.id in active else "deferred",
+        state="held" if envelope.state is EnvelopeState.HELD else "active" if envelope.id in active else "deferred",
         arrived=_moment(listed.arrived),
         age_s=max(0.0, now - listed.arrived),
         size=listed.size,
@@ -138,7 +138,7 @@ def _entry(listed: Listed, active: Collection[str], now: float) -> QueueEntry:
         domain=envelope.domain,
         next_hop=envelope.next_hop,
         attempts=envelope.attempts,
-        next_try=None if envelope.state is State.HELD else _moment(envelope.due),
+        next_try=None if envelope.state is EnvelopeState.HELD else _moment(envelope.due),
         hold_reason=envelope.hold_reason,
         recipients=tuple(
             QueueRecipient(address=str(one.recipient.address), status=one.status, reply=one.reply)

@@ -25,13 +25,13 @@ def test_a_lost_queue_is_remembered_until_somebody_has_told(how: str, tmp_path: 
     assert not loss.is_lost(tmp_path)
     for _ in range(2):
         with Queue(tmp_path) as queue:
-            assert queue.count() == 0
+            assert queue.entries.count() == 0
         assert not loss.is_lost(tmp_path)
     (tmp_path / FILE).unlink() if how == "deleted" else (tmp_path / FILE).write_bytes(b"")
     assert loss.is_lost(tmp_path)
     for _ in range(2):  # whoever opens it makes a new one, and it stays known that there was another
         with Queue(tmp_path) as queue:
-            assert queue.count() == 0
+            assert queue.entries.count() == 0
         assert loss.is_lost(tmp_path)
     loss.note(tmp_path, told=True)
     assert not loss.is_lost(tmp_path)
@@ -64,11 +64,11 @@ def test_a_message_that_came_after_the_loss_keeps_its_content(tmp_path: Path) ->
         queue.accept(message("after", large(queue)), [envelope()])
     (tmp_path / "spool" / "incoming-1-aa").write_bytes(b"of a session that was cut off")
     with Queue(tmp_path) as queue:
-        recovered = queue.recover(NOW + 10**9)
+        recovered = queue.repair.recover(NOW + 10**9)
         assert recovered.rescued == (tmp_path / "damaged" / "before.content",)
         assert [path.name for path in recovered.removed] == ["incoming-1-aa"]
         assert recovered.set_aside == ()
-        kept, _ = queue.show("after")
+        kept, _ = queue.entries.show("after")
         assert kept.content.read() == CONTENT
     assert (tmp_path / "damaged" / "before.content").read_bytes() == CONTENT
 
@@ -77,7 +77,7 @@ def test_what_no_loss_explains_is_removed_as_ever(tmp_path: Path) -> None:
     with Queue(tmp_path) as queue:
         queue.accept(message("gone", large(queue)), [envelope()])
         (tmp_path / "spool" / "stray").write_bytes(b"x")
-        recovered = queue.recover(NOW)
+        recovered = queue.repair.recover(NOW)
         assert recovered.rescued == ()
         assert [path.name for path in recovered.removed] == ["stray"]
 

@@ -13,10 +13,11 @@ import pytest
 from tests.store.support import NOW, envelope, message
 from trimta.mail.envelope import Ret
 from trimta.store.queue import migration
+from trimta.store.queue.errors import QueueUnreadable
 from trimta.store.queue.loss import MARKER
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.schema import FILE, VERSION
-from trimta.store.queue.values import QueueUnreadable, State
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,26 +41,26 @@ def old(tmp_path: Path) -> Path:
 
 def test_what_was_queued_is_there_and_can_be_worked_on(old: Path) -> None:
     with Queue(old) as queue:
-        assert queue.recover(NOW + 100).set_aside == ()
-        assert queue.count() == 10
-        found = queue.load("plain.1")
+        assert queue.repair.recover(NOW + 100).set_aside == ()
+        assert queue.entries.count() == 10
+        found = queue.entries.load("plain.1")
         assert found is not None
         stored, queued = found
         assert (stored.envid, stored.ret, stored.content.data) == ("e 1", Ret.HEADERS, b"Subject: plain\n\nhi\n")
         assert (stored.hold_request, stored.helo, stored.report) == ("", "", None)
         assert (queued.attempts, queued.next_try, queued.last_attempt) == (1, NOW + 61, NOW + 1)
         assert queued.recipients[0].reply == "450 4.2.1 later"
-        assert queue.get_meta("clock_offset") == "3600.0"
-        assert queue.read_log("plain") == [(NOW, "one"), (NOW, "two")]
+        assert queue.meta.get("clock_offset") == "3600.0"
+        assert queue.log.read("plain") == [(NOW, "one"), (NOW, "two")]
         queue.accept(message("new"), [envelope()])
-        for item in list(queue.list_envelopes()):
+        for item in list(queue.entries.list_envelopes()):
             assert queue.settle(item.envelope.id, now=NOW + 100, done=[0])
-        assert queue.count() == 0
+        assert queue.entries.count() == 0
 
 
 def test_deadlines_are_as_if_they_had_been_accepted_by_this_version(old: Path) -> None:
     with Queue(old) as queue:
-        deadlines = {item.envelope.id: item.envelope.deadline for item in queue.list_envelopes()}
+        deadlines = {item.envelope.id: item.envelope.deadline for item in queue.entries.list_envelopes()}
         assert deadlines == {
             "plain.1": None,
             "plain.2": None,
@@ -72,10 +73,10 @@ def test_deadlines_are_as_if_they_had_been_accepted_by_this_version(old: Path) -
             "nobodyreturn": NOW + 600,
             "until": None,
         }
-        held = queue.load("heldreturn")
+        held = queue.entries.load("heldreturn")
         assert held is not None
-        assert held[1].state is State.HELD
-        assert [id_ for id_, _ in queue.due_notices(NOW + 600, 99)] == ["return", "heldreturn", "nobodyreturn"]
+        assert held[1].state is EnvelopeState.HELD
+        assert [id_ for id_, _ in queue.due.notices(NOW + 600, 99)] == ["return", "heldreturn", "nobodyreturn"]
 
 
 def test_the_tables_are_those_of_a_new_database(old: Path, tmp_path: Path) -> None:
@@ -109,13 +110,13 @@ def test_one_that_was_cut_short_is_made_again(old: Path, monkeypatch: pytest.Mon
             Queue(old)
     assert rows(old / FILE, "PRAGMA user_version") == [(1,)]
     with Queue(old) as queue:
-        assert queue.count() == 10
+        assert queue.entries.count() == 10
 
 
 def test_two_processes_may_open_it_at_once(old: Path) -> None:
     with Queue(old) as first, Queue(old) as second:
         migration.migrate(first._connection, old / FILE, 1)  # it has found version 1, and is the slower one
-        assert first.count() == second.count() == 10
+        assert first.entries.count() == second.entries.count() == 10
 
 
 def test_a_newer_one_is_refused_with_what_to_do(tmp_path: Path) -> None:

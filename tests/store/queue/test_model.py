@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from tests.store.support import deferred, envelope, message
-from trimta.store.queue.queue import NoSuchEntry, Queue, State
+from trimta.store.queue.errors import NoSuchEntry
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import EnvelopeState
 
 HOPS = st.sampled_from(["a.test", "b.test", "c.test"])
 MOMENTS = st.integers(0, 50).map(float)
@@ -44,7 +46,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        assert self.queue.count() == 0
+        assert self.queue.entries.count() == 0
 
     @rule(target=envelopes, parts=st.lists(st.tuples(HOPS, MOMENTS, st.integers(1, 3)), min_size=1, max_size=3))
     def accept(self, parts: list[tuple[str, float, int]]) -> object:
@@ -72,25 +74,25 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(name=envelopes)
     def hold(self, name: str) -> None:
-        if self.known(name, lambda: self.queue.hold(name)):
+        if self.known(name, lambda: self.queue.operator.hold(name)):
             self.model[name].held = True
 
     @rule(name=envelopes, now=MOMENTS)
     def release(self, name: str, now: float) -> None:
-        if self.known(name, lambda: self.queue.release(name, now)) and self.model[name].held:
+        if self.known(name, lambda: self.queue.operator.release(name, now)) and self.model[name].held:
             self.model[name].held, self.model[name].next_try = False, now
 
     @rule(name=envelopes, now=MOMENTS)
     def retry(self, name: str, now: float) -> None:
         entry = self.model.get(name)
-        if self.known(name, lambda: self.queue.retry(name, now)) and entry is not None and not entry.held:
+        if self.known(name, lambda: self.queue.operator.retry(name, now)) and entry is not None and not entry.held:
             entry.next_try = min(entry.next_try, now)
             self.spared.pop(entry.hop, None)
 
     @rule(now=MOMENTS)
     def retry_all(self, now: float) -> None:
         queued = [entry for entry in self.model.values() if not entry.held]
-        assert self.queue.retry_all(now) == len(queued)
+        assert self.queue.operator.retry_all(now) == len(queued)
         for entry in queued:
             entry.next_try = min(entry.next_try, now)
         for entry in queued:
@@ -104,7 +106,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(hop=HOPS, now=MOMENTS, until=MOMENTS)
     def defer(self, hop: str, now: float, until: float) -> None:
-        self.queue.defer_destination(hop, now, until)
+        self.queue.destinations.defer(hop, now, until)
         if any(entry.hop == hop and not entry.held for entry in self.model.values()):
             failed, not_before = self.spared.get(hop, (0.0, 0.0))
             self.spared[hop] = max(now, failed), max(until, not_before)
@@ -118,7 +120,7 @@ class QueueMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.queue.close()
         self.queue = Queue(Path(self.directory.name))
-        assert self.queue.recover(0.0).set_aside == ()
+        assert self.queue.repair.recover(0.0).set_aside == ()
 
     def known(self, name: str, action: object) -> bool:
         """Do it; whether the queue knew the envelope, which it must exactly if the model does.
@@ -145,12 +147,12 @@ class QueueMachine(RuleBasedStateMachine):
     def they_agree(self) -> None:
         queued_hops = {entry.hop for entry in self.model.values() if not entry.held}
         self.spared = {hop: moments for hop, moments in self.spared.items() if hop in queued_hops}
-        listed = {one.envelope.id: one.envelope for one in self.queue.list_envelopes()}
+        listed = {one.envelope.id: one.envelope for one in self.queue.entries.list_envelopes()}
         assert listed.keys() == self.model.keys()
         for name, entry in self.model.items():
             found = listed[name]
             assert (found.next_hop, found.next_try, found.attempts) == (entry.hop, entry.next_try, entry.attempts)
-            assert (found.state is State.HELD) == entry.held
+            assert (found.state is EnvelopeState.HELD) == entry.held
             assert {to.number: to.reply for to in found.recipients} == entry.left
 
     @invariant()
@@ -161,15 +163,15 @@ class QueueMachine(RuleBasedStateMachine):
             if not entry.held:
                 due = self.due(entry)
                 dues[entry.hop] = min(due, dues.get(entry.hop, due))
-        assert dict(self.queue.due_destinations(now, 100)) == {hop: due for hop, due in dues.items() if due <= now}
-        assert self.queue.next_due(now) == min((due for due in dues.values() if due > now), default=None)
+        assert dict(self.queue.due.destinations(now, 100)) == {hop: due for hop, due in dues.items() if due <= now}
+        assert self.queue.due.next_moment(now) == min((due for due in dues.values() if due > now), default=None)
         for hop in dues:
             expected = {
                 name
                 for name, entry in self.model.items()
                 if entry.hop == hop and not entry.held and self.due(entry) <= now
             }
-            assert set(self.queue.due_envelopes(hop, now, 100)) == expected
+            assert set(self.queue.due.envelopes(hop, now, 100)) == expected
 
     @invariant()
     def nothing_is_left_of_what_is_gone(self) -> None:

@@ -41,7 +41,7 @@ import sys, pathlib
 from trimta.store.queue.queue import Queue
 
 with Queue(pathlib.Path(sys.argv[1])) as queue:
-    for _, batch in zip(range(100_000), iter(lambda: queue.due_envelopes("far.test", 1e12, 4), None)):
+    for _, batch in zip(range(100_000), iter(lambda: queue.due.envelopes("far.test", 1e12, 4), None)):
         for envelope_id in batch:
             if queue.settle(envelope_id, now=0.0, next_try=0.0, done=[0]):
                 print(envelope_id, flush=True)
@@ -54,7 +54,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen[bytes]:
 
 
 def whole(queue: Queue, envelope_id: str) -> bool:
-    found = queue.load(envelope_id)
+    found = queue.entries.load(envelope_id)
     return found is not None and found[0].content.read().startswith(envelope_id.encode())
 
 
@@ -73,10 +73,10 @@ def test_what_was_acknowledged_before_a_kill_is_there(tmp_path: Path) -> None:
         acknowledged = killed_after(start(ACCEPT, tmp_path, prefix, 100_000, size), lines)
         assert len(acknowledged) >= lines
         with Queue(tmp_path) as queue:
-            found = queue.recover(NOW)
+            found = queue.repair.recover(NOW)
             assert found.set_aside == ()
             assert all(whole(queue, envelope_id) for envelope_id in acknowledged)
-            stored = [listed.envelope.id for listed in queue.list_envelopes()]
+            stored = [listed.envelope.id for listed in queue.entries.list_envelopes()]
             assert all(whole(queue, envelope_id) for envelope_id in stored)
             if queue.spool.exists():
                 assert {path.name for path in queue.spool.iterdir()} == {one for one in stored if one[0] == "l"}
@@ -87,8 +87,8 @@ def test_what_was_settled_before_a_kill_does_not_come_back(tmp_path: Path) -> No
         accepting.communicate()
     gone = killed_after(start(SETTLE, tmp_path), 50)
     with Queue(tmp_path) as queue:
-        assert queue.recover(NOW).set_aside == ()
-        left = {listed.envelope.id for listed in queue.list_envelopes()}
+        assert queue.repair.recover(NOW).set_aside == ()
+        left = {listed.envelope.id for listed in queue.entries.list_envelopes()}
         assert not left & set(gone)
         assert 300 - len(gone) - 1 <= len(left) <= 300 - len(gone)
 
@@ -99,17 +99,17 @@ def test_two_processes_make_and_write_one_queue_at_once(tmp_path: Path) -> None:
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(acknowledged) == 240
     with Queue(tmp_path) as queue:
-        assert {listed.envelope.id for listed in queue.list_envelopes()} == set(acknowledged)
+        assert {listed.envelope.id for listed in queue.entries.list_envelopes()} == set(acknowledged)
 
 
 def test_the_operator_steers_while_the_server_works(tmp_path: Path) -> None:
     with Queue(tmp_path) as server, Queue(tmp_path) as operator:
         writer = start(ACCEPT, tmp_path, "m", 5, 100)
         writer.communicate()
-        operator.hold("m0-0")
+        operator.operator.hold("m0-0")
         assert server.claim("m0-0", 1e12) is None
         operator.remove("m0-1")
         assert not server.settle("m0-1", now=NOW, next_try=NOW, done=[0])
-        operator.release("m0-0", NOW + 5)
+        operator.operator.release("m0-0", NOW + 5)
         assert server.claim("m0-0", NOW + 5) is not None
-        assert "m0-0" in server.due_envelopes("far.test", NOW + 5, 100)
+        assert "m0-0" in server.due.envelopes("far.test", NOW + 5, 100)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.store.support import NOW, envelope, message
-from trimta.store.queue.queue import DamagedEntry, Queue, QueueUnreadable
+from trimta.store.queue.errors import DamagedEntry, QueueUnreadable
+from trimta.store.queue.queue import Queue
 from trimta.store.queue.schema import FILE
 from trimta.store.spool import MEMORY_LIMIT
 
@@ -37,7 +38,7 @@ def spoil(data_dir: Path, *statements: str) -> None:
 
 
 def ids(queue: Queue) -> list[str]:
-    return [listed.envelope.id for listed in queue.list_envelopes()]
+    return [listed.envelope.id for listed in queue.entries.list_envelopes()]
 
 
 @pytest.mark.parametrize(
@@ -85,32 +86,32 @@ def test_a_damaged_row_is_noticed_when_loaded_and_set_aside(
     with Queue(data_dir) as queue:
         assert len(ids(queue)) == 4
         with pytest.raises(DamagedEntry) as caught:
-            queue.load(asked)
+            queue.entries.load(asked)
         assert caught.value.id == damaged
-        report = queue.set_aside(caught.value.id, caught.value.reason)
+        report = queue.repair.set_aside(caught.value.id, caught.value.reason)
         assert report is not None
         written: dict[str, Any] = json.loads(report.path.read_text())
         assert written["id"] == damaged
         assert written["reason"] == caught.value.reason
         assert report.path.parent == data_dir / "damaged"
-        assert queue.set_aside(caught.value.id, "again") is None
+        assert queue.repair.set_aside(caught.value.id, "again") is None
         assert ids(queue) == left
         for envelope_id in left:
-            assert queue.load(envelope_id) is not None
-        assert queue.recover(NOW).set_aside == ()
+            assert queue.entries.load(envelope_id) is not None
+        assert queue.repair.recover(NOW).set_aside == ()
 
 
 def test_a_damaged_list_entry_hides_no_other(data_dir: Path) -> None:
     spoil(data_dir, "UPDATE recipients SET fields = '{}' WHERE envelope = 1", "DELETE FROM messages WHERE id = 'm2'")
     with Queue(data_dir) as queue:
-        listed = {one.envelope.id: one.envelope.hold_reason for one in queue.list_envelopes()}
+        listed = {one.envelope.id: one.envelope.hold_reason for one in queue.entries.list_envelopes()}
     assert [one for one, reason in listed.items() if reason.startswith("damaged: ")] == ["m1.1", "m2"]
     assert len(listed) == 4
 
 
 def test_what_is_set_aside_can_be_read_by_people(data_dir: Path) -> None:
     with Queue(data_dir) as queue:
-        report = queue.set_aside("m1", "seen in a test")
+        report = queue.repair.set_aside("m1", "seen in a test")
         assert report is not None
         written = json.loads(report.path.read_text())
         assert [row["id"] for row in written["messages"]] == ["m1"]
@@ -118,7 +119,7 @@ def test_what_is_set_aside_can_be_read_by_people(data_dir: Path) -> None:
         assert len(written["recipients"]) == 2
         assert written["messages"][0]["trace"] == "Received: x\n"
         assert report.path.with_suffix(".content").read_bytes() == b"Subject: hi\n\nhello\n"
-        large = queue.set_aside("m3", "seen in a test")
+        large = queue.repair.set_aside("m3", "seen in a test")
         assert large is not None
         assert large.path.with_suffix(".content").read_bytes() == LARGE
         assert list(queue.spool.iterdir()) == []
@@ -130,7 +131,7 @@ def test_a_file_system_without_links_gets_a_copy(data_dir: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "link", refused)
     with Queue(data_dir) as queue:
-        report = queue.set_aside("m3", "")
+        report = queue.repair.set_aside("m3", "")
     assert report is not None
     assert report.path.with_suffix(".content").read_bytes() == LARGE
 
@@ -141,7 +142,7 @@ def test_a_file_system_without_links_gets_a_copy(data_dir: Path, monkeypatch: py
 def test_a_damaged_id_names_no_path(data_dir: Path, entry_id: str, name: str) -> None:
     spoil(data_dir, "PRAGMA foreign_keys = OFF", f"UPDATE messages SET id = '{entry_id}' WHERE id = 'm2'")
     with Queue(data_dir) as queue:
-        report = queue.set_aside(entry_id, "")
+        report = queue.repair.set_aside(entry_id, "")
     assert report is not None
     assert report.path.parent == data_dir / "damaged"
     assert report.path.name.startswith(name)
@@ -156,9 +157,9 @@ def test_a_missing_or_short_spool_file_is_damage(data_dir: Path, content: bytes 
         path.write_bytes(content)
     with Queue(data_dir) as queue:
         with pytest.raises(DamagedEntry, match="spool file") as caught:
-            queue.load("m3")
+            queue.entries.load("m3")
         assert caught.value.id == "m3"
-        (report,) = queue.recover(NOW).set_aside
+        (report,) = queue.repair.recover(NOW).set_aside
         assert (report.id, report.path.name) == ("m3", "m3.json")
         assert report.path.with_suffix(".content").exists() == (content is not None)
         assert ids(queue) == ["m1.1", "m1.2", "m2"]
@@ -173,10 +174,10 @@ def test_recovering_sets_aside_what_would_stay_for_ever(data_dir: Path) -> None:
         "DELETE FROM envelopes WHERE id = 'm3'",
     )
     with Queue(data_dir) as queue:
-        found = queue.recover(NOW)
+        found = queue.repair.recover(NOW)
         assert sorted(report.id for report in found.set_aside) == ["m1.1", "m1.2", "m2", "m3"]
         assert ids(queue) == []
-        assert queue.recover(NOW).set_aside == ()
+        assert queue.repair.recover(NOW).set_aside == ()
 
 
 @pytest.mark.parametrize(
@@ -195,9 +196,9 @@ def test_recovering_sets_aside_what_would_stay_for_ever(data_dir: Path) -> None:
 def test_recovering_does_not_wait_for_the_next_try_to_see_damage(data_dir: Path, statement: str, damaged: str) -> None:
     spoil(data_dir, statement)
     with Queue(data_dir) as queue:
-        (report,) = queue.recover(NOW).set_aside
+        (report,) = queue.repair.recover(NOW).set_aside
         assert report.id == damaged
-        assert queue.recover(NOW).set_aside == ()
+        assert queue.repair.recover(NOW).set_aside == ()
 
 
 def test_recovering_removes_files_of_no_message_and_no_others(data_dir: Path) -> None:
@@ -205,13 +206,13 @@ def test_recovering_removes_files_of_no_message_and_no_others(data_dir: Path) ->
         (data_dir / "spool" / name).write_bytes(b"")
     with Queue(data_dir) as queue:
         now = (data_dir / "spool" / "m9").stat().st_mtime
-        assert {path.name for path in queue.recover(now).removed} == {"m9", f"incoming-{os.getpid()}-x"}
+        assert {path.name for path in queue.repair.recover(now).removed} == {"m9", f"incoming-{os.getpid()}-x"}
         assert {path.name for path in queue.spool.iterdir()} == {"m3", "incoming-1-x"}
 
 
 def test_recovering_mends_destinations(data_dir: Path) -> None:
     with Queue(data_dir) as queue:
-        queue.defer_destination("b.test", NOW, NOW + 60)
+        queue.destinations.defer("b.test", NOW, NOW + 60)
     spoil(
         data_dir,
         "DELETE FROM destinations WHERE next_hop = 'a.test'",
@@ -219,30 +220,30 @@ def test_recovering_mends_destinations(data_dir: Path) -> None:
         "INSERT INTO destinations VALUES ('nobody', 0, 0, 0)",
     )
     with Queue(data_dir) as queue:
-        assert queue.recover(NOW).set_aside == ()
-        assert queue.due_destinations(9e11, 10) == [("a.test", NOW), ("far.test", NOW), ("b.test", NOW + 60)]
+        assert queue.repair.recover(NOW).set_aside == ()
+        assert queue.due.destinations(9e11, 10) == [("a.test", NOW), ("far.test", NOW), ("b.test", NOW + 60)]
 
 
 def test_recovering_bears_with_damage_to_all_of_a_destination_that_is_spared(data_dir: Path) -> None:
     with Queue(data_dir) as queue:
-        queue.defer_destination("far.test", NOW, NOW + 60)
+        queue.destinations.defer("far.test", NOW, NOW + 60)
         queue.accept(message("m4"), [envelope()])
         queue.accept(message("m5"), [envelope()])
     (data_dir / "spool" / "m3").unlink()
     spoil(data_dir, "UPDATE envelopes SET next_try = 'soon' WHERE id IN ('m2', 'm4')")
     with Queue(data_dir) as queue:
-        assert sorted(report.id for report in queue.recover(NOW).set_aside) == ["m2", "m3", "m4"]
+        assert sorted(report.id for report in queue.repair.recover(NOW).set_aside) == ["m2", "m3", "m4"]
         assert ids(queue) == ["m1.1", "m1.2", "m5"]
-        assert ("far.test", NOW + 60) in queue.due_destinations(9e11, 10)
+        assert ("far.test", NOW + 60) in queue.due.destinations(9e11, 10)
 
 
 @pytest.mark.parametrize("column", ["due", "failed", "not_before"])
 def test_recovering_makes_a_damaged_destination_anew(data_dir: Path, column: str) -> None:
     spoil(data_dir, f"UPDATE destinations SET {column} = 'x'")
     with Queue(data_dir) as queue:
-        assert queue.recover(NOW).set_aside == ()
-        assert [next_hop for next_hop, _ in queue.due_destinations(NOW, 10)] == ["a.test", "b.test", "far.test"]
-        assert queue.load("m2") is not None
+        assert queue.repair.recover(NOW).set_aside == ()
+        assert [next_hop for next_hop, _ in queue.due.destinations(NOW, 10)] == ["a.test", "b.test", "far.test"]
+        assert queue.entries.load("m2") is not None
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -261,7 +262,7 @@ def test_a_corrupt_page_is_an_unreadable_database(data_dir: Path) -> None:
         file.write(b"\xff" * 4096)
     with Queue(data_dir) as queue:
         with pytest.raises(QueueUnreadable, match=FILE):
-            queue.load("m1.1")
+            queue.entries.load("m1.1")
         (answer,) = queue.run([lambda queue: queue.remove("m1.1")])
         assert isinstance(answer, QueueUnreadable)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.store.support import NOW, deferred, envelope, message
-from trimta.store.queue.queue import Queue, State
+from trimta.store.queue.queue import Queue
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
                 "INSERT OR REPLACE INTO destinations SELECT next_hop, min(next_try), 0, 0 FROM envelopes"
                 " GROUP BY next_hop"
             )
-        assert queue.recover(NOW).set_aside == ()
+        assert queue.repair.recover(NOW).set_aside == ()
         yield queue
 
 
@@ -63,38 +64,38 @@ def plans(queue: Queue, action: Callable[[], object]) -> list[str]:
 
 def newcomers(queue: Queue) -> list[str]:
     """What came to a destination after it failed."""
-    queue.defer_destination("d7.test", NOW + 10, NOW + 1e7)
-    return queue.due_envelopes("d7.test", NOW + 1e6, 5)
+    queue.destinations.defer("d7.test", NOW + 10, NOW + 1e7)
+    return queue.due.envelopes("d7.test", NOW + 1e6, 5)
 
 
 WORK: dict[str, Callable[[Queue], object]] = {
-    "due destinations": lambda queue: queue.due_destinations(NOW + 1e6, 100, exclude={"d7.test"}),
-    "newest due destinations": lambda queue: queue.due_destinations(NOW + 1e6, 100, newest_first=True),
-    "due envelopes": lambda queue: queue.due_envelopes("d7.test", NOW + 1e6, 5),
-    "newest due envelopes": lambda queue: queue.due_envelopes("d7.test", NOW + 1e6, 5, newest_first=True),
-    "next due": lambda queue: queue.next_due(NOW, exclude={"d1.test"}, busy={"d7.test"}),
-    "due notices": lambda queue: queue.due_notices(NOW + 1e6, 10),
-    "next notice": lambda queue: queue.next_notice(NOW),
+    "due destinations": lambda queue: queue.due.destinations(NOW + 1e6, 100, exclude={"d7.test"}),
+    "newest due destinations": lambda queue: queue.due.destinations(NOW + 1e6, 100, newest_first=True),
+    "due envelopes": lambda queue: queue.due.envelopes("d7.test", NOW + 1e6, 5),
+    "newest due envelopes": lambda queue: queue.due.envelopes("d7.test", NOW + 1e6, 5, newest_first=True),
+    "next due": lambda queue: queue.due.next_moment(NOW, exclude={"d1.test"}, busy={"d7.test"}),
+    "due notices": lambda queue: queue.due.notices(NOW + 1e6, 10),
+    "next notice": lambda queue: queue.due.next_notice(NOW),
     "claim": lambda queue: queue.claim("m77", NOW + 1e6),
     "accept": lambda queue: queue.accept(message("new"), [envelope(domain="d7.test")]),
     "settle": lambda queue: queue.settle("m78", now=NOW, next_try=NOW + 60, deferred={0: deferred()}),
     "done": lambda queue: queue.settle("m79", now=NOW, next_try=NOW, done=[0]),
-    "defer a destination": lambda queue: queue.defer_destination("d7.test", NOW, NOW + 60),
+    "defer a destination": lambda queue: queue.destinations.defer("d7.test", NOW, NOW + 60),
     "claim the next": lambda queue: queue.claim_next("d7.test", NOW + 1e6),
     "due newcomers": lambda queue: newcomers(queue),
     "split": lambda queue: queue.split("m89", [1], "d8.test"),
     "reroute": lambda queue: queue.reroute("m80", "d8.test"),
-    "show": lambda queue: queue.show("m81"),
-    "retry": lambda queue: queue.retry("m82", NOW),
-    "retry a domain": lambda queue: queue.retry_domain("d9.test", NOW),
-    "hold": lambda queue: queue.hold("m83"),
-    "release": lambda queue: queue.release("m83", NOW),
-    "bounce": lambda queue: queue.bounce("m84", NOW),
-    "redirect": lambda queue: queue.redirect("m85", [envelope(domain="d10.test")]),
+    "show": lambda queue: queue.entries.show("m81"),
+    "retry": lambda queue: queue.operator.retry("m82", NOW),
+    "retry a domain": lambda queue: queue.operator.retry_domain("d9.test", NOW),
+    "hold": lambda queue: queue.operator.hold("m83"),
+    "release": lambda queue: queue.operator.release("m83", NOW),
+    "bounce": lambda queue: queue.operator.bounce("m84", NOW),
+    "redirect": lambda queue: queue.operator.redirect("m85", [envelope(domain="d10.test")]),
     "remove": lambda queue: queue.remove("m86"),
-    "list a domain": lambda queue: list(queue.list_envelopes(domain="d11.test")),
-    "read a log": lambda queue: queue.read_log("m87"),
-    "append to a log": lambda queue: queue.append_log("m87", ["x"], NOW),
+    "list a domain": lambda queue: list(queue.entries.list_envelopes(domain="d11.test")),
+    "read a log": lambda queue: queue.log.read("m87"),
+    "append to a log": lambda queue: queue.log.append("m87", ["x"], NOW),
 }
 
 
@@ -105,10 +106,10 @@ def test_work_looks_things_up(queue: Queue, name: str) -> None:
 
 
 FIRST: dict[str, Callable[[Queue], object]] = {
-    "all": lambda queue: next(queue.list_envelopes()),
-    "a sender": lambda queue: next(queue.list_envelopes(sender="alice@*")),
-    "a recipient": lambda queue: next(queue.list_envelopes(recipient="bob@*")),
-    "queued": lambda queue: next(queue.list_envelopes(state=State.QUEUED)),
+    "all": lambda queue: next(queue.entries.list_envelopes()),
+    "a sender": lambda queue: next(queue.entries.list_envelopes(sender="alice@*")),
+    "a recipient": lambda queue: next(queue.entries.list_envelopes(recipient="bob@*")),
+    "queued": lambda queue: next(queue.entries.list_envelopes(state=EnvelopeState.QUEUED)),
 }
 
 

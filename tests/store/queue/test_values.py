@@ -10,7 +10,7 @@ from tests.store.support import NOW, recipient
 from trimta.config.load import parse
 from trimta.config.tables import policy_of
 from trimta.mail.envelope import Envelope
-from trimta.store.queue.values import NewEnvelope, State
+from trimta.store.queue.values import EnvelopeState, NewEnvelope
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     ("domain", "next_hop", "state", "reason"),
     [
-        ("held.test", "hold", State.HELD, "by its route"),
-        ("far.test", "127.0.0.1:2500", State.QUEUED, ""),
-        ("dev.test", "local", State.QUEUED, ""),
+        ("held.test", "hold", EnvelopeState.HELD, "by its route"),
+        ("far.test", "127.0.0.1:2500", EnvelopeState.QUEUED, ""),
+        ("dev.test", "local", EnvelopeState.QUEUED, ""),
     ],
 )
 def test_an_envelope_is_held_where_its_route_says_so(
-    domain: str, next_hop: str, state: State, reason: str, tmp_path: Path
+    domain: str, next_hop: str, state: EnvelopeState, reason: str, tmp_path: Path
 ) -> None:
     text = '[local]\ndomains = ["dev.test"]\n[routes]\n"held.test" = "hold"\n"*" = "smtp:127.0.0.1:2500"\n'
     policy = policy_of(parse(text, base=tmp_path, file="conf.toml"))

@@ -10,7 +10,7 @@ import pytest
 from tests.store.support import NOW, deferred, envelope, message
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.values import State
+from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,11 +34,11 @@ def bound(queue: Queue, now: float = NOW, **options: Any) -> int:
     def step(attempts: int) -> float:
         return STEPS[min(attempts, len(STEPS)) - 1]
 
-    return queue.bound_waits(now, longest=lambda n: 1.2 * step(n), wait=step, spare=SPARE, **options)
+    return queue.waits.bound(now, longest=lambda n: 1.2 * step(n), wait=step, spare=SPARE, **options)
 
 
 def loaded(queue: Queue, envelope_id: str = "m1") -> tuple[StoredMessage, QueuedEnvelope]:
-    found = queue.load(envelope_id)
+    found = queue.entries.load(envelope_id)
     assert found is not None
     return found
 
@@ -58,7 +58,7 @@ def test_a_retry_is_no_further_than_its_step(queue: Queue, ahead: float, attempt
     assert bound(queue) == 1
     _, queued = loaded(queue)
     assert (queued.due, queued.last_attempt) == (NOW + step, NOW)
-    assert queue.due_destinations(NOW + step, 10) == [("far.test", NOW + step)]
+    assert queue.due.destinations(NOW + step, 10) == [("far.test", NOW + step)]
     assert bound(queue) == 0
 
 
@@ -116,17 +116,17 @@ def test_a_moment_of_the_calendar_stays(queue: Queue, request_: str, arrived: fl
 def test_a_first_try_is_at_once(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope(next_try=NOW + YEAR)])
     assert bound(queue) == 1
-    assert queue.due_destinations(NOW, 10) == [("far.test", NOW)]
+    assert queue.due.destinations(NOW, 10) == [("far.test", NOW)]
 
 
 def test_held_mail_is_left_alone_but_for_its_deadline(queue: Queue) -> None:
     then = NOW + YEAR
     stored = replace(message("m1"), arrived=then, deliver_by=DeliverBy(then + 9, ByMode.RETURN))
-    queue.accept(stored, [envelope(next_try=then, state=State.HELD)])
+    queue.accept(stored, [envelope(next_try=then, state=EnvelopeState.HELD)])
     bound(queue)
     assert loaded(queue)[1].deadline == NOW + 9
-    assert queue.next_notice(NOW) == NOW + 9
-    assert queue.due_destinations(then, 10) == []
+    assert queue.due.next_notice(NOW) == NOW + 9
+    assert queue.due.destinations(then, 10) == []
 
 
 def test_what_is_in_flight_is_settled_by_who_has_it(queue: Queue) -> None:
@@ -138,11 +138,11 @@ def test_what_is_in_flight_is_settled_by_who_has_it(queue: Queue) -> None:
 @pytest.mark.parametrize(("back", "until"), [(0.0, SPARE), (YEAR, 10.0)])
 def test_a_destination_is_spared_for_no_longer_than_one_may_be(queue: Queue, back: float, until: float) -> None:
     tried(queue, NOW - 100, attempts=1)
-    queue.defer_destination("far.test", NOW + YEAR - 20, NOW + YEAR + 10)
+    queue.destinations.defer("far.test", NOW + YEAR - 20, NOW + YEAR + 10)
     bound(queue, back=back)
     assert loaded(queue)[1].due == NOW + until
     queue.accept(message("m2"), [envelope(next_try=NOW + 1)])
-    assert queue.due_destinations(NOW + 1, 10) == [("far.test", NOW + 1)]
+    assert queue.due.destinations(NOW + 1, 10) == [("far.test", NOW + 1)]
 
 
 def test_damaged_fields_are_no_obstacle(queue: Queue) -> None:

@@ -17,7 +17,7 @@ import trio
 from trimta.runtime.batcher import Batcher, NotAnsweredError, NotDoneError
 from trimta.store import maildir
 from trimta.store.maildir import MaildirError, Pending
-from trimta.store.queue.values import QueueFull
+from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,8 +81,8 @@ class Maildirs:
         self.serve = self._batcher.serve
 
     async def write(self, deliveries: Sequence[Delivery], *, at_once: bool) -> Written:
-        """Write the copies of a message in tmp/; `at_once`, if that went well, make them visible too.  QueueFull if
-        there is no thread to be had.
+        """Write the copies of a message in tmp/; `at_once`, if that went well, make them visible too.  QueueUnavailable
+        if there is no thread to be had.
         """
         if not deliveries:
             return []
@@ -131,7 +131,7 @@ class Maildirs:
         except NotAnsweredError:
             pass
         except NotDoneError as cause:
-            raise QueueFull(str(cause)) from cause
+            raise QueueUnavailable(str(cause)) from cause
         except trio.Cancelled:
             writing.withdrawn = True
             raise

@@ -1,13 +1,17 @@
-"""What is due, and when the next falls due: the scheduler's questions to the queue."""
+"""Due envelopes and notices: what the scheduler asks of the queue.
+
+Each query reads as many rows as it returns and excludes, however long the queue.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trimta.store.queue.envelopes import Envelopes
-
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from trimta.store.queue.database import Database
+    from trimta.store.queue.destinations import Destinations
 
 _UNWARNED: Final = "e.state = 'queued' AND e.warned = 0 AND e.warn_at IS NOT NULL"
 
@@ -15,42 +19,47 @@ _TRIED_AT: Final = """
     CASE WHEN e.attempts = 0 AND e.next_try > d.failed THEN e.next_try
     ELSE max(e.next_try, coalesce(d.not_before, 0.0)) END
 """
-"""When an envelope is tried."""
+"""The moment at which an envelope (e) of a next hop (d) is tried."""
 
 
-class Due(Envelopes):
-    """Each answer costs as much as it is long, whatever is in the queue."""
+class Due:
+    """Envelopes to be tried, and senders to be told that a message is late.  Moments are seconds since the epoch."""
 
-    def due_destinations(
+    def __init__(self, database: Database, destinations: Destinations) -> None:
+        self._database = database
+        self._connection = database.connection
+        self._destinations = destinations
+
+    def destinations(
         self, now: float, limit: int, *, exclude: Collection[str] = (), newest_first: bool = False
     ) -> list[tuple[str, float]]:
-        """At most `limit` next hops where something is due, with the moment it was, the longest due first, or, with
-        `newest_first`, last.  Costs as much as `limit` and `exclude` are long, whatever is in the queue.
+        """At most `limit` next hops where an envelope is due, each with the moment since when: the longest due first,
+        or the latest due, with `newest_first`.  `exclude`: next hops to leave out.
         """
         order = "DESC" if newest_first else "ASC"
-        with self._translated():
-            found: list[tuple[str, float]] = []
+        with self._database.reading():
+            due_hops: list[tuple[str, float]] = []
             rows = self._connection.execute(
                 f"SELECT next_hop, due FROM destinations WHERE due <= ? ORDER BY due {order} LIMIT ?",
                 (now, limit + len(exclude)),
             )
             for next_hop, due in rows:
                 if next_hop not in exclude:
-                    found.append((next_hop, due))
-                    if len(found) == limit:
+                    due_hops.append((next_hop, due))
+                    if len(due_hops) == limit:
                         break
             rows.close()
-            return found
+            return due_hops
 
-    def due_envelopes(
+    def envelopes(
         self, next_hop: str, now: float, limit: int, *, exclude: Collection[str] = (), newest_first: bool = False
     ) -> list[str]:
-        """Ids of at most `limit` envelopes that are due at a next hop, the longest due first; while the destination is
-        deferred, of those that came after its failure.  `exclude`: those in flight.
+        """Ids of at most `limit` envelopes that are due at a next hop, the longest due first, or the latest due.  Of a
+        next hop that is spared: of those that came after its failure.  `exclude`: envelopes in flight.
         """
         order = "DESC" if newest_first else "ASC"
-        with self._translated():
-            failed, not_before = self._spared(next_hop)
+        with self._database.reading():
+            failed, not_before = self._destinations.failure(next_hop)
             spared = "attempts = 0 AND next_try > ?" if not_before > now else "next_try >= ?"
             rows = self._connection.execute(
                 f"SELECT id FROM envelopes WHERE next_hop = ? AND state = 'queued' AND {spared} AND next_try <= ?"
@@ -59,13 +68,13 @@ class Due(Envelopes):
             )
             return [envelope_id for (envelope_id,) in rows if envelope_id not in exclude][:limit]
 
-    def next_due(self, now: float, *, exclude: Collection[str] = (), busy: Collection[str] = ()) -> float | None:
-        """The first moment after `now` at which something falls due; None if nothing will.
+    def next_moment(self, now: float, *, exclude: Collection[str] = (), busy: Collection[str] = ()) -> float | None:
+        """The first moment after `now` at which an envelope falls due; None if none will.
 
-        What is due already does not count: due_destinations() has it.  `busy`: next hops with deliveries in flight,
-        whose later envelopes are looked at one by one; `exclude`: those that could not take more anyway.
+        What is due already does not count: destinations() has it.  `busy`: next hops with deliveries in flight, whose
+        later envelopes are looked at one by one; `exclude`: next hops that could not take more anyway.
         """
-        with self._translated():
+        with self._database.reading():
             rows = self._connection.execute(
                 "SELECT next_hop, due FROM destinations WHERE due > ? ORDER BY due LIMIT ?", (now, len(exclude) + 1)
             )
@@ -77,36 +86,37 @@ class Due(Envelopes):
                     "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try > ?",
                     (next_hop, now),
                 ).fetchone()
-                _, not_before = self._spared(next_hop)
+                _, not_before = self._destinations.failure(next_hop)
                 moments += [moment for moment in (next_try, not_before) if moment is not None and moment > now]
             return min(moments, default=None)
 
-    def due_notices(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[tuple[str, bool]]:
-        """Ids of at most `limit` envelopes whose senders are to be told by now that the message is late, and have not
-        been, the longest due first: queued ones after the delay warning, all after DELIVERBY's deadline.  With each:
-        whether it is due to be tried, too, which may make an end of it.  settle(warned=..., answered=...) says that
-        they have been told.
+    def notices(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[tuple[str, bool]]:
+        """Ids of at most `limit` envelopes whose senders are to be told by now that the message is late, the longest
+        due first: of queued envelopes after the delay warning's moment, of all after DELIVERBY's deadline.  With each
+        id: whether the envelope is due to be tried as well, which may make an end of it.
+
+        `Queue.settle(warned=..., answered=...)` notes that a sender has been told.
         """
         statement = (
             f"SELECT e.id, {{column}}, e.state = 'queued' AND {_TRIED_AT} <= :now"
             " FROM envelopes e LEFT JOIN destinations d ON d.next_hop = e.next_hop"
             " WHERE {which} AND {column} <= :now ORDER BY {column} LIMIT :limit"
         )
-        with self._translated():
-            found: dict[str, tuple[float, bool]] = {}
+        with self._database.reading():
+            late: dict[str, tuple[float, bool]] = {}
             for column, which in (("e.warn_at", _UNWARNED), ("e.deadline", "e.deadline IS NOT NULL")):
                 rows = self._connection.execute(
                     statement.format(column=column, which=which), {"now": now, "limit": limit + len(exclude)}
                 )
                 for envelope_id, moment, tried in rows:
                     if envelope_id not in exclude:
-                        found.setdefault(envelope_id, (moment, bool(tried)))
-            first = sorted(found.items(), key=lambda item: item[1][0])[:limit]
+                        late.setdefault(envelope_id, (moment, bool(tried)))
+            first = sorted(late.items(), key=lambda item: item[1][0])[:limit]
             return [(envelope_id, tried) for envelope_id, (_, tried) in first]
 
     def next_notice(self, now: float) -> float | None:
         """The first moment after `now` at which a notice falls due; None if none will."""
-        with self._translated():
+        with self._database.reading():
             moments = [
                 self._connection.execute(
                     f"SELECT min({column}) FROM envelopes e WHERE {which} AND {column} > ?", (now,)
@@ -114,14 +124,3 @@ class Due(Envelopes):
                 for column, which in (("e.warn_at", _UNWARNED), ("e.deadline", "e.deadline IS NOT NULL"))
             ]
             return min((float(moment) for moment in moments if moment is not None), default=None)
-
-    def defer_destination(self, next_hop: str, now: float, until: float) -> None:
-        """A next hop failed just now: what is queued for it waits until then, and is not counted an attempt.  What
-        comes later is not concerned: its first try is at once.
-        """
-        with self.transaction():
-            self._connection.execute(
-                "UPDATE destinations SET failed = max(failed, ?), not_before = max(not_before, ?) WHERE next_hop = ?",
-                (now, until, next_hop),
-            )
-            self._touch(next_hop)

@@ -1,77 +1,81 @@
-"""Envelopes as rows: read, written, removed, and with each change `destinations` brought up to date.
+"""Envelopes as rows: inserted, found by id, deleted, each time with `destinations` brought up to date.
 
-`destinations` says of every next hop when something is due there; it is what keeps the scheduler's look cheap however
-much is queued.  So nobody else inserts or deletes an envelope, and who changes one calls `_touch`.
+No other module inserts or deletes an envelope.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from trimta.store.queue.database import Database
 from trimta.store.queue.decoding import dump_deferred, dump_recipient, path_text
-from trimta.store.queue.rows import ENVELOPE, JOINED, MESSAGE, RowReader, is_message_id
-from trimta.store.queue.values import NewEnvelope, NoSuchEntry, QueuedEnvelope, State, StoredMessage
+from trimta.store.queue.errors import NoSuchEntry
+from trimta.store.queue.values import EnvelopeState, NewEnvelope, is_message_id
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from trimta.store.queue.database import Database
+    from trimta.store.queue.destinations import Destinations
+    from trimta.store.queue.meta import Meta
 
 _LAST_NUMBER: Final = "last_number"
-"""Meta: the last number that `_take_numbers` gave."""
+"""Key in `meta`: the last number that take_numbers() gave."""
 
 
-class Envelopes(Database):
-    """What all parts of the queue do with an envelope."""
+class Place(NamedTuple):
+    """Where an envelope is: its row, its message, and how far the message's envelopes are numbered."""
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir)
-        self._reader = RowReader(self._connection, self._spool)
+    seq: int
+    message: int
+    """The message's row."""
+    message_id: str
+    last_number: int
 
-    def load(self, envelope_id: str) -> tuple[StoredMessage, QueuedEnvelope] | None:
-        """An envelope and its message; None if it is gone.  DamagedEntry if it can't be read, or its spool file is
-        missing or not as long as it was.
+
+class Envelopes:
+    """The tables `envelopes` and `recipients`.  All methods are called within a transaction."""
+
+    def __init__(self, database: Database, destinations: Destinations, meta: Meta) -> None:
+        self._connection = database.connection
+        self._spool_files = database.spool_files
+        self._destinations = destinations
+        self._meta = meta
+
+    def named(self, entry_id: str) -> list[tuple[int, str]]:
+        """(row, id) of the envelope that an id names, or of all envelopes of the message that it names.
+
+        Raises NoSuchEntry if there are none.
         """
-        with self._translated():
-            row = self._connection.execute(
-                f"SELECT {ENVELOPE}, {MESSAGE} FROM {JOINED} WHERE e.id = ?", (envelope_id,)
-            ).fetchone()
-            if row is None:
-                return None
-            return self._reader.loaded(envelope_id, row)
-
-    def _resolve(self, entry_id: str) -> list[tuple[int, str]]:
-        """(seq, id) of the envelopes that an id names.  NoSuchEntry if there are none."""
-        found = self._connection.execute(
+        rows = self._connection.execute(
             "SELECT seq, id FROM envelopes WHERE id = :id OR message = (SELECT seq FROM messages WHERE id = :id)"
             " ORDER BY number",
             {"id": entry_id},
         ).fetchall()
-        if not found:
+        if not rows:
             raise NoSuchEntry(entry_id)
-        return found
+        return rows
 
-    def _place(self, envelope_id: str) -> tuple[int, int, str, int] | None:
-        """Its seq, its message's seq and id, and the last number of the message's envelopes; None if it is gone."""
-        found: tuple[int, int, str, int] | None = self._connection.execute(
+    def place(self, envelope_id: str) -> Place | None:
+        """Where an envelope is; None if it is gone."""
+        row = self._connection.execute(
             "SELECT e.seq, m.seq, m.id, (SELECT max(number) FROM envelopes WHERE message = m.seq)"
             " FROM envelopes e JOIN messages m ON m.seq = e.message WHERE e.id = ?",
             (envelope_id,),
         ).fetchone()
-        return found
+        return None if row is None else Place(*row)
 
-    def _take_numbers(self, last: int, count: int) -> int:
-        """The first of `count` numbers for new envelopes of a message whose last one has the number `last`.
+    def take_numbers(self, last: int, count: int) -> int:
+        """The first of `count` numbers for new envelopes of a message whose last envelope has the number `last`.
 
-        None is given out twice, also if the envelope that had it is gone: an attempt at it may still be under way, and
-        would settle the wrong one.
+        No number is given out twice, also if the envelope that had it is gone: an attempt at that envelope may still
+        be under way, and would settle the wrong one.
         """
-        last = max(last, int(self.get_meta(_LAST_NUMBER) or 0))
-        self.set_meta(_LAST_NUMBER, str(last + count))
+        last = max(last, int(self._meta.get(_LAST_NUMBER) or 0))
+        self._meta.set(_LAST_NUMBER, str(last + count))
         return last + 1
 
-    def _insert_envelope(
+    def insert(
         self, message: int, envelope_id: str, number: int, envelope: NewEnvelope, deadline: float | None
     ) -> None:
+        """Insert an envelope and its recipients.  `message`: its row; `deadline`: that of DELIVERBY, if it counts."""
         seq = self._connection.execute(
             "INSERT INTO envelopes (id, message, number, domain, next_hop, state, hold_reason, via, released, bounce,"
             " attempts, next_try, last_attempt, warn_at, warned, deadline)"
@@ -105,23 +109,20 @@ class Envelopes(Database):
                 for place, recipient in enumerate(envelope.recipients)
             ],
         )
-        if envelope.state is State.QUEUED:  # one more can only make its destination due earlier
-            self._connection.execute(
-                "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (:hop, :due, 0, 0)"
-                " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
-                " CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END)",
-                {"hop": envelope.next_hop, "due": envelope.next_try, "attempts": envelope.attempts},
-            )
+        if envelope.state is EnvelopeState.QUEUED:
+            self._destinations.add(envelope.next_hop, envelope.next_try, envelope.attempts)
 
-    def _delete_envelope(self, seq: int) -> None:
+    def delete(self, seq: int) -> None:
+        """Delete an envelope, and its message if this was the last one."""
         message, next_hop = self._connection.execute(
             "SELECT message, next_hop FROM envelopes WHERE seq = ?", (seq,)
         ).fetchone()
         self._connection.execute("DELETE FROM envelopes WHERE seq = ?", (seq,))
-        self._touch(next_hop)
-        self._delete_message_without_envelopes(message)
+        self._destinations.refresh(next_hop)
+        self.delete_message_without_envelopes(message)
 
-    def _delete_message_without_envelopes(self, seq: int) -> None:
+    def delete_message_without_envelopes(self, seq: int) -> None:
+        """Delete a message, its content included, if it has no envelope left."""
         row = self._connection.execute(
             "SELECT id, spooled FROM messages WHERE seq = :seq"
             " AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = :seq)",
@@ -132,37 +133,4 @@ class Envelopes(Database):
         self._connection.execute("DELETE FROM messages WHERE seq = ?", (seq,))
         message_id, spooled = row
         if spooled and is_message_id(str(message_id)):
-            self._doomed.append(self._spool / str(message_id))
-
-    def _touch(self, next_hop: str) -> None:
-        """Bring a destination up to date after a change to an envelope of it; what is damaged, and no number, is for
-        `Repair.recover`.
-        """
-        (first,) = self._connection.execute(
-            "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try <= 9e999",
-            (next_hop,),
-        ).fetchone()
-        if first is None:
-            self._connection.execute("DELETE FROM destinations WHERE next_hop = ?", (next_hop,))
-            return
-        failed, not_before = self._spared(next_hop)
-        due = first
-        if due < not_before:
-            (newcomer,) = self._connection.execute(
-                "SELECT min(next_try) FROM envelopes"
-                " WHERE next_hop = ? AND state = 'queued' AND attempts = 0 AND next_try > ? AND next_try <= 9e999",
-                (next_hop, failed),
-            ).fetchone()
-            due = not_before if newcomer is None else min(newcomer, not_before)
-        self._connection.execute(
-            "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?, ?, 0, 0) ON CONFLICT (next_hop)"
-            " DO UPDATE SET due = excluded.due",
-            (next_hop, due),
-        )
-
-    def _spared(self, next_hop: str) -> tuple[float, float]:
-        """When a destination failed, and until when what waited for it then is not tried."""
-        row = self._connection.execute(
-            "SELECT failed, not_before FROM destinations WHERE next_hop = ?", (next_hop,)
-        ).fetchone()
-        return (0.0, 0.0) if row is None else (float(row[0]), float(row[1]))
+            self._spool_files.remove_after_commit([self._spool_files.folder / str(message_id)])

@@ -1,79 +1,39 @@
-"""Durable queue.  A message exists once its commit returned; before that it never did.
+"""The durable queue: a message exists once the commit that accepted it has returned; before that it never did.
 
-    accept -> queued -> (claim, attempt, settle) -> queued ... -> gone
-                 ^  \\-- hold --> held --> (release, remove, bounce)
-                 |________________|
-
-What a crash leaves, and who answers it:
-
-| crash                                   | leaves                         | answered by                            |
-| --------------------------------------- | ------------------------------ | -------------------------------------- |
-| before the commit of accept()           | a spool file without a message | recover() removes it; it was never 250 |
-| after it                                | the message                    | nothing to do                          |
-| during an attempt                       | the envelope, due as before    | it is tried again: maybe a duplicate   |
-| after settle()'s commit                 | maybe the spool file           | recover() removes it                   |
-
-One connection, used by one thread at a time; other processes may have theirs at the same time.  Operations are methods;
-each is a transaction of its own, or part of one when called inside `transaction()` or by `run()`.
-All raise QueueFull when the disk or the lock refuses, QueueUnreadable when the database is corrupt.  Times are seconds
-since the epoch on the queue's clock, which the caller reads.
+Here is a message's way through the queue: accepted, claimed, settled.  Other matters have a part of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from trimta.mail.envelope import ByMode
-from trimta.store.queue import log
+from trimta.store.queue.database import Database
 from trimta.store.queue.decoding import dump_deferred, dump_message, path_text
+from trimta.store.queue.destinations import Destinations
 from trimta.store.queue.due import Due
-from trimta.store.queue.operator import BOUNCE_HOP, Steering
+from trimta.store.queue.entries import Entries
+from trimta.store.queue.envelopes import Envelopes
+from trimta.store.queue.log import MessageLogTable
+from trimta.store.queue.meta import Meta
+from trimta.store.queue.operator import Operator
 from trimta.store.queue.repair import Repair
-from trimta.store.queue.rows import is_message_id
 from trimta.store.queue.schema import FILE
-from trimta.store.queue.values import (
-    DamagedEntry,
-    Listed,
-    NewEnvelope,
-    NoSuchEntry,
-    QueuedEnvelope,
-    QueuedRecipient,
-    QueueError,
-    QueueFull,
-    QueueUnreadable,
-    Recovered,
-    SetAside,
-    State,
-    StoredMessage,
-)
+from trimta.store.queue.values import EnvelopeState, is_message_id
 from trimta.store.queue.waits import Waits
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from trimta.mail.outcome import Deferred
+    from trimta.store.queue.values import NewEnvelope, QueuedEnvelope, StoredMessage
 
-__all__ = [
-    "BOUNCE_HOP",
-    "DamagedEntry",
-    "Listed",
-    "NewEnvelope",
-    "NoSuchEntry",
-    "Queue",
-    "QueueError",
-    "QueueFull",
-    "QueueUnreadable",
-    "QueuedEnvelope",
-    "QueuedRecipient",
-    "Recovered",
-    "SetAside",
-    "State",
-    "StoredMessage",
-    "exists",
-]
+T = TypeVar("T")
 
 
 def exists(data_dir: Path) -> bool:
@@ -82,36 +42,80 @@ def exists(data_dir: Path) -> bool:
 
 
 def _deadline(message: StoredMessage) -> float | None:
-    """When DELIVERBY has a consequence: in mode N somebody has to be told, and of the null path nobody is."""
+    """When DELIVERBY has a consequence: in mode N the sender is told, so the null path has none."""
     by = message.deliver_by
     if by is None or (by.mode is ByMode.NOTIFY and message.reverse_path is None):
         return None
     return by.deadline
 
 
-class Queue(Due, Steering, Repair, Waits):
+class Queue:
     """The queue of one data directory: `queue.sqlite3`, `spool/`, `damaged/`.
 
-    Here is a message's way through it, and its log.  What is due, the operator's verbs, the answer to damage and to a
-    clock that was set back are the parts that it is made of; what all of them do with the tables is `queue_envelopes`.
+    One thread at a time uses it; other processes may have theirs at the same time.  Each operation is a transaction of
+    its own, or part of one when called inside `transaction()` or by `run()`.  All raise QueueUnavailable when the disk
+    or the lock refuses, QueueUnreadable when the database is corrupt.  Times are seconds since the epoch on the
+    queue's clock, which the caller reads.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Open it, made first if there is none.  QueueUnreadable if the database can't be read."""
-        super().__init__(data_dir)
-        self._log_appends = 0
+        """Open the queue; where there is none it is made.  Raises QueueUnreadable if the database can't be read."""
+        database = Database(data_dir)
+        self._database = database
+        self._connection = database.connection
+        self.meta = Meta(database)
+        self.destinations = Destinations(database)
+        self._envelopes = Envelopes(database, self.destinations, self.meta)
+        self.entries = Entries(database, self._envelopes)
+        self.due = Due(database, self.destinations)
+        self.operator = Operator(database, self._envelopes, self.destinations)
+        self.repair = Repair(database, self._envelopes, self.destinations)
+        self.waits = Waits(database, self.destinations)
+        self.log = MessageLogTable(database)
+
+    @property
+    def spool(self) -> Path:
+        """The folder where SpoolWriter puts large content, so that accept() can take it over by renaming."""
+        return self._database.spool_files.folder
+
+    def close(self) -> None:
+        """Close the database.  Idempotent.  Where a thread is still at work on a disk that hangs, it stays open:
+        nothing that was committed depends on its being closed.
+        """
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, batch: Sequence[Callable[[Queue], T]]) -> list[T | Exception]:
+        """Run many operations in one transaction, and commit once: group commit.
+
+        Returns, in order, what each operation returned, or the exception it raised.  A failing operation leaves no
+        trace and does not disturb the others.  If the commit itself fails, nothing has happened, and the answer to
+        each operation is a QueueError.
+        """
+        return self._database.run([partial(operation, self) for operation in batch])
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """A block whose changes are committed as a whole or, when an exception leaves the block, not at all."""
+        return self._database.transaction()
 
     def accept(self, message: StoredMessage, envelopes: Sequence[NewEnvelope]) -> StoredMessage:
-        """Store a message with one or more envelopes.  A body in a spool file is taken over: the file gets the
-        message's name, and the message is returned with its content there.  When it fails, the body is as it was.
+        """Store a message with one or more envelopes; returned with its content where it is kept now.
+
+        A body in a spool file is taken over: the file gets the message's name.  When the transaction fails, the body is
+        as it was.  Raises ValueError for an id that is no file name, and where there is no envelope or no recipient.
         """
         if not envelopes or not all(envelope.recipients for envelope in envelopes):
             raise ValueError("a message needs an envelope, and an envelope needs a recipient")
         if not is_message_id(message.id):
             raise ValueError(f"not a message id: {message.id!r}")
-        with self.transaction():
-            stored = message.content
-            inline = stored.data if stored.size <= MEMORY_LIMIT else None
+        with self._database.transaction():
+            content = message.content
+            inline = content.data if content.size <= MEMORY_LIMIT else None
             seq = self._connection.execute(
                 "INSERT INTO messages (id, arrived, sender, fields, trace, size, lines, spooled)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -121,33 +125,39 @@ class Queue(Due, Steering, Repair, Waits):
                     path_text(message.reverse_path),
                     dump_message(message),
                     message.trace,
-                    stored.size,
-                    stored.lines,
+                    content.size,
+                    content.lines,
                     inline is None,
                 ),
             ).lastrowid
             assert seq is not None
             for number, envelope in enumerate(envelopes, start=1):
                 envelope_id = message.id if len(envelopes) == 1 else f"{message.id}.{number}"
-                self._insert_envelope(seq, envelope_id, number, envelope, _deadline(message))
+                self._envelopes.insert(seq, envelope_id, number, envelope, _deadline(message))
             if inline is not None:
                 self._connection.execute("INSERT INTO contents (message, data) VALUES (?, ?)", (seq, inline))
                 return message
-            return replace(message, content=self._adopt(stored, message.id))
+            return replace(message, content=self._database.spool_files.adopt(content, message.id))
 
     def claim(self, envelope_id: str, now: float) -> tuple[StoredMessage, QueuedEnvelope] | None:
-        """load() it if it is queued and due; None if that changed, or it is gone.  DamagedEntry as load()."""
-        found = self.load(envelope_id)
-        if found is None or found[1].state is not State.QUEUED or found[1].due > now:
+        """An envelope and its message, if it is queued and due; None if that changed, or it is gone.
+
+        Raises DamagedEntry as `entries.load`.
+        """
+        loaded = self.entries.load(envelope_id)
+        if loaded is None or loaded[1].state is not EnvelopeState.QUEUED or loaded[1].due > now:
             return None
-        return found
+        return loaded
 
     def claim_next(
         self, next_hop: str, now: float, *, exclude: Collection[str] = ()
     ) -> tuple[StoredMessage, QueuedEnvelope] | None:
-        """load() what is the longest due at a next hop; None if nothing is.  DamagedEntry as load()."""
-        ids = self.due_envelopes(next_hop, now, 1, exclude=exclude)
-        return self.load(ids[0]) if ids else None
+        """The envelope that is the longest due at a next hop, and its message; None if none is due.
+
+        `exclude`: envelopes in flight.  Raises DamagedEntry as `entries.load`.
+        """
+        ids = self.due.envelopes(next_hop, now, 1, exclude=exclude)
+        return self.entries.load(ids[0]) if ids else None
 
     def settle(
         self,
@@ -164,19 +174,23 @@ class Queue(Due, Steering, Repair, Waits):
         hold: str | None = None,
         new: Sequence[tuple[StoredMessage, Sequence[NewEnvelope]]] = (),
     ) -> bool:
-        """Note how an attempt went, in one transaction.
+        """Note the outcome of an attempt, in one transaction.
 
-        `next_try`: None leaves it.  `claimed`: the one that the attempt was due at; where it has another by now, the
-        operator wants it to be tried then.  `done`: numbers of recipients that are finished (delivered or failed):
-        they leave.  `deferred`: how it went for others.  `attempted`: it counts, and `now` is the last attempt.
-        `hold`: hold what is left, with this reason.  `warned`: None leaves it.  `answered`: the deadline has had its
-        consequence.  `new`: messages to accept, DSNs.
+        - `next_try`: when the envelope is due again; None leaves the moment.  `claimed`: the `next_try` that the
+          envelope had when it was claimed; where it has another by now, the operator wants it to be tried then.
+        - `done`: numbers of recipients that were delivered or have failed: they leave.  `deferred`: the outcome of
+          others, by number.
+        - `attempted`: this counts as an attempt, and `now` was the last.
+        - `hold`: hold the envelope, with this reason.
+        - `warned`: whether the sender has been told of the delay; None leaves it.  `answered`: DELIVERBY's deadline has
+          had its consequence.
+        - `new`: messages to accept with this outcome: DSNs.
 
-        With no recipient left the envelope goes, with no envelope left the message.  One that the operator held
-        meanwhile stays held, one that he bounced stays due now.  Returns False, and nothing happens, `new` included,
-        if he removed it meanwhile: what `new` spooled is then still the caller's.
+        An envelope without recipients leaves, and with the last envelope its message.  An envelope that the operator
+        held meanwhile stays held, one that they bounced stays due now.  Returns False if the envelope was removed
+        meanwhile: then nothing happens, and files that the contents of `new` are in are still the caller's.
         """
-        with self.transaction():
+        with self._database.transaction():
             row = self._connection.execute(
                 "SELECT seq, next_hop FROM envelopes WHERE id = ?", (envelope_id,)
             ).fetchone()
@@ -189,7 +203,7 @@ class Queue(Due, Steering, Repair, Waits):
             for message, envelopes in new:
                 self.accept(message, envelopes)
             if self._connection.execute("SELECT 1 FROM recipients WHERE envelope = ?", (seq,)).fetchone() is None:
-                self._delete_envelope(seq)
+                self._envelopes.delete(seq)
                 return True
             self._connection.executemany(
                 "UPDATE recipients SET last = ? WHERE envelope = ? AND number = ?",
@@ -209,32 +223,33 @@ class Queue(Due, Steering, Repair, Waits):
                     " WHERE seq = ? AND state = 'queued' AND NOT bounce",
                     (hold, seq),
                 )
-            self._touch(next_hop)
+            self.destinations.refresh(next_hop)
             return True
 
     def reroute(self, envelope_id: str, next_hop: str) -> None:
         """Give an envelope another next hop, since the configuration changed.  Nothing happens if it is gone."""
-        with self.transaction():
+        with self._database.transaction():
             row = self._connection.execute(
                 "SELECT seq, next_hop FROM envelopes WHERE id = ?", (envelope_id,)
             ).fetchone()
             if row is None or row[1] == next_hop:
                 return
             self._connection.execute("UPDATE envelopes SET next_hop = ? WHERE seq = ?", (next_hop, row[0]))
-            self._touch(row[1])
-            self._touch(next_hop)
+            self.destinations.refresh(row[1])
+            self.destinations.refresh(next_hop)
 
     def split(self, envelope_id: str, numbers: Collection[int], next_hop: str) -> str | None:
-        """Move these recipients to an envelope of their own at another next hop, since the configuration changed: else
-        it is like the old one.  Returns its id; None if the old one is gone.  Some recipients must stay.
+        """Move recipients to a new envelope with another next hop, since the configuration changed.
+
+        `numbers`: those of the recipients, but not all of the envelope.  The new envelope is like the old one in all
+        else.  Returns its id; None if the old one is gone.
         """
-        with self.transaction():
-            place = self._place(envelope_id)
+        with self._database.transaction():
+            place = self._envelopes.place(envelope_id)
             if place is None:
                 return None
-            seq, _, message_id, last = place
-            number = self._take_numbers(last, 1)
-            new_id = f"{message_id}.{number}"
+            number = self._envelopes.take_numbers(place.last_number, 1)
+            new_id = f"{place.message_id}.{number}"
             same = (
                 "domain, state, hold_reason, via, released, bounce, attempts, next_try, last_attempt, warn_at, warned,"
                 " deadline"
@@ -242,32 +257,23 @@ class Queue(Due, Steering, Repair, Waits):
             new = self._connection.execute(
                 f"INSERT INTO envelopes (id, message, number, next_hop, {same})"
                 f" SELECT ?, message, ?, ?, {same} FROM envelopes WHERE seq = ?",
-                (new_id, number, next_hop, seq),
+                (new_id, number, next_hop, place.seq),
             ).lastrowid
             self._connection.executemany(
                 "UPDATE recipients SET envelope = ? WHERE envelope = ? AND number = ?",
-                [(new, seq, number) for number in numbers],
+                [(new, place.seq, number) for number in numbers],
             )
-            self._touch(next_hop)
+            self.destinations.refresh(next_hop)
             return new_id
 
-    def append_log(self, message_id: str, lines: Iterable[str], at: float) -> None:
-        """Add lines of one moment to a message's log, which is bounded: when it is full the oldest but the first append
-        go.
+    def remove(self, entry_id: str) -> tuple[str, ...]:
+        """Delete envelopes, telling nobody: what the operator removes, and what could not be acknowledged.
+
+        The id is a message's, which means all its envelopes, or an envelope's.  Returns the ids of the envelopes.
+        Raises NoSuchEntry.
         """
-        self.append_dialogue(message_id, [(at, line) for line in lines])
-
-    def append_dialogue(self, message_id: str, lines: Sequence[tuple[float, str]]) -> None:
-        """The same for lines each of which has its time."""
-        if not lines:
-            return
-        with self.transaction():
-            log.append(self._connection, message_id, lines)
-            self._log_appends += 1
-            if self._log_appends % log.PRUNE_EVERY == 0:
-                log.prune(self._connection, lines[-1][0])
-
-    def read_log(self, message_id: str) -> list[tuple[float, str]]:
-        """The lines of a message's log, oldest first, each with its time; also after the message has left."""
-        with self._translated():
-            return log.read(self._connection, message_id)
+        with self._database.transaction():
+            named = self._envelopes.named(entry_id)
+            for seq, _ in named:
+                self._envelopes.delete(seq)
+            return tuple(envelope_id for _, envelope_id in named)

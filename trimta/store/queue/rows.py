@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.mail.body import BodyForm
 from trimta.store.queue.decoding import load_deferred, load_message, load_recipient
+from trimta.store.queue.errors import DamagedEntry
 from trimta.store.queue.values import (
-    DamagedEntry,
-    Listed,
+    EnvelopeState,
+    ListedEnvelope,
     QueuedEnvelope,
     QueuedRecipient,
-    State,
     StoredMessage,
+    is_message_id,
 )
 from trimta.store.spool import Body
 
@@ -30,18 +30,12 @@ ENVELOPE: Final = """
 WIDTH: Final = 18
 """Columns of ENVELOPE."""
 MESSAGE: Final = "m.seq, m.id, m.arrived, m.fields, m.trace, m.size, m.lines, m.spooled"
-FACTS: Final = "m.arrived, m.fields, m.size, m.lines"
+LISTED: Final = "m.arrived, m.fields, m.size, m.lines"
 JOINED: Final = """
     envelopes e LEFT JOIN messages m ON m.seq = e.message LEFT JOIN destinations d ON d.next_hop = e.next_hop
 """
 
-_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TYPES: Final = {str: "text", int: "a whole number", float: "a number", bytes: "octets"}
-
-
-def is_message_id(text: str) -> bool:
-    """Whether a text can be the id of a message: it is also a file name, and "." sets off an envelope's number."""
-    return _MESSAGE_ID.fullmatch(text) is not None
 
 
 class RowReader:
@@ -61,18 +55,18 @@ class RowReader:
         except ValueError as error:
             raise DamagedEntry(envelope_id, str(error)) from error
 
-    def listed(self, row: Sequence[Any]) -> Listed:
-        """Of ENVELOPE and FACTS.  Damage is shown, not raised: one bad entry must not hide the others."""
+    def listed(self, row: Sequence[Any]) -> ListedEnvelope:
+        """Of ENVELOPE and LISTED.  Damage is shown, not raised: one bad entry must not hide the others."""
         arrived, fields, size, lines = row[WIDTH:]
         try:
             envelope = self._envelope(row[:WIDTH])
             message = load_message(fields)
             wire = BodyForm.of(message["body"]).wire_size(_typed(size, int), _typed(lines, int))
-            return Listed(
+            return ListedEnvelope(
                 envelope=envelope, arrived=_typed(arrived, float), size=wire, reverse_path=message["reverse_path"]
             )
         except ValueError as error:
-            return Listed(envelope=_unreadable(row, str(error)), arrived=0.0, size=0, reverse_path=None)
+            return ListedEnvelope(envelope=_unreadable(row, str(error)), arrived=0.0, size=0, reverse_path=None)
 
     def _message(self, row: Sequence[Any]) -> StoredMessage:
         seq, message_id, arrived, fields, trace, size, lines, spooled = row
@@ -109,11 +103,11 @@ class RowReader:
             return Body(size, lines, data, form=form)
         path = self._spool / message_id
         try:
-            found = path.stat().st_size
+            actual_size = path.stat().st_size
         except FileNotFoundError:
             raise ValueError("its spool file is missing") from None
-        if found != size:
-            raise ValueError(f"its spool file has {found} octets where {size} are meant")
+        if actual_size != size:
+            raise ValueError(f"its spool file has {actual_size} octets where {size} are meant")
         return Body(size, lines, None, path, form)
 
     def _envelope(self, row: Sequence[Any]) -> QueuedEnvelope:
@@ -128,7 +122,7 @@ class RowReader:
             number=_typed(number, int),
             domain=_typed(domain, str),
             next_hop=_typed(next_hop, str),
-            state=State(state),
+            state=EnvelopeState(state),
             hold_reason=_typed(hold_reason, str),
             via=_typed(via, str),
             released=bool(released),
@@ -150,7 +144,7 @@ class RowReader:
         for number, fields, last in rows:
             recipient = load_recipient(fields)
             outcome = None if last is None else load_deferred(last, recipient)
-            yield QueuedRecipient(number=_typed(number, int), recipient=recipient, last=outcome)
+            yield QueuedRecipient(number=_typed(number, int), recipient=recipient, last_outcome=outcome)
 
 
 def _typed(value: Any, kind: type) -> Any:
@@ -166,7 +160,7 @@ def _unreadable(row: Sequence[Any], reason: str) -> QueuedEnvelope:
         number=0,
         domain=str(row[4]),
         next_hop=str(row[5]),
-        state=State.HELD,
+        state=EnvelopeState.HELD,
         hold_reason=f"damaged: {reason}",
         via="",
         released=False,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from trimta.real_time import monotonic
 from trimta.store import durable
 from trimta.store.queue import migration
-from trimta.store.queue.values import QueueUnreadable
+from trimta.store.queue.errors import QueueUnreadable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FILE: Final = "queue.sqlite3"
 
 VERSION: Final = 2
-"""PRAGMA user_version of what is below; `queue_migration` knows what older ones lack."""
+"""PRAGMA user_version of the tables below; `migration.STEPS` has what older databases lack."""
 
 BUSY_TIMEOUT: Final = 10.0
 """Seconds to wait for another process's write transaction: they are all short."""

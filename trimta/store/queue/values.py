@@ -1,10 +1,11 @@
-"""What the queue holds and what it answers: values, and the ways in which it can fail."""
+"""Values of the queue: messages and envelopes as they are handed to it, as it holds them, and as it tells of them."""
 
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind
@@ -20,13 +21,21 @@ if TYPE_CHECKING:
     from trimta.store.spool import Body
 
 
-class State(enum.StrEnum):
-    """Whether an envelope goes out by itself."""
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class EnvelopeState(enum.StrEnum):
+    """Whether the server tries an envelope."""
 
     QUEUED = "queued"
-    """It does, when it is due."""
+    """The envelope is tried when it is due."""
     HELD = "held"
-    """It waits for the operator."""
+    """The envelope waits for the operator."""
+
+
+def is_message_id(text: str) -> bool:
+    """Whether a text can be the id of a message: it is also a file name, and "." sets off an envelope's number."""
+    return _MESSAGE_ID.fullmatch(text) is not None
 
 
 def message_id(entry_id: str) -> str:
@@ -114,7 +123,7 @@ class NewEnvelope:
     """When it is due: now, or the end of FUTURERELEASE, or later if it was tried already."""
     warn_at: float | None = None
     """When its sender is told that it is delayed; None: never."""
-    state: State = State.QUEUED
+    state: EnvelopeState = EnvelopeState.QUEUED
     hold_reason: str = ""
     via: str = ""
     attempts: int = 0
@@ -135,7 +144,7 @@ class NewEnvelope:
             recipients=routed.recipients,
             next_try=next_try,
             warn_at=warn_at,
-            state=State.HELD if routed.is_held else State.QUEUED,
+            state=EnvelopeState.HELD if routed.is_held else EnvelopeState.QUEUED,
             hold_reason="by its route" if routed.is_held else "",
         )
 
@@ -145,20 +154,20 @@ class QueuedRecipient:
     """A recipient for whom nothing final has happened yet."""
 
     number: int
-    """Its name within the envelope: it stays the same when others are done."""
+    """The recipient's name within the envelope: it stays the same when other recipients leave."""
     recipient: Recipient
-    last: Deferred | None = None
-    """How the last attempt went for it; None before the first one."""
+    last_outcome: Deferred | None = None
+    """Why the last attempt deferred this recipient; None before the first attempt."""
 
     @property
     def status(self) -> str:
-        """The last enhanced status code, or ""."""
-        return "" if self.last is None else str(self.last.status)
+        """The enhanced status code of the last outcome, or ""."""
+        return "" if self.last_outcome is None else str(self.last_outcome.status)
 
     @property
     def reply(self) -> str:
-        """What the peer or the system said last, or ""."""
-        return "" if self.last is None else self.last.diagnostic
+        """The last reply of the peer, or the system's last error, or ""."""
+        return "" if self.last_outcome is None else self.last_outcome.diagnostic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +181,7 @@ class QueuedEnvelope:
     """From 1."""
     domain: str
     next_hop: str
-    state: State
+    state: EnvelopeState
     hold_reason: str
     """Why it is held, for people; "" if it is not."""
     via: str
@@ -189,7 +198,7 @@ class QueuedEnvelope:
     warn_at: float | None
     """When the sender is told of the delay; None: never."""
     warned: bool
-    """He has been told."""
+    """The sender has been told of the delay."""
     deadline: float | None
     """DELIVERBY's, which holds while it is held, too; None: there is none, or it has had its consequence."""
     recipients: tuple[QueuedRecipient, ...]
@@ -201,8 +210,8 @@ class QueuedEnvelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """One line of `queue list`: an envelope, and of its message what costs nothing to know."""
+class ListedEnvelope:
+    """An envelope in a list, with what is known of its message without reading the content."""
 
     envelope: QueuedEnvelope
     arrived: float
@@ -212,8 +221,8 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
-    """What start-up found and mended."""
+class RecoveryReport:
+    """What `repair.recover` has put in order."""
 
     removed: tuple[Path, ...]
     """Spool files of messages that were never accepted, or had left: removed."""
@@ -230,39 +239,3 @@ class SetAside:
     reason: str
     path: Path
     """Its JSON file in `data_dir/damaged`; its content, where there was any, lies beside it with suffix .content."""
-
-
-class QueueError(Exception):
-    """The queue could not do what it was asked to."""
-
-
-class QueueFull(QueueError):  # noqa: N818
-    """Nothing can be stored or changed now: disk full, I/O error, or another process holds the lock for too long.
-    Nothing of the operation has happened; trying again later may help.
-    """
-
-
-class QueueUnreadable(QueueError):  # noqa: N818
-    """The database can't be read.  The message names the file."""
-
-    def __init__(self, path: Path, reason: object) -> None:
-        super().__init__(f"{path} can't be read: {reason}")
-        self.path = path
-
-
-class NoSuchEntry(QueueError):  # noqa: N818
-    """No message and no envelope has this id."""
-
-    def __init__(self, entry_id: str) -> None:
-        super().__init__(f"no message or envelope {entry_id!r} in the queue")
-        self.id = entry_id
-
-
-class DamagedEntry(QueueError):  # noqa: N818
-    """An entry's row or spool file is not what the queue wrote.  Answer: `Queue.set_aside(error.id, error.reason)`."""
-
-    def __init__(self, entry_id: str, reason: str) -> None:
-        super().__init__(f"queue entry {entry_id} is damaged: {reason}")
-        self.id = entry_id
-        """The message's id, or the envelope's if only that one is damaged."""
-        self.reason = reason

@@ -1,7 +1,7 @@
-"""No wait is longer than the step that it is: what a clock that was ahead, or was set back, left in the queue.
+"""Waits that a clock which was ahead, or was set back, has made too long: they are brought back to their step.
 
-Moments are stored, not spans, so that they hold over a restart.  A moment that is further away than it can be was
-written by another clock, and is brought near again.
+The queue stores moments, not spans, so that they hold over a restart.  A moment that is further away than its step was
+written by a clock that showed another time.
 """
 
 from __future__ import annotations
@@ -9,16 +9,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from trimta.store.queue.envelopes import Envelopes
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
+    from trimta.store.queue.database import Database
+    from trimta.store.queue.destinations import Destinations
 
-class Waits(Envelopes):
-    """The answer to a clock that was set back."""
 
-    def bound_waits(
+class Waits:
+    """Moments in the future, of messages, envelopes and next hops."""
+
+    def __init__(self, database: Database, destinations: Destinations) -> None:
+        self._database = database
+        self._connection = database.connection
+        self._destinations = destinations
+
+    def bound(
         self,
         now: float,
         *,
@@ -28,16 +34,16 @@ class Waits(Envelopes):
         back: float = 0.0,
         exclude: Collection[str] = (),
     ) -> int:
-        """Bring moments near that are further away than their wait; returns of how many envelopes.
+        """Bring moments near that are further away than their step; returns of how many envelopes.
 
-        `longest` and `wait`: the longest wait after so many attempts, and one to take in its place.  `spare`: the
-        longest for which a destination is left alone.  `back`: how far the clock was set back just now; 0: not known.
-        `exclude`: envelopes in flight, whose next try is decided when they are settled.
+        `longest` and `wait`: the longest wait in seconds after so many attempts, and a wait to take in its place.
+        `spare`: the longest for which a next hop that failed is spared.  `back`: seconds by which the clock was set
+        back just now; 0: not known.  `exclude`: envelopes in flight, whose next try is decided when they are settled.
 
         A message that arrived later than now arrives now, and all that counts from its arrival moves along: the delay
         warning, the lifetime, DELIVERBY, HOLDFOR.  HOLDUNTIL names a moment of the calendar, and stays.
         """
-        with self.transaction():
+        with self._database.transaction():
             changed: dict[int, str] = {}
             self._bound_arrivals(now, back, changed)
             self._bound_first_tries(now, exclude, changed)
@@ -46,18 +52,9 @@ class Waits(Envelopes):
                 "UPDATE envelopes SET last_attempt = min(:now, last_attempt - :back) WHERE last_attempt > :now",
                 {"now": now, "back": back},
             )
-            spared = self._connection.execute(
-                "SELECT next_hop, failed, not_before FROM destinations WHERE failed > ? OR not_before > ?", (now, now)
-            ).fetchall()
-            self._connection.executemany(
-                "UPDATE destinations SET failed = ?, not_before = ? WHERE next_hop = ?",
-                [
-                    (min(failed, now), min(not_before - back, now + spare) if not_before > now else not_before, hop)
-                    for hop, failed, not_before in spared
-                ],
-            )
-            for next_hop in {*changed.values(), *(hop for hop, _, _ in spared)}:
-                self._touch(next_hop)
+            spared = self._destinations.bound_failures(now, back=back, longest=spare)
+            for next_hop in {*changed.values(), *spared}:
+                self._destinations.refresh(next_hop)
             return len(changed)
 
     def _bound_arrivals(self, now: float, back: float, changed: dict[int, str]) -> None:
@@ -117,13 +114,13 @@ class Waits(Envelopes):
 
 
 def _shifted(fields: str, shift: float) -> str:
-    """A message's fields with what counts from its arrival; what is damaged stays so."""
+    """A message's fields with DELIVERBY and HOLDFOR moved by `shift` seconds; damaged ones stay as they are."""
     try:
-        found = json.loads(fields)
-        if "by" in found:
-            found["by"][0] += shift
-        if str(found.get("hold_request", "")).startswith("for;") and "hold_until" in found:
-            found["hold_until"] += shift
+        values = json.loads(fields)
+        if "by" in values:
+            values["by"][0] += shift
+        if str(values.get("hold_request", "")).startswith("for;") and "hold_until" in values:
+            values["hold_until"] += shift
     except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
         return fields
-    return json.dumps(found, separators=(",", ":"))
+    return json.dumps(values, separators=(",", ":"))

@@ -1,0 +1,118 @@
+"""The table `destinations`: for every next hop with queued envelopes, when the first of them is due, and when the next
+hop failed.
+
+The table is derived from the envelopes.  It makes "what is due" and "when is the next" a look at one index, however
+long the queue is.  So whoever changes an envelope's state, next hop or times calls `refresh` in the same transaction.
+
+A next hop that failed is spared: what was queued for it then is not tried before `not_before`.  A message that comes
+later is not concerned, its first try is at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimta.store.queue.database import Database
+
+
+class Destinations:
+    """The next hops of queued envelopes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connection
+
+    def defer(self, next_hop: str, now: float, until: float) -> None:
+        """Spare a next hop that failed just now: what is queued for it waits until then, which counts as no attempt."""
+        with self._database.transaction():
+            self._connection.execute(
+                "UPDATE destinations SET failed = max(failed, ?), not_before = max(not_before, ?) WHERE next_hop = ?",
+                (now, until, next_hop),
+            )
+            self.refresh(next_hop)
+
+    def forget_failure(self, next_hop: str) -> None:
+        """Spare a next hop no longer."""
+        self._connection.execute("UPDATE destinations SET failed = 0, not_before = 0 WHERE next_hop = ?", (next_hop,))
+        self.refresh(next_hop)
+
+    def failure(self, next_hop: str) -> tuple[float, float]:
+        """When a next hop failed, and until when what was queued for it then is not tried; zeros if it did not."""
+        row = self._connection.execute(
+            "SELECT failed, not_before FROM destinations WHERE next_hop = ?", (next_hop,)
+        ).fetchone()
+        return (0.0, 0.0) if row is None else (float(row[0]), float(row[1]))
+
+    def add(self, next_hop: str, next_try: float, attempts: int) -> None:
+        """Bring a next hop up to date after a new envelope, which can only make it due earlier."""
+        self._connection.execute(
+            "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (:hop, :due, 0, 0)"
+            " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
+            " CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END)",
+            {"hop": next_hop, "due": next_try, "attempts": attempts},
+        )
+
+    def refresh(self, next_hop: str) -> None:
+        """Bring a next hop up to date after a change to an envelope of it.  A damaged moment, which is no number, is
+        left to `repair.recover`.
+        """
+        (first,) = self._connection.execute(
+            "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try <= 9e999",
+            (next_hop,),
+        ).fetchone()
+        if first is None:
+            self._connection.execute("DELETE FROM destinations WHERE next_hop = ?", (next_hop,))
+            return
+        failed, not_before = self.failure(next_hop)
+        due = first
+        if due < not_before:
+            (newcomer,) = self._connection.execute(
+                "SELECT min(next_try) FROM envelopes"
+                " WHERE next_hop = ? AND state = 'queued' AND attempts = 0 AND next_try > ? AND next_try <= 9e999",
+                (next_hop, failed),
+            ).fetchone()
+            due = not_before if newcomer is None else min(newcomer, not_before)
+        self._connection.execute(
+            "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?, ?, 0, 0) ON CONFLICT (next_hop)"
+            " DO UPDATE SET due = excluded.due",
+            (next_hop, due),
+        )
+
+    def bound_failures(self, now: float, *, back: float, longest: float) -> list[str]:
+        """Bring failures near that a clock which was ahead has dated after `now`; returns the next hops, for refresh().
+
+        `back`: seconds by which the clock was set back; `longest`: seconds for which a next hop is spared at most.
+        """
+        rows = self._connection.execute(
+            "SELECT next_hop, failed, not_before FROM destinations WHERE failed > ? OR not_before > ?", (now, now)
+        ).fetchall()
+        self._connection.executemany(
+            "UPDATE destinations SET failed = ?, not_before = ? WHERE next_hop = ?",
+            [
+                (min(failed, now), min(not_before - back, now + longest) if not_before > now else not_before, hop)
+                for hop, failed, not_before in rows
+            ],
+        )
+        return [hop for hop, _, _ in rows]
+
+    def remove_damaged(self) -> None:
+        """Remove rows whose moments are no numbers; rebuild() makes them again."""
+        self._connection.execute(
+            "DELETE FROM destinations"
+            " WHERE typeof(due) != 'real' OR typeof(failed) != 'real' OR typeof(not_before) != 'real'"
+        )
+
+    def rebuild(self) -> None:
+        """Make the table again from the envelopes, where it is not up to date."""
+        self._connection.execute(
+            "DELETE FROM destinations WHERE next_hop NOT IN (SELECT next_hop FROM envelopes WHERE state = 'queued')"
+        )
+        wrong = self._connection.execute(
+            "SELECT e.next_hop FROM"
+            " (SELECT next_hop, min(next_try) AS first FROM envelopes WHERE state = 'queued' GROUP BY next_hop) e"
+            " LEFT JOIN destinations d ON d.next_hop = e.next_hop"
+            " WHERE d.due IS NOT e.first OR d.not_before > 0"
+        ).fetchall()
+        for (next_hop,) in wrong:
+            self.refresh(next_hop)

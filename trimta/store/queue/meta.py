@@ -1,0 +1,28 @@
+"""Single values that outlive the process, such as how far the queue's clock is ahead of the wall clock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trimta.store.queue.database import Database
+
+
+class Meta:
+    """The table `meta`: a text for each key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, key: str) -> str | None:
+        """The value of a key; None if it was never set."""
+        with self._database.reading():
+            row = self._database.connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            return None if row is None else str(row[0])
+
+    def set(self, key: str, value: str) -> None:
+        """Set the value of a key."""
+        with self._database.transaction():
+            self._database.connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+            )
