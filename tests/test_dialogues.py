@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from tests.support.dialogue import FOLDER, Dialogue, dialogues
-from tests.support.receiving import Client, configuration, left_in_spool, open_site, talk
-from trimta.inbound import session
-from trimta.server.serve import Server
+from tests.support.receiving import Client, configuration, left_in_spool, open_mta, talk
+from trimta.inbound import authentication
+from trimta.server.running import Server
 from trimta.smtp.extensions import MailProtocol, Offer
 
 if TYPE_CHECKING:
@@ -49,15 +49,15 @@ async def test_a_session_says_it_octet_by_octet_too(path: Path, tmp_path: Path, 
 
 
 async def play(dialogue: Dialogue, tmp_path: Path, *, octet_by_octet: bool) -> None:
-    async with open_site(tmp_path, dialogue.configuration) as site:
-        async with talk(site, greet=False, octet_by_octet=octet_by_octet) as client:
-            await dialogue.play(client, site)
-        assert left_in_spool(site) == []
+    async with open_mta(tmp_path, dialogue.configuration) as mta:
+        async with talk(mta, greet=False, octet_by_octet=octet_by_octet) as client:
+            await dialogue.play(client, mta)
+        assert left_in_spool(mta) == []
 
 
 @pytest.mark.parametrize("path", EVERY)
 async def test_a_server_on_sockets_says_it_too(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "GUESS_DELAY", 0.0)
+    monkeypatch.setattr(authentication, "GUESS_DELAY", 0.0)
     dialogue = Dialogue.read(path)
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
@@ -65,11 +65,11 @@ async def test_a_server_on_sockets_says_it_too(path: Path, tmp_path: Path, monke
             await nursery.start(server.run)
             host, _, port = server.addresses[0].rpartition(":")
             client = Client(await trio.open_tcp_stream(host, int(port)))
-            await dialogue.play(client, server.site)
+            await dialogue.play(client, server.mta)
             await client.close()
             server.stop()
     assert server.bugs == []
-    assert left_in_spool(server.site) == []
+    assert left_in_spool(server.mta) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the control socket answers about a running site."""
+"""What the control socket answers about a running mta."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 from tests.support.fake_mx import STALL, FakeMx
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
-from trimta.control import operations as console
+from trimta.control import operations
 from trimta.control.operations import CLOCK_OFFSET, FAREWELL_LIMIT, STEP_LIMIT
 from trimta.store.queue.queue import Queue
 
@@ -27,7 +27,7 @@ LATER = {"rcpt": "450 4.2.1 later"}
 
 async def ask(lab: Lab, command: str, **request: Any) -> dict[str, Any]:
     """The one answer to a request."""
-    (answer,) = [line async for line in lab.console.handlers[command]({"command": command, **request})]
+    (answer,) = [line async for line in lab.operations.handlers[command]({"command": command, **request})]
     return answer
 
 
@@ -78,7 +78,7 @@ async def test_flushing_makes_the_log_readable_at_once(tmp_path: Path, autojump_
         message = await lab.submit("a@x.test")
         await lab.idle()
         await ask(lab, "flush")
-        lines = [line for _, line in await lab.site.queue.run(lambda queue: queue.log.read(message))]
+        lines = [line for _, line in await lab.mta.queue.run(lambda queue: queue.log.read(message))]
     assert lines[0].startswith("accepted sender=<me@here.test> to=a@x.test")
     assert "C: RCPT TO:<a@x.test>" in [line.partition(" NOTIFY")[0] for line in lines]
     assert lines[-1].startswith("delivered to=a@x.test")
@@ -102,8 +102,8 @@ async def test_advancing_tells_what_happened_on_the_way(tmp_path: Path, autojump
 async def test_the_clock_stays_where_it_is_over_a_restart(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_lab(tmp_path) as lab:
         await ask(lab, "advance", seconds=HOUR)
-        kept = await lab.site.queue.run(lambda queue: queue.meta.get(CLOCK_OFFSET))
-        assert float(kept or 0) == lab.site.clock.offset == pytest.approx(HOUR, abs=1)
+        kept = await lab.mta.queue.run(lambda queue: queue.meta.get(CLOCK_OFFSET))
+        assert float(kept or 0) == lab.mta.clock.offset == pytest.approx(HOUR, abs=1)
 
 
 @pytest.mark.parametrize("seconds", [None, "4h", -1, float("nan"), float("inf"), 1e12, [1]])
@@ -113,7 +113,7 @@ async def test_only_a_sensible_number_of_seconds_moves_the_clock(
     async with open_lab(tmp_path) as lab:
         with pytest.raises(ValueError, match="advance wants a number of seconds"):
             await ask(lab, "advance", seconds=seconds)
-        assert lab.site.clock.offset == 0
+        assert lab.mta.clock.offset == 0
 
 
 async def test_a_delivery_that_hangs_is_waited_for_once(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -125,7 +125,7 @@ async def test_a_delivery_that_hangs_is_waited_for_once(tmp_path: Path, autojump
         before = trio.current_time()
         answer = await ask(lab, "advance", seconds=DAY)
         assert trio.current_time() - before < 2 * STEP_LIMIT
-        assert lab.site.events.counters["deferred"] >= 8
+        assert lab.mta.events.counters["deferred"] >= 8
         assert "delay_warning" in [event["event"] for event in answer["events"]]
 
 
@@ -135,7 +135,7 @@ async def test_two_who_move_the_clock_move_it_one_after_the_other(tmp_path: Path
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lab.advance, HOUR)
             nursery.start_soon(lab.advance, HOUR)
-        assert lab.site.clock.offset == pytest.approx(2 * HOUR, abs=MINUTE)
+        assert lab.mta.clock.offset == pytest.approx(2 * HOUR, abs=MINUTE)
 
 
 # Following.
@@ -143,7 +143,7 @@ async def test_two_who_move_the_clock_move_it_one_after_the_other(tmp_path: Path
 
 async def reader(lab: Lab) -> AsyncGenerator[dict[str, Any], None]:
     """`trimta tail` after its connection is made."""
-    lines: AsyncGenerator[dict[str, Any], None] = lab.console.handlers["tail"]({"command": "tail"})
+    lines: AsyncGenerator[dict[str, Any], None] = lab.operations.handlers["tail"]({"command": "tail"})
     assert "event" not in await anext(lines)
     return lines
 
@@ -165,10 +165,10 @@ async def test_at_the_end_a_reader_gets_the_last_events_and_then_the_end(
     async with open_lab(tmp_path) as lab:
         lines = await reader(lab)
         for name in ("stopping", "stopped"):
-            lab.site.events.emit(name)
+            lab.mta.events.emit(name)
         names: list[str] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lab.console.farewell)
+            nursery.start_soon(lab.operations.farewell)
             async for event in lines:
                 names.append(event["event"])  # noqa: PERF401
         assert names == ["stopping", "stopped"]
@@ -177,14 +177,14 @@ async def test_at_the_end_a_reader_gets_the_last_events_and_then_the_end(
 async def test_a_reader_that_stopped_reading_delays_neither_the_mail_nor_the_end(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "TAIL_BACKLOG", 3)
+    monkeypatch.setattr(operations, "TAIL_BACKLOG", 3)
     async with open_lab(tmp_path, {ONE: FakeMx()}) as lab:
         lines = await reader(lab)
         for number in range(5):
             await lab.submit(f"a{number}@x.test")
         await lab.idle()
-        assert lab.site.events.counters["delivered"] == 5
+        assert lab.mta.events.counters["delivered"] == 5
         before = trio.current_time()
-        await lab.console.farewell()
+        await lab.operations.farewell()
         assert trio.current_time() - before == pytest.approx(FAREWELL_LIMIT)
         assert len([event async for event in lines]) == 3  # the oldest are lost, the reader is not

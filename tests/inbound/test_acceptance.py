@@ -17,12 +17,12 @@ from tests.support.receiving import (
     left_in_spool,
     mailbox,
     names,
-    open_site,
+    open_mta,
     record,
     send_message,
     talk,
 )
-from trimta.inbound.client import UNIX, Peer
+from trimta.inbound.client import UNIX, ClientAddress
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.store.queue.errors import QueueUnavailable
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from trimta.server.site import Site
+    from trimta.server.wiring import Mta
     from trimta.store.queue.values import ListedEnvelope
 
 AUTH = '[auth]\nusers = { alice = "secret" }\n'
 LOG_IN = "AUTH PLAIN AGFsaWNlAHNlY3JldA=="
 
 
-async def queued(site: Site) -> list[ListedEnvelope]:
-    return await site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
+async def queued(mta: Mta) -> list[ListedEnvelope]:
+    return await mta.queue.run(lambda queue: list(queue.entries.list_envelopes()))
 
 
-async def recipients_in_queue(site: Site) -> list[list[str]]:
-    return [[str(one.recipient.address) for one in listed.envelope.recipients] for listed in await queued(site)]
+async def recipients_in_queue(mta: Mta) -> list[list[str]]:
+    return [[str(one.recipient.address) for one in listed.envelope.recipients] for listed in await queued(mta)]
 
 
 def block(folder: Path, user: str) -> None:
@@ -73,7 +73,7 @@ async def test_received_says_with_what(
     configuration: str, protocol: str, utf8: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     greeting = "LHLO c.test" if "lmtp" in configuration else "EHLO c.test"
-    async with open_site(tmp_path, configuration) as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path, configuration) as mta, talk(mta, greet=False) as client:
         if "implicit" in configuration:
             await client.start_tls()
         await client.expect("220")
@@ -91,7 +91,7 @@ async def test_received_says_with_what(
 
 
 async def test_helo_is_smtp(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path) as mta, talk(mta, greet=False) as client:
         await client.expect("220")
         await client.say("HELO c.test", "250")
         await send_message(client, "alice@dev.test")
@@ -102,12 +102,14 @@ async def test_helo_is_smtp(tmp_path: Path, autojump_clock: MockClock) -> None:
     ("peer", "trace"),
     [
         (LOOPBACK, "from client.test ([127.0.0.1])"),
-        (Peer("::1"), "from client.test ([IPv6:::1])"),
-        (Peer(UNIX), "from client.test (unix socket)"),
+        (ClientAddress("::1"), "from client.test ([IPv6:::1])"),
+        (ClientAddress(UNIX), "from client.test (unix socket)"),
     ],
 )
-async def test_received_says_from_whom(peer: Peer, trace: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site, peer=peer) as client:
+async def test_received_says_from_whom(
+    peer: ClientAddress, trace: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_mta(tmp_path) as mta, talk(mta, peer=peer) as client:
         await send_message(client, "Alice+x@dev.test")
     (message,) = mailbox(tmp_path, "alice")
     found = re.search(
@@ -131,8 +133,8 @@ async def test_for_is_there_for_a_single_recipient(
     recipients: list[str], says_for: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     async with (
-        open_site(tmp_path, '[aliases]\nteam = ["alice", "bob"]') as site,
-        talk(site) as client,
+        open_mta(tmp_path, '[aliases]\nteam = ["alice", "bob"]') as mta,
+        talk(mta) as client,
     ):
         await send_message(client, *recipients)
     (message,) = mailbox(tmp_path, "alice")
@@ -158,7 +160,7 @@ WITH_ORIGINAL = ["Return-Path", "X-Original-To", "Delivered-To", "Received"]
 async def test_trace_fields_stand_in_this_order(
     recipient: str, user: str, top: list[str], delivered_to: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path, '[aliases]\nboss = ["alice"]') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[aliases]\nboss = ["alice"]') as mta, talk(mta) as client:
         await send_message(client, recipient, sender="Bob@Dev.test")
     (message,) = mailbox(tmp_path, user)
     assert fields(message) == [*top, "From", "Subject"]
@@ -170,7 +172,7 @@ async def test_trace_fields_stand_in_this_order(
 
 
 async def test_a_submission_gets_what_it_lacks_below_received(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[[listen]]\nprotocol = "submission"') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[[listen]]\nprotocol = "submission"') as mta, talk(mta) as client:
         await send_message(client, "alice@dev.test", content="Subject: hi\r\n\r\nbody\r\n")
         await send_message(
             client, "bob@dev.test", content="Date: d\r\nMessage-ID: <m>\r\nFrom: f\r\n\r\nbody\r\n", sender=""
@@ -209,10 +211,10 @@ alice2 = ["alice+two"]
 async def test_each_recipient_gets_one_copy_and_each_domain_one_envelope(
     recipients: list[str], copies: dict[str, int], in_queue: list[list[str]], tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path, ALIASES) as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, ALIASES) as mta:
+        async with talk(mta) as client:
             await send_message(client, *recipients, sender="owner@dev.test")
-        waiting = await recipients_in_queue(site)
+        waiting = await recipients_in_queue(mta)
     assert [sorted(one) for one in waiting] == in_queue
     assert {user: len(found) for user in ("alice", "bob", "remote") if (found := mailbox(tmp_path, user))} == copies
     for user in copies:
@@ -223,7 +225,7 @@ async def test_each_recipient_gets_one_copy_and_each_domain_one_envelope(
 async def test_a_captured_message_is_one_file_a_domain_that_names_all_its_recipients(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         await send_message(client, "a@one.test", "b@one.test", "c@two.test", "alice@dev.test")
     found = sorted(
         [line for line in message.decode().split("\n") if line.startswith("Delivered-To")]
@@ -236,7 +238,7 @@ async def test_captured_members_of_a_list_share_one_field_that_says_what_it_was(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     aliases = '[aliases]\nteam = ["a@one.test", "b@one.test"]\nsolo = "c@one.test"'
-    async with open_site(tmp_path, aliases) as site, talk(site) as client:
+    async with open_mta(tmp_path, aliases) as mta, talk(mta) as client:
         await send_message(client, "team@dev.test", "solo@dev.test", "d@one.test")
     (captured,) = mailbox(tmp_path, "remote")
     assert captured.decode().split("\n")[1:7] == [
@@ -251,9 +253,9 @@ async def test_addresses_with_a_route_of_their_own_share_an_envelope_if_it_is_th
 ) -> None:
     held = ("a@one.test", "b@one.test", "alice@dev.test", "postmaster@mx.dev.test")
     routes = "[routes]\n" + "\n".join(f'"{address}" = "hold"' for address in held)
-    async with open_site(tmp_path, routes) as site, talk(site) as client:
+    async with open_mta(tmp_path, routes) as mta, talk(mta) as client:
         await send_message(client, "a@one.test", "b@one.test", "c@one.test", "Alice@dev.test", "postmaster")
-        waiting = await recipients_in_queue(site)
+        waiting = await recipients_in_queue(mta)
     assert sorted(waiting) == [["Alice@dev.test"], ["a@one.test", "b@one.test"], ["postmaster"]]
     assert len(mailbox(tmp_path, "remote")) == 1
 
@@ -265,43 +267,43 @@ async def test_a_maildir_that_cannot_be_written_is_deferred_and_the_others_get_t
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     block(tmp_path, "bob")
-    async with open_site(tmp_path, wall=mock_wall()) as site:
-        events = record(site)
-        async with talk(site) as client:
+    async with open_mta(tmp_path, wall=mock_wall()) as mta:
+        events = record(mta)
+        async with talk(mta) as client:
             await send_message(client, "alice@dev.test", "bob@dev.test", "carol@dev.test")
         assert len(mailbox(tmp_path, "alice")) == len(mailbox(tmp_path, "carol")) == 1
-        (waiting,) = await queued(site)
+        (waiting,) = await queued(mta)
         assert waiting.envelope.attempts == 1
         assert waiting.envelope.recipients[0].status == "4.2.0"
         assert "maildir-example/bob" in waiting.envelope.recipients[0].reply
         assert [event.fields["to"] for event in events if event.name == "deferred"] == ["bob@dev.test"]
         (tmp_path / "maildir-example/bob").unlink()
-        site.clock.advance_to(waiting.envelope.due)
-        async with deliveries(site):
+        mta.clock.advance_to(waiting.envelope.due)
+        async with deliveries(mta):
             pass
         assert len(mailbox(tmp_path, "bob")) == 1
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert fields(mailbox(tmp_path, "bob")[0])[: len(TRACE)] == TRACE
 
 
 @pytest.mark.parametrize("size", [10, 400_000])
 async def test_with_remote_envelopes_too(size: int, tmp_path: Path, autojump_clock: MockClock) -> None:
     block(tmp_path, "bob")
-    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[routes]\n"later.test" = "hold"') as mta, talk(mta) as client:
         await send_message(client, "alice@dev.test", "bob@dev.test", "x@later.test", content=f"\r\n{'a' * size}\r\n")
-        assert sorted(await recipients_in_queue(site)) == [["bob@dev.test"], ["x@later.test"]]
-        assert left_in_spool(site) == []
+        assert sorted(await recipients_in_queue(mta)) == [["bob@dev.test"], ["x@later.test"]]
+        assert left_in_spool(mta) == []
     assert len(mailbox(tmp_path, "alice")) == 1
 
 
 async def test_a_new_folder_without_permission_is_found_before_anything_is_promised(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[routes]\n"later.test" = "hold"') as mta, talk(mta) as client:
         await send_message(client, "alice@dev.test")
         monkeypatch.setattr("trimta.store.maildir.os.access", lambda path, _: "alice" not in str(path))
         await send_message(client, "alice@dev.test", "bob@dev.test", "x@later.test")
-        assert sorted(await recipients_in_queue(site)) == [["alice@dev.test"], ["x@later.test"]]
+        assert sorted(await recipients_in_queue(mta)) == [["alice@dev.test"], ["x@later.test"]]
     assert len(mailbox(tmp_path, "bob")) == 1
     assert [*(tmp_path / "maildir-example/alice/tmp").iterdir()] == []
 
@@ -309,7 +311,7 @@ async def test_a_new_folder_without_permission_is_found_before_anything_is_promi
 async def test_lmtp_leaves_it_to_the_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     block(tmp_path, "bob")
     configuration = '[[listen]]\nprotocol = "lmtp"\n[aliases]\nteam = ["alice", "bob"]'
-    async with open_site(tmp_path, configuration) as site, talk(site) as client:
+    async with open_mta(tmp_path, configuration) as mta, talk(mta) as client:
         await client.say("MAIL FROM:<a@dev.test>", "250")
         for name in ("alice", "bob", "carol", "BOB", "team"):
             await client.say(f"RCPT TO:<{name}@dev.test>", "250")
@@ -317,7 +319,7 @@ async def test_lmtp_leaves_it_to_the_client(tmp_path: Path, autojump_clock: Mock
         replies = ["250 2.6.0 <alice@", "451 4.2.0 <bob@", "250 2.6.0 <carol@", "451 4.2.0 <BOB@", "451 4.2.0 <team@"]
         await client.say("hello\r\n.", *replies)
         await client.say("NOOP", "250")
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert len(mailbox(tmp_path, "alice")) == len(mailbox(tmp_path, "carol")) == 1
 
 
@@ -328,13 +330,13 @@ async def test_lmtp_leaves_it_to_the_client(tmp_path: Path, autojump_clock: Mock
 async def test_a_message_that_was_here_before_is_accepted_and_then_fails(
     header: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path, wall=mock_wall()) as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, wall=mock_wall()) as mta:
+        async with talk(mta) as client:
             content = f"{header}\r\nSubject: again\r\n\r\nbody\r\n"
             await send_message(client, "alice@dev.test", "bob@dev.test", content=content)
-        async with deliveries(site):
+        async with deliveries(mta):
             pass
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert mailbox(tmp_path, "alice") == []
     assert len(mailbox(tmp_path, "bob")) == 1
     (report,) = mailbox(tmp_path, "sender")
@@ -352,7 +354,7 @@ async def test_where_a_message_has_been_is_read_once_however_many_it_is_for(
         return parse_mailbox(text)
 
     monkeypatch.setattr("trimta.content.trace.parse_mailbox", parse)
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         content = "".join(f"Delivered-To: x{number}@dev.test\r\n" for number in range(50))
         await send_message(client, *(f"user{number}@dev.test" for number in range(20)), content=content)
     assert len(read) == 50
@@ -384,10 +386,10 @@ member = ["x@closed.test"]
 "closed.test" = "reject:550 5.7.1 no"
 "blackhole.test" = "discard"
 """
-    async with open_site(tmp_path, configuration, wall=mock_wall()) as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, configuration, wall=mock_wall()) as mta:
+        async with talk(mta) as client:
             await send_message(client, *recipients, parameters=" ENVID=e1", notify=f" NOTIFY={notify}")
-        async with deliveries(site):
+        async with deliveries(mta):
             pass
     found = mailbox(tmp_path, "sender")
     assert [next(line for line in message.split(b"\n") if line.startswith(b"Action")) for message in found] == reports
@@ -396,12 +398,12 @@ member = ["x@closed.test"]
 
 
 async def test_nobody_reports_to_the_null_sender(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, wall=mock_wall()) as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, wall=mock_wall()) as mta:
+        async with talk(mta) as client:
             await send_message(client, "alice@dev.test", sender="", notify=" NOTIFY=SUCCESS")
-        async with deliveries(site):
+        async with deliveries(mta):
             pass
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert len(mailbox(tmp_path, "alice")) == 1
 
 
@@ -411,8 +413,8 @@ async def test_no_room_for_a_success_report_is_no_reason_to_have_the_message_aga
     def full(*_: object) -> None:
         raise QueueUnavailable("disk full")
 
-    async with open_site(tmp_path) as site, talk(site) as client:
-        events = record(site)
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
+        events = record(mta)
         monkeypatch.setattr("trimta.store.queue.queue.Queue.accept", full)
         await send_message(client, "alice@dev.test", notify=" NOTIFY=SUCCESS")
         assert "queue_trouble" in names(events)
@@ -420,38 +422,38 @@ async def test_no_room_for_a_success_report_is_no_reason_to_have_the_message_aga
 
 
 async def test_a_held_message_waits_for_local_recipients_too(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[[listen]]\nprotocol = "submission"', wall=mock_wall()) as site:
-        start = site.clock.now()
-        async with talk(site) as client:
+    async with open_mta(tmp_path, '[[listen]]\nprotocol = "submission"', wall=mock_wall()) as mta:
+        start = mta.clock.now()
+        async with talk(mta) as client:
             await send_message(client, "alice@dev.test", "x@example.com", parameters=" HOLDFOR=3600")
-        async with deliveries(site):
+        async with deliveries(mta):
             pass
         assert mailbox(tmp_path, "alice") == mailbox(tmp_path, "remote") == []
-        assert {listed.envelope.due - start for listed in await queued(site)} == {3600}
-        site.clock.advance_to(start + 3600)
-        async with deliveries(site):
+        assert {listed.envelope.due - start for listed in await queued(mta)} == {3600}
+        mta.clock.advance_to(start + 3600)
+        async with deliveries(mta):
             pass
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert len(mailbox(tmp_path, "alice")) == len(mailbox(tmp_path, "remote")) == 1
 
 
 async def test_a_message_that_is_late_comes_back(tmp_path: Path, autojump_clock: MockClock) -> None:
     block(tmp_path, "bob")
-    async with open_site(tmp_path, wall=mock_wall()) as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, wall=mock_wall()) as mta:
+        async with talk(mta) as client:
             await send_message(client, "bob@dev.test", parameters=" BY=120;R")
-        site.clock.advance_to(site.clock.now() + 121)
-        async with deliveries(site):
+        mta.clock.advance_to(mta.clock.now() + 121)
+        async with deliveries(mta):
             pass
-        assert await queued(site) == []
+        assert await queued(mta) == []
     (report,) = mailbox(tmp_path, "sender")
     assert b"\nStatus: 5.4.7\n" in report
 
 
 async def test_the_configuration_of_a_session_holds_to_its_end(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site, peer=STRANGER) as client:
+    async with open_mta(tmp_path) as mta, talk(mta, peer=STRANGER) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"), ("DATA", "354"))
-        site.apply(configuration(tmp_path, '[local]\ndomains = []\n[routes]\n"*" = "hold"'), site.sending.tls)
+        mta.apply(configuration(tmp_path, '[local]\ndomains = []\n[routes]\n"*" = "hold"'), mta.sending.tls)
         await client.say("hello\r\n.", "250")
-        assert await queued(site) == []
+        assert await queued(mta) == []
     assert len(mailbox(tmp_path, "alice")) == 1

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.support.receiving import Client, configuration, left_in_spool, mailbox, open_site, send_message, talk
+from tests.support.receiving import Client, configuration, left_in_spool, mailbox, open_mta, send_message, talk
 from trimta.runtime.events import as_json, as_text
-from trimta.server.serve import Server
+from trimta.server.running import Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +62,9 @@ octets = st.lists(
 @given(st.sampled_from(CONFIGURATIONS), octets, st.booleans())
 def test_no_octets_break_a_session_or_keep_it(text: str, pieces: Sequence[bytes], in_one: bool) -> None:
     async def attack(folder: Path) -> None:
-        async with open_site(folder, text) as site:
-            site.events.subscribe(can_be_written)
-            async with talk(site, greet=False) as client:
+        async with open_mta(folder, text) as mta:
+            mta.events.subscribe(can_be_written)
+            async with talk(mta, greet=False) as client:
                 if in_one:
                     await client.send(b"".join(pieces))
                 else:
@@ -73,9 +73,9 @@ def test_no_octets_break_a_session_or_keep_it(text: str, pieces: Sequence[bytes]
                         await trio.testing.wait_all_tasks_blocked()
                 # It hangs up by itself, or waits for more and then says so: MockClock gets there at once.
                 await client.rest()
-            assert left_in_spool(site) == []
-            assert site.crowd.total == 0
-            async with talk(site, greet=False) as client:
+            assert left_in_spool(mta) == []
+            assert mta.counts.total == 0
+            async with talk(mta, greet=False) as client:
                 if "implicit" in text:
                     await client.start_tls()
                 await client.expect("220")
@@ -108,7 +108,7 @@ async def test_a_flood_of_connections_gets_421_and_the_others_are_served(
                 await send_message(client, "alice@dev.test")
             await clients[0].say("QUIT", "221")
             await clients[0].expect("")
-            while server.site.crowd.total >= 5:
+            while server.mta.counts.total >= 5:
                 await trio.lowlevel.checkpoint()
             late = Client(await trio.open_tcp_stream("127.0.0.1", port))
             await late.expect("220")

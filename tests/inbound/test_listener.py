@@ -16,18 +16,18 @@ import trio
 
 from tests.support.receiving import Client, configuration, mailbox
 from trimta.config.model import InetAddress, Limits, Listen, UnixAddress
-from trimta.inbound.client import Peer
+from trimta.inbound.client import ClientAddress
+from trimta.inbound.connection_counts import ConnectionCounts
 from trimta.inbound.listener import (
     RESERVED,
     BindError,
-    Crowd,
     accept_connections,
     bind,
     raise_descriptor_limit,
     room_for_connections,
     wants_both_families,
 )
-from trimta.server.serve import Server
+from trimta.server.running import Server
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -154,10 +154,10 @@ async def test_a_client_on_a_unix_socket_may_relay_and_is_named_so(tmp_path: Pat
 
 
 def test_a_crowd_counts_in_all_and_for_each_client() -> None:
-    crowd, limits = Crowd(), Limits(connections=3, connections_per_client=2)
-    one, other = Peer("192.0.2.1", 1), Peer("192.0.2.2", 1)
+    crowd, limits = ConnectionCounts(), Limits(connections=3, connections_per_client=2)
+    one, other = ClientAddress("192.0.2.1", 1), ClientAddress("192.0.2.2", 1)
     crowd.enter(one)
-    crowd.enter(Peer("192.0.2.1", 2))
+    crowd.enter(ClientAddress("192.0.2.1", 2))
     assert not crowd.is_crowded_by(one, limits)
     crowd.enter(one)
     assert crowd.is_crowded_by(one, limits)
@@ -205,7 +205,7 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
     served: list[trio.SocketStream] = []
     leave = trio.Event()
 
-    async def session(stream: trio.SocketStream, _: Peer) -> None:
+    async def session(stream: trio.SocketStream, _: ClientAddress) -> None:
         served.append(stream)
         await leave.wait()
         await stream.aclose()
@@ -215,7 +215,7 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
     address = bound.sockets[0].socket.getsockname()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            crowd = Crowd()
+            crowd = ConnectionCounts()
             await nursery.start(accept_connections, bound.sockets[0], nursery, session, crowd, lambda: 2)
             clients = [await trio.open_tcp_stream(*address) for _ in range(4)]
             await trio.sleep(1)
@@ -230,8 +230,8 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
 
 async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_clock: MockClock) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    crowd, looks, most = Crowd(), 0, 1
-    served: list[Peer] = []
+    crowd, looks, most = ConnectionCounts(), 0, 1
+    served: list[ClientAddress] = []
     ends = [trio.Event() for _ in range(3)]
 
     def ceiling() -> int:
@@ -239,7 +239,7 @@ async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_c
         looks += 1
         return most
 
-    async def session(stream: trio.SocketStream, peer: Peer) -> None:
+    async def session(stream: trio.SocketStream, peer: ClientAddress) -> None:
         served.append(peer)
         await ends[len(served) - 1].wait()
         await stream.aclose()

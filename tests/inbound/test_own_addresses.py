@@ -15,7 +15,7 @@ from trimta.inbound import own_addresses
 from trimta.inbound.own_addresses import comes_to, is_own
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.resolver import MxHosts, RoutingFailure
-from trimta.server.serve import Server
+from trimta.server.running import Server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,16 +124,16 @@ async def test_the_server_routes_by_what_it_really_listens_on(listen: str, ours:
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup:
             server = await Server.start(config, cleanup)
-            port = server.site.bound[0].sockets[0].socket.getsockname()[1]
-            found = {domain: await server.site.resolver.resolve_mx(domain, port=port) for domain in everything}
+            port = server.mta.bound[0].sockets[0].socket.getsockname()[1]
+            found = {domain: await server.mta.resolver.resolve_mx(domain, port=port) for domain in everything}
             looping = {domain for domain, routing in found.items() if isinstance(routing, RoutingFailure)}
             assert looping == ours & set(everything)
             assert all(found[domain].status == LOOP for domain in looping)  # type: ignore[union-attr]
-            far = await server.site.resolver.resolve_mx("far.test", port=port)
+            far = await server.mta.resolver.resolve_mx("far.test", port=port)
             assert isinstance(far, MxHosts)
             expected = (
                 ["a.far.test"] if "unspecified.test" in ours else ["a.far.test", "u.unspecified.test", "b.far.test"]
             )
             assert [host.name for host in far.hosts] == expected
-            other = await server.site.resolver.resolve_mx("near.test", port=port - 1)
+            other = await server.mta.resolver.resolve_mx("near.test", port=port - 1)
             assert isinstance(other, MxHosts), "another port is another server"

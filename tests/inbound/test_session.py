@@ -25,15 +25,14 @@ from tests.support.receiving import (
     left_in_spool,
     mailbox,
     names,
-    open_site,
+    open_mta,
     record,
     send_message,
     talk,
 )
 from trimta.config.model import Auth
-from trimta.inbound import session
-from trimta.inbound.client import UNIX, Peer
-from trimta.inbound.session import Session
+from trimta.inbound.acceptance import Acceptance
+from trimta.inbound.client import UNIX, ClientAddress
 from trimta.runtime.events import as_text
 from trimta.runtime.wire import Wire
 from trimta.store import durable
@@ -60,7 +59,7 @@ async def elapsed_until(client: Client, start: str) -> float:
 
 @pytest.mark.parametrize("said", ["", "EHLO client.test", "EHLO client.test\r\nMAIL FROM:<a@dev.test>"])
 async def test_a_silent_client_is_told_so_after_idle(said: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path) as mta, talk(mta, greet=False) as client:
         await client.expect("220")
         for line in said.splitlines():
             await client.say(line, "250")
@@ -69,14 +68,14 @@ async def test_a_silent_client_is_told_so_after_idle(said: str, tmp_path: Path, 
 
 
 async def test_behind_tls_too(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta, talk(mta, greet=False) as client:
         await client.start_tls()
         await client.expect("220")
         assert await elapsed_until(client, "421 4.4.2") == pytest.approx(IDLE)
 
 
 async def test_octets_of_a_command_line_do_not_buy_time(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         before = trio.current_time()
         for octet in b"NOOP and so on":
             await client.send(bytes([octet]))
@@ -87,7 +86,7 @@ async def test_octets_of_a_command_line_do_not_buy_time(tmp_path: Path, autojump
 
 @pytest.mark.parametrize("command", ["DATA", "BDAT 1000"])
 async def test_octets_of_content_do(command: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<b@dev.test>", "250"))
         await client.say(command, *(["354"] if command == "DATA" else []))
         for _ in range(10):
@@ -99,25 +98,25 @@ async def test_octets_of_content_do(command: str, tmp_path: Path, autojump_clock
 
 
 async def test_each_command_has_its_own_time(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         for _ in range(5):
             await trio.sleep(IDLE - 1)
             await client.say("NOOP", "250")
 
 
 async def test_a_client_that_reads_nothing_is_left_after_idle(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site:
-        events = record(site)
+    async with open_mta(tmp_path) as mta:
+        events = record(mta)
         near, far = trio.testing.lockstep_stream_pair()
         with trio.fail_after(2 * IDLE):
-            await Session(site, site.config.listen[0], Wire(far), LOOPBACK).run()
+            await mta.session(mta.configuration.listen[0], Wire(far), LOOPBACK).run()
         assert [event.fields.get("reason") for event in events if event.name == "lost"] == ["the client reads nothing"]
         await trio.aclose_forcefully(near)
 
 
 @pytest.mark.parametrize("tls", ["implicit", "starttls"])
 async def test_a_handshake_takes_idle_at_most(tls: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, f'[[listen]]\ntls = "{tls}"') as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path, f'[[listen]]\ntls = "{tls}"') as mta, talk(mta, greet=False) as client:
         if tls == "starttls":
             await client.expect("220")
             await client.say_all(("EHLO client.test", "250"), ("STARTTLS", "220"))
@@ -127,7 +126,7 @@ async def test_a_handshake_takes_idle_at_most(tls: str, tmp_path: Path, autojump
 
 
 async def test_an_implicit_listener_speaks_tls_from_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, talk(site, greet=False) as client:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta, talk(mta, greet=False) as client:
         await client.start_tls()
         await client.expect("220")
         await client.say("EHLO client.test", "250")
@@ -136,12 +135,12 @@ async def test_an_implicit_listener_speaks_tls_from_the_start(tmp_path: Path, au
 
 
 async def test_plain_text_where_tls_is_due_ends_the_session_alone(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site:
-        async with talk(site, greet=False) as client:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta:
+        async with talk(mta, greet=False) as client:
             await client.send("EHLO client.test\r\n")
             with pytest.raises((AssertionError, UnicodeDecodeError)):
                 await client.expect("220")
-        async with talk(site, greet=False) as client:
+        async with talk(mta, greet=False) as client:
             await client.start_tls()
             await client.expect("220")
 
@@ -150,20 +149,20 @@ async def test_plain_text_where_tls_is_due_ends_the_session_alone(tmp_path: Path
 
 
 async def test_an_idle_session_is_told_that_the_server_stops(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client, talk(site, greet=False) as other:
+    async with open_mta(tmp_path) as mta, talk(mta) as client, talk(mta, greet=False) as other:
         await other.expect("220")
-        site.drain.start()
+        mta.drain.start()
         await client.expect("421 4.3.2")
         await client.expect("")
         await other.expect("421 4.3.2")
-        async with talk(site, greet=False) as late:
+        async with talk(mta, greet=False) as late:
             await late.expect("421 4.3.2")
 
 
 async def test_a_transaction_in_progress_finishes_first(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         await client.say("MAIL FROM:<a@dev.test>", "250")
-        site.drain.start()
+        mta.drain.start()
         await client.say("RCPT TO:<alice@dev.test>", "250")
         await client.say("DATA", "354")
         await client.say("Subject: last\r\n.", "250")
@@ -174,12 +173,12 @@ async def test_a_transaction_in_progress_finishes_first(tmp_path: Path, autojump
 async def test_what_is_not_finished_when_the_grace_is_over_is_told_so(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path) as site:
+    async with open_mta(tmp_path) as mta:
         near, far = trio.testing.memory_stream_pair()
         client = Client(near)
         with trio.move_on_after(10):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(Session(site, site.config.listen[0], Wire(far), LOOPBACK).run)
+                nursery.start_soon(mta.session(mta.configuration.listen[0], Wire(far), LOOPBACK).run)
                 await client.expect("220")
                 await client.say("EHLO client.test", "250")
                 await client.say("MAIL FROM:<a@dev.test>", "250")
@@ -196,14 +195,14 @@ async def test_a_bug_is_told_the_client_and_goes_on_to_the_server(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(session, "accept", broken)
-    async with open_site(tmp_path) as site:
+    monkeypatch.setattr(Acceptance, "accept", broken)
+    async with open_mta(tmp_path) as mta:
         with pytest.RaisesGroup(
             pytest.RaisesExc(RuntimeError, match="a bug"), allow_unwrapped=True, flatten_subgroups=True
         ):
-            async with talk(site) as client:
+            async with talk(mta) as client:
                 await send_message(client, "alice@dev.test", reply="421 4.3.0")
-        async with talk(site) as client:
+        async with talk(mta) as client:
             await client.say("NOOP", "250")
 
 
@@ -212,24 +211,24 @@ async def test_a_bug_is_told_the_client_and_goes_on_to_the_server(
 
 async def test_too_many_connections_of_a_client_and_in_all(tmp_path: Path, autojump_clock: MockClock) -> None:
     limits = "[limits]\nconnections_per_client = 2\nconnections = 3"
-    async with open_site(tmp_path, limits) as site, talk(site) as one, talk(site):
-        events = record(site)
-        async with talk(site, greet=False) as third:
+    async with open_mta(tmp_path, limits) as mta, talk(mta) as one, talk(mta):
+        events = record(mta)
+        async with talk(mta, greet=False) as third:
             await third.expect("421 4.7.0")
             await third.expect("")
-        async with talk(site, peer=STRANGER), talk(site, peer=Peer("192.0.2.8"), greet=False) as fourth:
+        async with talk(mta, peer=STRANGER), talk(mta, peer=ClientAddress("192.0.2.8"), greet=False) as fourth:
             await fourth.expect("421 4.3.2")
             await fourth.expect("")
         await one.say("QUIT", "221")
         await one.expect("")
-        async with talk(site) as next_one:
+        async with talk(mta) as next_one:
             await next_one.say("NOOP", "250")
         assert names(events).count("rejected") == 2
-    assert site.crowd.total == 0
+    assert mta.counts.total == 0
 
 
 async def test_a_wrong_password_costs_more_each_time(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[auth]\nusers = { alice = "secret" }') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[auth]\nusers = { alice = "secret" }') as mta, talk(mta) as client:
         waits = []
         for _ in range(5):
             before = trio.current_time()
@@ -245,19 +244,19 @@ async def test_a_wrong_password_costs_more_each_time(tmp_path: Path, autojump_cl
     ("configuration", "peer", "offered", "reply"),
     [
         ("", LOOPBACK, True, "235"),
-        ("", Peer(UNIX), True, "235"),
-        ("", Peer("::1"), True, "235"),
+        ("", ClientAddress(UNIX), True, "235"),
+        ("", ClientAddress("::1"), True, "235"),
         ("", STRANGER, False, "538 5.7.11"),
         ('[[listen]]\ntls = "starttls"', STRANGER, False, "530 5.7.0"),
         ("[auth]\ninsecure = true", STRANGER, True, "235"),
     ],
 )
 async def test_auth_in_clear_is_for_loopback(
-    configuration: str, peer: Peer, offered: bool, reply: str, tmp_path: Path, autojump_clock: MockClock
+    configuration: str, peer: ClientAddress, offered: bool, reply: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     users = 'users = { alice = "secret" }'
     text = f"{configuration}\n{users}" if "[auth]" in configuration else f"[auth]\n{users}\n{configuration}"
-    async with open_site(tmp_path, text) as site, talk(site, peer=peer, greet=False) as client:
+    async with open_mta(tmp_path, text) as mta, talk(mta, peer=peer, greet=False) as client:
         await client.expect("220")
         await client.send("EHLO client.test\r\n")
         assert any("AUTH" in line for line in await client.reply()) is offered
@@ -266,9 +265,9 @@ async def test_auth_in_clear_is_for_loopback(
 
 async def test_a_reload_without_users_opens_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     required = '[[listen]]\nauth = "required"\n[auth]\nusers = { alice = "secret" }'
-    async with open_site(tmp_path, required) as site:
-        site.apply(replace(site.config, auth=Auth()), site.sending.tls)
-        async with talk(site) as client:
+    async with open_mta(tmp_path, required) as mta:
+        mta.apply(replace(mta.configuration, auth=Auth()), mta.sending.tls)
+        async with talk(mta) as client:
             await client.say("MAIL FROM:<a@dev.test>", "530 5.7.0")
             await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "535")
 
@@ -277,21 +276,23 @@ async def test_a_reload_without_users_opens_nothing(tmp_path: Path, autojump_clo
     ("networks", "peer", "may"),
     [
         ('"127.0.0.0/8", "::1/128"', LOOPBACK, True),
-        ('"127.0.0.0/8", "::1/128"', Peer("127.9.9.9"), True),
-        ('"127.0.0.0/8", "::1/128"', Peer("::1"), True),
-        ('"127.0.0.0/8", "::1/128"', Peer(UNIX), True),
-        ('"::1/128"', Peer(UNIX), True),
+        ('"127.0.0.0/8", "::1/128"', ClientAddress("127.9.9.9"), True),
+        ('"127.0.0.0/8", "::1/128"', ClientAddress("::1"), True),
+        ('"127.0.0.0/8", "::1/128"', ClientAddress(UNIX), True),
+        ('"::1/128"', ClientAddress(UNIX), True),
         ('"::1/128"', LOOPBACK, False),
         ('"127.0.0.0/8", "::1/128"', STRANGER, False),
-        ('"127.0.0.0/8", "::1/128"', Peer("2001:db8::1"), False),
+        ('"127.0.0.0/8", "::1/128"', ClientAddress("2001:db8::1"), False),
         ('"192.0.2.0/29"', STRANGER, True),
         ('"192.0.2.0/29"', LOOPBACK, False),
         ("", LOOPBACK, False),
-        ("", Peer(UNIX), False),
+        ("", ClientAddress(UNIX), False),
     ],
 )
-async def test_who_may_relay(networks: str, peer: Peer, may: bool, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, f"[relay]\nnetworks = [{networks}]") as site, talk(site, peer=peer) as client:
+async def test_who_may_relay(
+    networks: str, peer: ClientAddress, may: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with open_mta(tmp_path, f"[relay]\nnetworks = [{networks}]") as mta, talk(mta, peer=peer) as client:
         await client.say("MAIL FROM:<a@dev.test>", "250")
         await client.say("RCPT TO:<x@example.com>", "250 2.1.5" if may else "550 5.7.1")
         await client.say("RCPT TO:<alice@dev.test>", "250 2.1.5")
@@ -313,8 +314,8 @@ def test_a_peer_is_an_address_and_a_mapped_one_is_ipv4(name: tuple[object, ...],
         def getpeername(self) -> tuple[object, ...]:
             return name
 
-    peer = Peer.of(Connected())  # type: ignore[arg-type]
-    assert (peer.client, peer.trace) == (client, trace)
+    peer = ClientAddress.of(Connected())  # type: ignore[arg-type]
+    assert (peer.host, peer.trace) == (client, trace)
 
 
 # A disk that fails.
@@ -327,7 +328,7 @@ async def test_a_full_disk_while_content_comes_is_452(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"))
         with monkeypatch.context() as patch:
             patch.setattr(durable, "write_all", full)
@@ -339,7 +340,7 @@ async def test_a_full_disk_while_content_comes_is_452(
             else:
                 await client.send(b"BDAT %d LAST\r\n%b" % (len(content), content))
                 await client.expect("452 4.3.1")
-        assert left_in_spool(site) == []
+        assert left_in_spool(mta) == []
         await send_message(client, "alice@dev.test")
         assert len(mailbox(tmp_path, "alice")) == 1
 
@@ -350,11 +351,11 @@ async def test_a_spool_file_that_cannot_be_synced_is_452_and_gone(
     def broken(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    async with open_site(tmp_path) as site, talk(site) as client:
+    async with open_mta(tmp_path) as mta, talk(mta) as client:
         with monkeypatch.context() as patch:
             patch.setattr(durable, "fsync", broken)
             await send_message(client, "alice@dev.test", content=b"0123456789abcd\r\n" * 65536, reply="452 4.3.1")
-        assert left_in_spool(site) == []
+        assert left_in_spool(mta) == []
         assert mailbox(tmp_path, "alice") == []
 
 
@@ -365,8 +366,8 @@ async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
     def full(*_: object) -> None:
         raise QueueUnavailable("disk full")
 
-    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
-        events = record(site)
+    async with open_mta(tmp_path, '[routes]\n"later.test" = "hold"') as mta, talk(mta) as client:
+        events = record(mta)
         with monkeypatch.context() as patch:
             patch.setattr(Queue, "accept", full)
             content = b"0123456789abcd\r\n" * (size // 16)
@@ -374,7 +375,7 @@ async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
         await client.say("NOOP", "250")  # the content goes after the reply
         assert mailbox(tmp_path, "alice") == []
         assert [*(tmp_path / "maildir-example/alice/tmp").iterdir()] == []
-        assert left_in_spool(site) == []
+        assert left_in_spool(mta) == []
         assert "accepted" not in names(events)
         await send_message(client, "alice@dev.test", "x@later.test")
         assert len(mailbox(tmp_path, "alice")) == 1
@@ -383,7 +384,7 @@ async def test_a_queue_that_takes_nothing_is_452_and_no_copy_is_seen(
 async def test_memory_does_not_grow_with_a_message(tmp_path: Path, autojump_clock: MockClock) -> None:
     size = 40 << 20
     block = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 1024
-    async with open_site(tmp_path, '[routes]\n"later.test" = "hold"') as site, talk(site) as client:
+    async with open_mta(tmp_path, '[routes]\n"later.test" = "hold"') as mta, talk(mta) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"))
         await client.say_all(("RCPT TO:<x@later.test>", "250"), ("DATA", "354"))
         tracemalloc.start()
@@ -396,7 +397,7 @@ async def test_memory_does_not_grow_with_a_message(tmp_path: Path, autojump_cloc
         finally:
             tracemalloc.stop()
         assert peak < 4 << 20
-        assert left_in_spool(site) == []
+        assert left_in_spool(mta) == []
         (found,) = (tmp_path / "maildir-example/alice/new").iterdir()
         assert found.stat().st_size > (size // len(block)) * (len(block) - 1024)
         assert found.name.endswith(f",S={found.stat().st_size}")
@@ -404,10 +405,10 @@ async def test_memory_does_not_grow_with_a_message(tmp_path: Path, autojump_cloc
 
 async def test_replies_that_are_not_read_do_not_pile_up(tmp_path: Path, autojump_clock: MockClock) -> None:
     members = ", ".join(f'"member{number}"' for number in range(1000))
-    async with open_site(tmp_path, f"[aliases]\na = [{members}]") as site:
+    async with open_mta(tmp_path, f"[aliases]\na = [{members}]") as mta:
         near, far = trio.testing.lockstep_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Session(site, site.config.listen[0], Wire(far), LOOPBACK).run)
+            nursery.start_soon(mta.session(mta.configuration.listen[0], Wire(far), LOOPBACK).run)
             await Client(near).expect("220")
             tracemalloc.start()
             try:
@@ -426,7 +427,7 @@ async def test_hashed_passwords_are_as_good(tmp_path: Path, autojump_clock: Mock
     digest = hashlib.scrypt(b"secret", salt=b"0123456789abcdef", n=2, r=1, p=1, dklen=32)
     encoded = [base64.b64encode(part).rstrip(b"=").decode() for part in (b"0123456789abcdef", digest)]
     users = f'[auth]\nusers = {{ alice = "$scrypt$ln=1,r=1,p=1${"$".join(encoded)}" }}'
-    async with open_site(tmp_path, users) as site, talk(site) as client:
+    async with open_mta(tmp_path, users) as mta, talk(mta) as client:
         await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
         await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "235")
 
@@ -435,10 +436,10 @@ async def test_no_password_is_in_any_event_or_history(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
-    async with open_site(tmp_path, '[auth]\nusers = { alice = "secret" }') as site:
-        monkeypatch.setattr(site.history, "note_dialogue", lambda _, lines: notes.extend(line for _, line in lines))
-        events = record(site)
-        async with talk(site) as client:
+    async with open_mta(tmp_path, '[auth]\nusers = { alice = "secret" }') as mta:
+        monkeypatch.setattr(mta.message_log, "note_dialogue", lambda _, lines: notes.extend(line for _, line in lines))
+        events = record(mta)
+        async with talk(mta) as client:
             await client.say("AUTH PLAIN AGFsaWNlAHdyb25n", "535")
             await client.say("AUTH\tPLAIN\tAGFsaWNlAHNlY3JldA==", "500")
             await client.say("AUTH CRAM-MD5", "504")
@@ -457,16 +458,16 @@ async def test_no_password_is_in_any_event_or_history(
 
 @pytest.mark.parametrize("first", ["POST / HTTP/1.1", "Host: localhost:2525", "PRI * HTTP/2.0"])
 async def test_a_web_page_cannot_send_mail(first: str, tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, '[routes]\n"*" = "mx"') as site:
-        events = record(site)
-        async with talk(site, greet=False) as client:
+    async with open_mta(tmp_path, '[routes]\n"*" = "mx"') as mta:
+        events = record(mta)
+        async with talk(mta, greet=False) as client:
             await client.expect("220")
             await client.send(
                 f"{first}\r\nOrigin: https://page.test\r\n\r\nHELO x\r\nMAIL FROM:<a@dev.test>\r\n"
                 f"RCPT TO:<alice@dev.test>\r\nRCPT TO:<victim@far.test>\r\nDATA\r\n{SENT}.\r\n"
             )
             assert (await client.rest()).startswith(b"421 4.7.0 ")
-        assert await site.queue.run(lambda queue: queue.entries.count()) == 0
+        assert await mta.queue.run(lambda queue: queue.entries.count()) == 0
         assert mailbox(tmp_path, "alice") == []
         assert [event.fields["client"] for event in events if event.name == "rejected"] == [str(LOOPBACK)]
 
@@ -487,9 +488,9 @@ async def test_a_client_may_call_itself_anything(
 ) -> None:
     protocol = "lmtp" if verb == "LHLO" else "smtp"
     text = f'[routes]\n"far.test" = "hold"\n[[listen]]\nprotocol = "{protocol}"'
-    async with open_site(tmp_path, text) as site:
-        events = record(site)
-        async with talk(site, greet=False) as client:
+    async with open_mta(tmp_path, text) as mta:
+        events = record(mta)
+        async with talk(mta, greet=False) as client:
             await client.expect("220")
             await client.send(verb.encode() + b" " + name + b"\r\n")
             await client.expect("250")
@@ -504,12 +505,12 @@ async def test_a_client_may_call_itself_anything(
         assert header.replace(b"\n", b"").replace(b"\t", b"").decode().isprintable()
         assert b"([127.0.0.1])" in header
         assert b"\nFrom: me" in header
-        await site.history.flush()
+        await mta.message_log.flush()
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
-        message, _ = await site.queue.run(lambda queue: queue.entries.show(accepted))
+        message, _ = await mta.queue.run(lambda queue: queue.entries.show(accepted))
         assert message.origin.isprintable()
         assert message.helo.isprintable()
-        lines = [line for _, line in await site.queue.run(lambda queue: queue.log.read(message.id))]
+        lines = [line for _, line in await mta.queue.run(lambda queue: queue.log.read(message.id))]
         assert any(line.startswith(f"C: {verb} ") for line in lines)
         assert all(line.isprintable() for line in lines)
         assert all(as_text(event).isprintable() for event in events)
@@ -522,9 +523,9 @@ async def test_a_client_may_call_itself_anything(
 async def test_a_path_without_brackets_is_logged_as_the_clients_fault(
     protocol: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path, f'[[listen]]\nprotocol = "{protocol}"') as site:
-        events = record(site)
-        async with talk(site) as client:
+    async with open_mta(tmp_path, f'[[listen]]\nprotocol = "{protocol}"') as mta:
+        events = record(mta)
+        async with talk(mta) as client:
             await client.say_all(
                 ("MAIL FROM: a@dev.test", "250"), ("RCPT TO:<bob@dev.test>", "250"), ("RCPT TO:alice@dev.test", "250")
             )
@@ -576,9 +577,9 @@ async def test_any_means_any(
         '[auth]\nany = true\nusers = { alice = "secret" }\n[relay]\nnetworks = []\n[routes]\n"*" = "hold"\n'
         f'[[listen]]\nprotocol = "{protocol}"\nauth = "required"'
     )
-    async with open_site(tmp_path, text) as site:
-        events = record(site)
-        async with talk(site, greet=False) as client:
+    async with open_mta(tmp_path, text) as mta:
+        events = record(mta)
+        async with talk(mta, greet=False) as client:
             await client.expect("220")
             await client.say(f"{helo} client.test", "250")
             if mechanism == "PLAIN":
@@ -589,7 +590,7 @@ async def test_any_means_any(
                 await client.say(coded(password), "235")
             await send_message(client, "far@far.test", sender="bob@dev.test")
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
-        message, _ = await site.queue.run(lambda queue: queue.entries.show(accepted))
+        message, _ = await mta.queue.run(lambda queue: queue.entries.show(accepted))
         assert b"SMTPA id" in message.trace or helo == "HELO"
         assert message.origin.isprintable()
 
@@ -604,7 +605,7 @@ async def test_a_hold_ends_before_the_deadline(
 ) -> None:
     begun = 1_900_000_000
     text = '[[listen]]\nprotocol = "submission"'
-    async with open_site(tmp_path, text, wall=lambda: float(begun)) as site, talk(site) as client:
+    async with open_mta(tmp_path, text, wall=lambda: float(begun)) as mta, talk(mta) as client:
         until = datetime.fromtimestamp(begun + hold, timezone(timedelta(hours=2))).isoformat()
         await client.say(f"MAIL FROM:<a@dev.test> BY=60;{mode} HOLDUNTIL={until}", reply)
 
@@ -639,7 +640,7 @@ async def test_a_mistake_counts(
         '[limits]\nerrors = 3\n[local]\nusers = ["alice"]\n[auth]\nusers = { alice = "secret" }\n'
         '[[faults]]\nstage = "mail"\nsender = "scripted@*"\nreply = "521 5.3.2 no mail"'
     )
-    async with open_site(tmp_path, text) as site, talk(site) as client:
+    async with open_mta(tmp_path, text) as mta, talk(mta) as client:
         await client.say(command, reply)
         await client.say(command, reply)
         await client.say(command, "421 4.7.0 too many errors" if counted else reply)
@@ -647,7 +648,7 @@ async def test_a_mistake_counts(
 
 async def test_authentication_that_is_required_counts_too(tmp_path: Path, autojump_clock: MockClock) -> None:
     text = '[limits]\nerrors = 2\n[auth]\nusers = { alice = "secret" }\n[[listen]]\nauth = "required"'
-    async with open_site(tmp_path, text) as site, talk(site) as client:
+    async with open_mta(tmp_path, text) as mta, talk(mta) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "530"), ("MAIL FROM:<a@dev.test>", "421 4.7.0"))
 
 
@@ -658,7 +659,7 @@ async def test_a_refused_recipient_does_not(stage: str, code: int, tmp_path: Pat
     text = (
         f'[routes]\n"x.test" = "reject:{said}"' if stage == "route" else f'[[faults]]\nstage = "rcpt"\nreply = "{said}"'
     )
-    async with open_site(tmp_path, f"[limits]\nerrors = 2\n{text}") as site, talk(site) as client:
+    async with open_mta(tmp_path, f"[limits]\nerrors = 2\n{text}") as mta, talk(mta) as client:
         await client.say("MAIL FROM:<a@dev.test>", "250")
         for _ in range(5):
             await client.say("RCPT TO:<a@x.test>", said)
@@ -671,22 +672,22 @@ async def test_a_refused_recipient_does_not(stage: str, code: int, tmp_path: Pat
 async def test_each_line_of_the_dialogue_has_its_own_time(
     protocol: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with open_site(tmp_path, f'[[listen]]\nprotocol = "{protocol}"', wall=mock_wall()) as site:
-        begun = site.clock.now()
-        events = record(site)
-        async with talk(site) as client:
+    async with open_mta(tmp_path, f'[[listen]]\nprotocol = "{protocol}"', wall=mock_wall()) as mta:
+        begun = mta.clock.now()
+        events = record(mta)
+        async with talk(mta) as client:
             await trio.sleep(10)
             await client.say("MAIL FROM:<a@dev.test>", "250")
             await trio.sleep(10)
             await client.say("RCPT TO:<alice@dev.test>", "250")
-            site.clock.advance_to(site.clock.now() + 3600)
+            mta.clock.advance_to(mta.clock.now() + 3600)
             await client.say("DATA", "354")
             await trio.sleep(10)
             await client.send(SENT)
             await client.say(".", "250")
         (accepted,) = [str(event.fields["id"]) for event in events if event.name == "accepted"]
-        await site.history.flush()
-        log = await site.queue.run(lambda queue: queue.log.read(accepted))
+        await mta.message_log.flush()
+        log = await mta.queue.run(lambda queue: queue.log.read(accepted))
     times = {line.split()[1]: round(at - begun) for at, line in log if line.startswith("C: ")}
     helo = "LHLO" if protocol == "lmtp" else "EHLO"
     assert times == {helo: 0, "MAIL": 10, "RCPT": 20, "DATA": 3620, f"({len(SENT)}": 3630}
@@ -706,7 +707,7 @@ far = "x@far.test"
 [[listen]]
 protocol = "submission"
 """
-    async with open_site(tmp_path, text) as site, deliveries(site), talk(site, greet=False) as client:
+    async with open_mta(tmp_path, text) as mta, deliveries(mta), talk(mta, greet=False) as client:
         await client.expect("220 xn--bcher-kva.test ")
         await client.send("EHLO client.test\r\n")
         assert (await client.reply())[0] == "250-xn--bcher-kva.test"

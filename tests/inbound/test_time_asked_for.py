@@ -14,7 +14,7 @@ import trio
 from tests.support.clock import mock_wall
 from tests.support.fake_mx import MODERN, PLAIN, FakeMx
 from tests.support.lab import DAY, open_lab, read_dsn
-from tests.support.receiving import SENT, Client, deliveries, mailbox, open_site, talk
+from tests.support.receiving import SENT, Client, deliveries, mailbox, open_mta, talk
 from tests.support.sending import recipient
 from trimta.mail.envelope import ByMode, DeliverBy, Notify
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from trimta.server.site import Site
+    from trimta.server.wiring import Mta
     from trimta.store.queue.values import QueuedEnvelope, StoredMessage
 
 ONE: Final = "192.0.2.1"
@@ -34,10 +34,10 @@ SLOW: Final = 30.0
 """Seconds that a client takes with each step."""
 
 
-async def queued(site: Site) -> tuple[StoredMessage, QueuedEnvelope]:
+async def queued(mta: Mta) -> tuple[StoredMessage, QueuedEnvelope]:
     """The one message that waits."""
-    (item,) = await site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
-    found = await site.queue.run(lambda queue: queue.entries.load(item.envelope.id))
+    (item,) = await mta.queue.run(lambda queue: list(queue.entries.list_envelopes()))
+    found = await mta.queue.run(lambda queue: queue.entries.load(item.envelope.id))
     assert found is not None
     return found
 
@@ -66,17 +66,17 @@ async def test_intervals_count_from_mail(
     tmp_path: Path, autojump_clock: MockClock, content: Any, parameters: str
 ) -> None:
     """RFC 2852 4; RFC 4865 5.2.2 compares both at MAIL."""
-    async with open_site(tmp_path, HOLD, wall=mock_wall()) as site, talk(site) as client:
+    async with open_mta(tmp_path, HOLD, wall=mock_wall()) as mta, talk(mta) as client:
         await trio.sleep(SLOW)
         await client.say("MAIL FROM:<other@dev.test>", "250")  # an earlier transaction counts for nothing
         await client.say("RSET", "250")
         await trio.sleep(SLOW)
-        begun = site.clock.now()
+        begun = mta.clock.now()
         await client.say(f"MAIL FROM:<me@dev.test>{parameters}", "250")
         await trio.sleep(SLOW)
         await client.say("RCPT TO:<a@x.test>", "250")
         await content(client)
-        message, envelope = await queued(site)
+        message, envelope = await queued(mta)
         assert message.arrived > begun + 2 * SLOW
         if "HOLD" in parameters:
             assert message.hold_until == envelope.next_try == pytest.approx(begun + 3600)
@@ -87,7 +87,7 @@ async def test_intervals_count_from_mail(
 
 
 async def test_a_hold_that_is_over_at_the_end_of_the_data_is_none(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with open_site(tmp_path, HOLD, wall=mock_wall()) as site, talk(site) as client:
+    async with open_mta(tmp_path, HOLD, wall=mock_wall()) as mta, talk(mta) as client:
         await client.say("MAIL FROM:<me@dev.test> HOLDFOR=30", "250")
         await client.say("RCPT TO:<bob@localhost>", "250")
         await by_data(client)
@@ -104,12 +104,12 @@ def _until(moment: float, zone: str) -> str:
 async def test_holduntil_is_kept_in_the_zone_that_was_given(
     tmp_path: Path, autojump_clock: MockClock, zone: str, told: str
 ) -> None:
-    async with open_site(tmp_path, HOLD, wall=mock_wall()) as site, talk(site) as client:
-        moment = _until(site.clock.now() + DAY, zone)
+    async with open_mta(tmp_path, HOLD, wall=mock_wall()) as mta, talk(mta) as client:
+        moment = _until(mta.clock.now() + DAY, zone)
         await client.say(f"MAIL FROM:<me@dev.test> HOLDUNTIL={moment}", "250")
         await client.say("RCPT TO:<a@x.test>", "250")
         await by_data(client)
-        message, _ = await queued(site)
+        message, _ = await queued(mta)
         assert message.hold_request == f"until;{moment.removesuffix(zone)}{told}"
 
 
@@ -127,7 +127,7 @@ async def test_a_report_tells_of_the_request_as_it_was_given(
 ) -> None:
     """RFC 4865 5.1.2; for mail of an alias that its route refuses, and whose sender is local."""
     config = REJECT + '[[listen]]\nprotocol = "submission"\n'
-    async with open_site(tmp_path, config, wall=mock_wall()) as site, deliveries(site), talk(site) as client:
+    async with open_mta(tmp_path, config, wall=mock_wall()) as mta, deliveries(mta), talk(mta) as client:
         await client.say(f"MAIL FROM:<me@localhost>{parameters}", "250")
         await client.say("RCPT TO:<Team@localhost>", "250")
         await client.say("DATA", "354")
@@ -164,9 +164,9 @@ async def test_a_report_tells_what_the_client_called_itself(
     tmp_path: Path, autojump_clock: MockClock, helo: str, told: str
 ) -> None:
     async with (
-        open_site(tmp_path, REJECT, wall=mock_wall()) as site,
-        deliveries(site),
-        talk(site, greet=False) as client,
+        open_mta(tmp_path, REJECT, wall=mock_wall()) as mta,
+        deliveries(mta),
+        talk(mta, greet=False) as client,
     ):
         await client.expect("220")
         await client.say(helo, "250")

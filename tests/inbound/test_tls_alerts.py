@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import trio
 
-from tests.support.receiving import LOOPBACK, names, open_site, record
-from trimta.inbound.session import Session
+from tests.support.receiving import LOOPBACK, names, open_mta, record
 from trimta.runtime import wire
 from trimta.runtime.tls import verified_context
 from trimta.runtime.wire import HandshakeError, Wire
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trimta.runtime.events import Event
-    from trimta.server.site import Site
+    from trimta.server.wiring import Mta
 
 DEADLINE: Final = 20.0
 
@@ -65,7 +64,7 @@ def hello_without_a_common_cipher() -> bytes:
 
 
 @asynccontextmanager
-async def connected(site: Site) -> AsyncGenerator[trio.SocketStream, None]:
+async def connected(mta: Mta) -> AsyncGenerator[trio.SocketStream, None]:
     """A session over a socket, and its client; the session has to end with the block."""
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with listener:
@@ -73,7 +72,7 @@ async def connected(site: Site) -> AsyncGenerator[trio.SocketStream, None]:
         stream = await listener.accept()
     with trio.fail_after(DEADLINE):
         async with client, trio.open_nursery() as nursery:
-            nursery.start_soon(Session(site, site.config.listen[0], Wire(stream), LOOPBACK).run)
+            nursery.start_soon(mta.session(mta.configuration.listen[0], Wire(stream), LOOPBACK).run)
             yield client
 
 
@@ -113,9 +112,9 @@ def reasons(events: list[Event]) -> list[str]:
 async def test_a_failed_handshake_ends_with_its_alert(
     hello: bytes, description: int, rest: bytes, tls: str, tmp_path: Path
 ) -> None:
-    async with open_site(tmp_path, f'[[listen]]\ntls = "{tls}"') as site:
-        events = record(site)
-        async with connected(site) as client:
+    async with open_mta(tmp_path, f'[[listen]]\ntls = "{tls}"') as mta:
+        events = record(mta)
+        async with connected(mta) as client:
             await start(client, tls)
             await client.send_all(hello + rest)
             alert = await everything(client)
@@ -127,14 +126,14 @@ async def test_a_failed_handshake_ends_with_its_alert(
 
 async def test_a_client_that_stays_after_its_alert_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "ALERT_LIMIT", 0.05)
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, connected(site) as client:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta, connected(mta) as client:
         await client.send_all(old_hello())
         assert (await everything(client))[0] == ALERT
         # It neither closes nor stops sending; the end of the block waits for the session.
 
 
 async def test_a_record_that_was_changed_on_its_way_is_answered_with_an_alert(tmp_path: Path) -> None:
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site, connected(site) as client:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta, connected(mta) as client:
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -149,12 +148,12 @@ async def test_a_record_that_was_changed_on_its_way_is_answered_with_an_alert(tm
 
 
 async def test_a_next_hop_learns_that_its_certificate_is_not_trusted(tmp_path: Path) -> None:
-    async with open_site(tmp_path, '[[listen]]\ntls = "implicit"') as site:
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta:
+        tls = mta.server_tls
+        assert tls is not None
         here, there = socket.socketpair()
         ours = Wire(trio.SocketStream(trio.socket.from_stdlib_socket(here)))
-        theirs = trio.SSLStream(
-            trio.SocketStream(trio.socket.from_stdlib_socket(there)), site.tls_context, server_side=True
-        )
+        theirs = trio.SSLStream(trio.SocketStream(trio.socket.from_stdlib_socket(there)), tls.context, server_side=True)
         told: list[BaseException | None] = []
 
         async def serve() -> None:

@@ -715,8 +715,8 @@ async def test_a_report_that_fails_is_told_to_postmaster_and_kept_where_that_fai
         assert await lab.waiting() == {"root@two.test": "4.1.1"}
         await lab.advance(2 * DAY)
         assert await lab.queue() == []
-        assert lab.site.events.counters["dropped"] == 1
-        assert lab.site.events.counters["report"] == 2
+        assert lab.mta.events.counters["dropped"] == 1
+        assert lab.mta.events.counters["report"] == 2
 
 
 async def test_the_members_of_a_list_are_reported_as_expanded(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -48,7 +48,7 @@ def fields(dsn: Dsn) -> Any:
 
 async def off(lab: Lab, seconds: float) -> None:
     """What is queued sees time pass without anybody at work."""
-    lab.site.clock.advance_to(lab.now + seconds)
+    lab.mta.clock.advance_to(lab.now + seconds)
 
 
 # A try comes first.

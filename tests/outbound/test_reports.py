@@ -90,7 +90,7 @@ async def test_ret_decides_what_is_returned(
 
 async def test_of_a_large_message_only_the_header_is_returned(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_lab(tmp_path, {ONE: FakeMx(NO)}) as lab:
-        writer = SpoolWriter(lab.site.spool, threshold=10)
+        writer = SpoolWriter(lab.mta.spool, threshold=10)
         writer.append(CONTENT + b"0123456789\n" * 500_000)
         await lab.submit(content=writer.finish())
         await lab.idle()
@@ -242,7 +242,7 @@ async def test_a_report_that_is_too_much_for_the_senders_host_is_sent_in_a_short
         assert message_id.encode() in received.body
         assert lab.dsns("postmaster") == []
         assert await lab.queue() == []
-        assert lab.site.events.counters["report"] == 1
+        assert lab.mta.events.counters["report"] == 1
 
 
 @pytest.mark.parametrize(
@@ -305,6 +305,6 @@ async def test_a_loop_of_reports_is_impossible(tmp_path: Path, autojump_clock: M
     async with open_lab(tmp_path, {ONE: FakeMx(NO)}, config=config) as lab:
         await lab.submit(sender="who@two.test")
         await lab.advance(20 * DAY)
-        assert lab.site.events.counters["report"] == 2
-        assert lab.site.events.counters["dropped"] == 1
+        assert lab.mta.events.counters["report"] == 2
+        assert lab.mta.events.counters["dropped"] == 1
         assert await lab.queue() == []

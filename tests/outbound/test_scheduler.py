@@ -15,7 +15,7 @@ from tests.support.fake_mx import DROP, PLAIN, STALL, FakeMx, Late
 from tests.support.lab import CONTENT, DAY, HOUR, MINUTE, ZONES, open_lab
 from tests.support.sending import envelope
 from trimta.outbound import scheduler
-from trimta.outbound.reports import Reporter
+from trimta.outbound.reports import Reports
 from trimta.runtime.disk import InlineDisk, ThreadDisk
 from trimta.store.queue.due import Due
 from trimta.store.queue.errors import QueueUnavailable
@@ -65,7 +65,7 @@ async def fill(lab: Lab, next_hops: list[str]) -> None:
             message = StoredMessage(
                 id=f"m{number}", arrived=now, reverse_path=None, content=Body.of(CONTENT), trace=b""
             )
-            (part,) = lab.site.policy.route(envelope(f"a@{hop}")).envelopes
+            (part,) = lab.mta.policy.route(envelope(f"a@{hop}")).envelopes
             queue.accept(message, [NewEnvelope.of(part, next_try=now)])
 
     await lab.steer(store)
@@ -251,7 +251,7 @@ async def test_an_envelope_is_tried_at_its_own_times_whatever_others_do(
         assert len(tries) == 3
         for moments in tries.values():
             for step, (before, after) in zip((60, 300, 900), pairwise(moments), strict=False):
-                assert 0.8 * step <= after - before <= 1.2 * step + lab.site.spared_until(0)
+                assert 0.8 * step <= after - before <= 1.2 * step + lab.mta.retries.spared_until(0)
 
 
 class SlowDisk(InlineDisk):
@@ -275,7 +275,7 @@ async def test_a_clock_that_jumps_is_noticed(tmp_path: Path, autojump_clock: Moc
     async with open_lab(tmp_path) as lab:
         await lab.submit()
         await lab.idle()
-        lab.site.clock.advance_to(lab.now + HOUR)  # nobody is told: the machine was asleep
+        lab.mta.clock.advance_to(lab.now + HOUR)  # nobody is told: the machine was asleep
         with trio.fail_after(scheduler.LOOK_ANYWAY + 1):
             await lab.wait_for("deferred", count=2)
 
@@ -305,20 +305,20 @@ async def test_a_bug_with_one_envelope_stops_neither_the_server_nor_the_others(
     mx = FakeMx()
     async with open_lab(tmp_path, {ONE: mx}) as lab:
         lab.bugs_expected = True
-        job = lab.site.dispatcher._job
+        job = lab.mta.dispatch._job
 
         def buggy(claimed: Any) -> Any:
             if claimed.message.id == "bad":
                 raise LookupError("a bug")
             return job(claimed)
 
-        monkeypatch.setattr(lab.site.dispatcher, "_job", buggy)
+        monkeypatch.setattr(lab.mta.dispatch, "_job", buggy)
         await lab.submit("a@x.test", message_id="bad")
         await lab.submit("b@x.test")
         await lab.idle()
         assert await lab.waiting() == {"a@x.test": "4.3.0"}
         assert len(mx.accepted) == 1
-        assert [type(bug) for bug in lab.site.bugs] == [LookupError]
+        assert [type(bug) for bug in lab.mta.bugs.latest] == [LookupError]
         (event,) = [event for event in lab.events if event.name == "bug"]
         assert "LookupError: a bug" in str(event.fields["error"])
         assert event.fields["id"] == "bad"
@@ -338,7 +338,7 @@ async def test_a_report_that_cannot_be_written_loses_nothing(
             await trio.lowlevel.checkpoint()
             raise LookupError("a bug")
 
-        monkeypatch.setattr(Reporter, "_compose", buggy)
+        monkeypatch.setattr(Reports, "_compose", buggy)
         await lab.submit("a@x.test", "b@x.test")
         await lab.advance(6 * DAY)
         assert [received.rcpts for received in mx.accepted] == [["<a@x.test>"]]
@@ -368,7 +368,7 @@ async def test_while_the_disk_is_full_nothing_is_sent_again(
         await lab.submit()
         await lab.idle()
         assert len(mx.transactions) == 1
-        assert lab.site.events.counters["queue_trouble"] == 20
+        assert lab.mta.events.counters["queue_trouble"] == 20
         assert await lab.queue() == []
 
 
@@ -395,7 +395,7 @@ async def test_a_damaged_entry_is_set_aside_and_the_others_go(tmp_path: Path, au
     mx = FakeMx()
     async with open_lab(tmp_path, {ONE: mx}, config="[queue]\nper_domain = 1") as lab:
         await fill(lab, ["x.test"] * 5)
-        await lab.site.queue.run(
+        await lab.mta.queue.run(
             lambda queue: queue._connection.execute("UPDATE recipients SET fields = 'x' WHERE envelope IN (1, 3)")
         )
         await lab.idle()
@@ -410,7 +410,7 @@ async def test_a_body_that_is_not_what_it_was_is_set_aside(
 ) -> None:
     mx = FakeMx({"mail": Late(5, "250 2.1.0 ok")})
     async with open_lab(tmp_path, {ONE: mx}) as lab:
-        writer = SpoolWriter(lab.site.spool, threshold=10)
+        writer = SpoolWriter(lab.mta.spool, threshold=10)
         writer.append(CONTENT + b"x" * 300_000)
         await lab.submit(content=writer.finish(), message_id="big")
         await trio.sleep(1)
@@ -444,7 +444,7 @@ async def test_at_the_end_what_is_done_is_noted_and_what_is_not_stays(
 
 def mock_now(lab: Lab) -> float:
     """What the clock of a lab that is over showed."""
-    return mock_wall()() + lab.site.clock.offset
+    return mock_wall()() + lab.mta.clock.offset
 
 
 async def test_at_the_end_nothing_new_begins(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -452,9 +452,9 @@ async def test_at_the_end_nothing_new_begins(tmp_path: Path, autojump_clock: Moc
     async with open_lab(tmp_path, {ONE: mx}, config="[queue]\nper_domain = 1") as lab:
         await fill(lab, ["x.test"] * 5)
         await trio.sleep(0.1)
-        lab.site.scheduler.stop()
+        lab.mta.scheduler.stop()
         with trio.fail_after(1):
-            await lab.wait_until(lambda: not lab.site.scheduler.in_flight)
+            await lab.wait_until(lambda: not lab.mta.scheduler.in_flight)
         assert len(mx.accepted) == 1
         assert len(await lab.queue()) == 4
 

@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from trimta.runtime.disk import InlineDisk, QueueDoor, ThreadDisk
+from trimta.runtime.disk import InlineDisk, ThreadDisk
+from trimta.runtime.queue_door import QueueDoor
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
 

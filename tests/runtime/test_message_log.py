@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.support.clock import mock_wall
+from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
-from trimta.runtime.disk import InlineDisk, QueueDoor
+from trimta.runtime.disk import InlineDisk
 from trimta.runtime.events import Event
-from trimta.runtime.message_log import BACKLOG, MOMENT, History
-from trimta.server.serve import background
+from trimta.runtime.message_log import BACKLOG, MOMENT, MessageLog
+from trimta.runtime.queue_door import QueueDoor
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.log import MessageLogTable
 from trimta.store.queue.queue import Queue
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Kept:
     """A history and the queue that it is in."""
 
-    history: History
+    history: MessageLog
     queue: Queue
     clock: QueueClock
 
@@ -43,7 +44,7 @@ async def keeping(folder: Path) -> AsyncGenerator[Kept, None]:
     with Queue(folder) as queue:
         clock = QueueClock(wall=mock_wall())
         door = QueueDoor(queue, InlineDisk())
-        history = History(door, clock)
+        history = MessageLog(door, clock)
         async with background(door.serve), background(history.serve):
             yield Kept(history, queue, clock)
 

@@ -19,7 +19,7 @@ from trimta.control.operations import CLOCK_OFFSET
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
 from trimta.runtime.clock import QueueClock
-from trimta.server.serve import Server
+from trimta.server.running import Server
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.waits import Waits
@@ -255,7 +255,7 @@ async def test_a_server_that_starts_with_the_right_clock_waits_no_longer(
         queue.destinations.defer("far.test", wrong, wrong + 30)
     async with AsyncExitStack() as cleanup:
         server = await Server.start(config, cleanup)
-        now = server.site.clock.now()
+        now = server.mta.clock.now()
         with Queue(tmp_path / "var") as queue:
             found = {item.envelope.id: item for item in queue.entries.list_envelopes()}
         assert found["m1"].envelope.due <= now + 1.2 * MINUTE

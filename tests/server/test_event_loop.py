@@ -14,8 +14,8 @@ import trio
 
 from tests.support.receiving import Client, configuration, mailbox, send_message
 from trimta.outbound.resolver import Resolver
-from trimta.server import site
-from trimta.server.serve import Server
+from trimta.server import wiring
+from trimta.server.running import Server
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from trimta.runtime.events import Event
-    from trimta.server.site import Site
+    from trimta.server.wiring import Mta
 
 DEADLINE: Final = 60.0
 
@@ -103,7 +103,7 @@ timeout = "0.2s"
 """
 
 
-async def outcomes(served: Site, count: int) -> None:
+async def outcomes(served: Mta, count: int) -> None:
     """Wait until so many recipients have had an outcome, from now on."""
     all_are_there = trio.Event()
 
@@ -148,15 +148,15 @@ async def test_mail_is_taken_delivered_relayed_and_refused_without_blocking(
     hosts.write_text("127.0.0.1 listed-in-hosts\n")
     resolv.write_text("nameserver 127.0.0.1\n")
     system: dict[str, Any] = {"hosts_file": hosts, "resolv_conf": resolv, "system_lookup": lambda name: []}
-    monkeypatch.setattr(site, "Resolver", partial(Resolver, **system))
+    monkeypatch.setattr(wiring, "Resolver", partial(Resolver, **system))
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
             server = await Server.start(configuration(tmp_path, CONFIGURATION), cleanup)
             await nursery.start(server.run)
-            name = server.site.bound[0].sockets[0].socket.getsockname()
+            name = server.mta.bound[0].sockets[0].socket.getsockname()
             with watched(monkeypatch) as found:
                 async with trio.open_nursery() as all_of_it:
-                    all_of_it.start_soon(outcomes, server.site, 2 * OUTCOMES)
+                    all_of_it.start_soon(outcomes, server.mta, 2 * OUTCOMES)
                     for _ in range(2):
                         await correspond((name[0], name[1]), b"0123456789abcd\r\n" * (size // 16))
                 server.stop()

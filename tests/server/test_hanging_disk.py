@@ -13,9 +13,9 @@ import pytest
 import trio
 
 from tests.support.receiving import configuration, mailbox, record
-from trimta.inbound import session
+from trimta.inbound import transaction
 from trimta.outbound.transports import maildir as maildirs
-from trimta.server.serve import Server
+from trimta.server.running import Server
 from trimta.store import durable
 from trimta.store.queue.queue import Queue
 from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body
@@ -62,7 +62,7 @@ BOTH = (b"alice@dev.test", b"bob@far.test")
 
 async def sent(server: Server, content: bytes, *to: bytes) -> trio.SocketStream:
     """A connection over which a whole message was sent."""
-    stream = await trio.open_tcp_stream("127.0.0.1", server.site.bound[0].sockets[0].socket.getsockname()[1])
+    stream = await trio.open_tcp_stream("127.0.0.1", server.mta.bound[0].sockets[0].socket.getsockname()[1])
     recipients = b"".join(b"RCPT TO:<%s>\r\n" % name for name in to or BOTH)
     await stream.send_all(b"EHLO c.test\r\nMAIL FROM:<a@b.test>\r\n" + recipients + b"DATA\r\n" + content + b".\r\n")
     return stream
@@ -77,7 +77,7 @@ async def send_again(stream: trio.SocketStream) -> None:
 async def ask_for_all_threads(server: Server) -> None:
     """Return when every thread that was left alone has come back."""
     together = threading.Barrier(maildirs.THREADS)
-    for disk in (server.site.maildirs.alone, server.site.maildirs.batches):
+    for disk in (server.mta.maildirs.alone, server.mta.maildirs.batches):
         async with trio.open_nursery() as nursery:
             for _ in range(maildirs.THREADS):
                 nursery.start_soon(disk.run, together.wait, HANGS)
@@ -96,10 +96,10 @@ async def replied(stream: trio.SocketStream, start: bytes) -> None:
 async def test_what_is_not_stored_in_time_is_refused_and_does_not_come_later(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "ACKNOWLEDGE_LIMIT", 0.3)
+    monkeypatch.setattr(transaction, "ACKNOWLEDGE_LIMIT", 0.3)
     line = b"x" * 70 + b"\r\n"
     async with served(tmp_path) as server:
-        told = record(server.site)
+        told = record(server.mta)
         with hanging(monkeypatch):
             stream = await sent(server, line * (size // len(line) + 1))
             await replied(stream, b"452 4.3.1")
@@ -111,9 +111,9 @@ async def test_what_is_not_stored_in_time_is_refused_and_does_not_come_later(
         await ask_for_all_threads(server)
         assert mailbox(tmp_path, "alice") == []
         assert mailbox(tmp_path, "remote") == []
-        assert await server.site.queue.run(lambda queue: queue.entries.count()) == 0
+        assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 0
         assert [event.name for event in told if event.name in ("accepted", "delivered")] == []
-        monkeypatch.setattr(session, "ACKNOWLEDGE_LIMIT", HANGS)
+        monkeypatch.setattr(transaction, "ACKNOWLEDGE_LIMIT", HANGS)
         await send_again(stream)
         assert len(mailbox(tmp_path, "alice")) == len(mailbox(tmp_path, "remote")) == 1
         await stream.aclose()
@@ -122,7 +122,7 @@ async def test_what_is_not_stored_in_time_is_refused_and_does_not_come_later(
 async def test_a_commit_that_hangs_until_its_client_was_refused_is_undone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "ACKNOWLEDGE_LIMIT", 0.3)
+    monkeypatch.setattr(transaction, "ACKNOWLEDGE_LIMIT", 0.3)
     async with served(tmp_path, '[routes]\n"far.test" = "hold"') as server:
         freed = threading.Event()
         accept = Queue.accept
@@ -136,7 +136,7 @@ async def test_a_commit_that_hangs_until_its_client_was_refused_is_undone(
             stream = await sent(server, b"x\r\n")
             await replied(stream, b"452 4.3.1")
             freed.set()
-            assert await server.site.queue.run(lambda queue: queue.entries.count()) == 0
+            assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 0
         assert mailbox(tmp_path, "alice") == []
         await stream.aclose()
 
@@ -149,7 +149,7 @@ async def test_a_maildir_that_hangs_holds_up_its_own_mail_only(
         monkeypatch.setattr(maildirs, name, 1.0)
     line = b"x" * 70 + b"\r\n"
     async with served(tmp_path) as server:
-        told = record(server.site)
+        told = record(server.mta)
         with hanging(monkeypatch, within="/alice/"):
             # Far more than there are threads.
             for number in range(2 * maildirs.THREADS):
@@ -158,7 +158,7 @@ async def test_a_maildir_that_hangs_holds_up_its_own_mail_only(
                 await stream.aclose()
                 assert len(mailbox(tmp_path, "bob")) == number + 1, "before the 250"
                 assert mailbox(tmp_path, "alice") == []
-            assert await server.site.queue.run(lambda queue: queue.entries.count()) == 2 * maildirs.THREADS
+            assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 2 * maildirs.THREADS
         deferred = [str(event.fields["reply"]) for event in told if event.name == "deferred"]
         assert len(deferred) == 2 * maildirs.THREADS
         assert deferred[0].endswith("no answer within 1 s")

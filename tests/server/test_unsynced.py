@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.support.receiving import Client, configuration, mailbox, names, record, send_message
-from trimta.server.serve import Server
+from trimta.server.running import Server
 from trimta.store import durable
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ async def test_it_starts_delivers_queues_and_says_so_once(tmp_path: Path, monkey
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
             server = await Server.start(config, cleanup)
-            events = record(server.site)
+            events = record(server.mta)
             await nursery.start(server.run)
-            address = server.site.bound[0].sockets[0].socket.getsockname()
+            address = server.mta.bound[0].sockets[0].socket.getsockname()
             client = Client(await trio.open_tcp_stream(*address[:2]))
             await client.expect("220")
             await client.say("EHLO client.test", "250")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.receiving import Client
-    from trimta.server.site import Site
+    from trimta.server.wiring import Mta
 
 FOLDER: Final = Path(__file__).parent.parent / "dialogues"
 
@@ -70,7 +70,7 @@ class Dialogue:
                 lines.append((number, kind, content))
         return cls(path.stem, configuration, tuple(lines), text.startswith("#! whole"))
 
-    async def play(self, client: Client, site: Site) -> None:
+    async def play(self, client: Client, mta: Mta) -> None:
         """Speak the client's part and compare the server's."""
         octets = b""
         for number, kind, text in self.lines:
@@ -93,9 +93,9 @@ class Dialogue:
                     case "S:", _:
                         _compare(where, "" if text == "(closed)" else text, await client.line())
                     case "M:", _:
-                        _compare_mailbox(where, text, site)
+                        _compare_mailbox(where, text, mta)
                     case "Q:", _:
-                        found = await site.queue.run(lambda queue: queue.entries.count())
+                        found = await mta.queue.run(lambda queue: queue.entries.count())
                         assert found == int(text), f"{where}: {found} envelopes in the queue"
         assert not octets, f"{self.name}: the last word is the server's"
 
@@ -131,9 +131,9 @@ def _compare_reply(where: str, pattern: str, found: list[str]) -> None:
             assert word.replace("_", " ") in said, f"{where}: expected {word}, got {found}"
 
 
-def _compare_mailbox(where: str, text: str, site: Site) -> None:
+def _compare_mailbox(where: str, text: str, mta: Mta) -> None:
     user, what, *rest = text.split(" ", 2)
-    found = mailbox(site.config.data_dir.parent, user)
+    found = mailbox(mta.configuration.data_dir.parent, user)
     if what == "has":
         lines = [line.decode(errors="replace") for message in found for line in message.split(b"\n")]
         assert rest[0] in lines, f"{where}: none of the lines {lines}"

@@ -1,4 +1,4 @@
-"""The whole sending side in one process and in virtual time: a real site with its queue in a temporary folder, its
+"""The whole sending side in one process and in virtual time: a real mta with its queue in a temporary folder, its
 resolver fed from `[dns.zones]`, and fake mail exchangers behind memory streams.
 
     async def test_...(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -32,16 +32,14 @@ from tests.support.fake_mx import FakeNet
 from tests.support.sending import contexts, recipient
 from trimta.config.load import parse
 from trimta.content.trace import summarize
-from trimta.control.operations import Console
-from trimta.inbound.acceptance import accept
 from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import Envelope
+from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
 from trimta.runtime.ids import new_id
-from trimta.server.serve import background
-from trimta.server.site import Site
+from trimta.server.wiring import Mta
 from trimta.store.maildir import messages
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.values import StoredMessage
@@ -75,7 +73,7 @@ ZONES: Final[Mapping[str, Sequence[str] | str]] = {
 }
 
 CLOSED: Final = 1.0
-"""Seconds of virtual time for a site to stop."""
+"""Seconds of virtual time for a mta to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +116,8 @@ def config_text(zones: Mapping[str, Sequence[str] | str], extra: str = "") -> st
     return "\n".join(lines)
 
 
-class LabSite(Site):
-    """A site whose connections are made by somebody else."""
+class LabMta(Mta):
+    """A mta whose connections are made by somebody else."""
 
     def __init__(self, net: FakeNet, *arguments: Any, **options: Any) -> None:
         self._net = net
@@ -131,16 +129,16 @@ class LabSite(Site):
 
 
 class Lab:
-    """A running site, and what can be done to it."""
+    """A running mta, and what can be done to it."""
 
-    def __init__(self, site: LabSite, folder: Path, net: FakeNet) -> None:
-        self.site = site
+    def __init__(self, mta: LabMta, folder: Path, net: FakeNet) -> None:
+        self.mta = mta
         self.net = net
-        self.console = Console(site)
+        self.operations = mta.operations
         self.events: list[Event] = []
         self.bugs_expected = False
         self._folder = folder
-        site.events.subscribe(self.events.append)
+        mta.events.subscribe(self.events.append)
 
     # What is done.
 
@@ -160,22 +158,22 @@ class Lab:
         envelope = Envelope(reverse_path=reverse_path, recipients=recipients, **options)
         body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(envelope.body))
         trace = b"Received: from client by here.test; now\n"
-        message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.site.clock.now(), trace=trace)
-        await accept(self.site, message, envelope, summarize(body.head(65536)), policy=self.site.policy)
+        message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.mta.clock.now(), trace=trace)
+        await self.mta.acceptance.accept(message, envelope, summarize(body.head(65536)), policy=self.mta.policy)
         return message_id
 
     async def idle(self) -> None:
         """Wait until nothing is due."""
-        await self.site.scheduler.idle()
+        await self.mta.scheduler.idle()
 
     async def advance(self, seconds: float) -> None:
         """Move the queue's clock, as `trimta time advance` does."""
-        await self.console.advance(seconds)
+        await self.operations.advance(seconds)
 
     async def steer(self, operation: Callable[[Queue], object]) -> None:
         """Do something to the queue, as `trimta queue` does, and tell the server."""
-        await self.site.queue.run(operation)
-        self.site.scheduler.wake()
+        await self.mta.queue.run(operation)
+        self.mta.scheduler.wake()
 
     def notice(self, names: Sequence[EventName], action: Callable[[Event], object]) -> None:
         """Do this at each event of these names."""
@@ -184,13 +182,13 @@ class Lab:
             if event.name in names:
                 action(event)
 
-        self.site.events.subscribe(note)
+        self.mta.events.subscribe(note)
 
     async def wait_for(self, name: EventName, *, count: int = 1) -> None:
         """Until so many events of this name have happened."""
-        while self.site.events.counters[name] < count:
+        while self.mta.events.counters[name] < count:
             news = trio.Event()
-            unsubscribe = self.site.events.subscribe(lambda _: news.set())  # noqa: B023
+            unsubscribe = self.mta.events.subscribe(lambda _: news.set())  # noqa: B023
             await news.wait()
             unsubscribe()
 
@@ -201,14 +199,14 @@ class Lab:
 
     def reload(self, text: str) -> None:
         """Another configuration, as after SIGHUP."""
-        self.site.apply(configuration(self._folder, text), contexts())
-        self.site.scheduler.wake()
+        self.mta.apply(configuration(self._folder, text), contexts())
+        self.mta.scheduler.wake()
 
     # What there is to see.
 
     @property
     def now(self) -> float:
-        return self.site.clock.now()
+        return self.mta.clock.now()
 
     @property
     def outcomes(self) -> dict[str, str]:
@@ -221,7 +219,7 @@ class Lab:
 
     async def queue(self) -> list[ListedEnvelope]:
         """What waits."""
-        return await self.site.queue.run(lambda queue: list(queue.entries.list_envelopes()))
+        return await self.mta.queue.run(lambda queue: list(queue.entries.list_envelopes()))
 
     async def waiting(self) -> dict[str, str]:
         """Who waits, and why: `{"a@x.test": "4.2.1"}`; a held one's reason instead."""
@@ -298,7 +296,7 @@ async def open_lab(
     time_scale: float = 1.0,
     seed: int = 1,
 ) -> AsyncGenerator[Lab, None]:
-    """A site that works until the block ends; then nothing may be in flight that does not end within `CLOSED`.
+    """A mta that works until the block ends; then nothing may be in flight that does not end within `CLOSED`.
 
     `hosts`: by address, as for `FakeNet`.  `wall`: the time of day; by default it follows Trio's.  `config`: more of
     conf.toml; without `[routes]` everything goes by MX.
@@ -307,7 +305,7 @@ async def open_lab(
         net = FakeNet(world, hosts or {})
         clock = QueueClock(wall=wall or mock_wall())
         with Queue(folder / "var") as queue:
-            site = LabSite(
+            mta = LabMta(
                 net,
                 configuration(folder, config_text(zones, config)),
                 queue,
@@ -317,13 +315,13 @@ async def open_lab(
                 time_scale=time_scale,
                 rng=random.Random(seed),
             )
-            lab = Lab(site, folder, net)
-            async with background(site.serve_batches), background(site.history.serve), trio.open_nursery() as nursery:
-                scope = await nursery.start(site.scheduler.run)
+            lab = Lab(mta, folder, net)
+            async with background(mta.serve_batches), background(mta.message_log.serve), trio.open_nursery() as nursery:
+                scope = await nursery.start(mta.deliver_due)
                 with contextlib.ExitStack() as cleanup:
-                    cleanup.callback(site.scheduler.stop)
+                    cleanup.callback(mta.scheduler.stop)
                     yield lab
                 scope.deadline = trio.current_time() + CLOSED
         world.cancel_scope.cancel()
-    if not lab.bugs_expected and site.bugs:
-        raise ExceptionGroup("bugs in the server", site.bugs)
+    if not lab.bugs_expected and mta.bugs.latest:
+        raise ExceptionGroup("bugs in the server", mta.bugs.latest)

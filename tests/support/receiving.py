@@ -1,7 +1,7 @@
-"""A whole receiving side inside the test: a Site on a folder of the test, and sessions over memory streams.
+"""A whole receiving side inside the test: a Mta on a folder of the test, and sessions over memory streams.
 
-    async with open_site(tmp_path, "[limits]\nrecipients = 2") as site:
-        async with talk(site) as client:
+    async with open_mta(tmp_path, "[limits]\nrecipients = 2") as mta:
+        async with talk(mta) as client:
             await client.expect("220")
             await client.say("EHLO me.test", "250")
 
@@ -21,14 +21,13 @@ import trio.testing
 from tests.support.sending import contexts
 from trimta.config.load import parse
 from trimta.config.model import ListenTls
-from trimta.inbound.client import Peer
-from trimta.inbound.session import Session
+from trimta.inbound.client import ClientAddress
+from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
 from trimta.runtime.tls import ServerTls, TlsSettings
 from trimta.runtime.wire import Wire
-from trimta.server.serve import background
-from trimta.server.site import Site
+from trimta.server.wiring import Mta
 from trimta.store import durable
 from trimta.store.maildir import messages
 from trimta.store.queue.queue import Queue
@@ -47,8 +46,8 @@ PATIENCE: Final = 2000.0
 DEADLINE: Final = 20.0
 """Seconds of the test's clock for what takes milliseconds."""
 
-LOOPBACK: Final = Peer("127.0.0.1", 40000)
-STRANGER: Final = Peer("192.0.2.7", 40000)
+LOOPBACK: Final = ClientAddress("127.0.0.1", 40000)
+STRANGER: Final = ClientAddress("192.0.2.7", 40000)
 """A client that may not relay."""
 
 SENT: Final = "From: me\r\nSubject: hi\r\n\r\nbody\r\n"
@@ -65,10 +64,10 @@ def configuration(folder: Path, text: str = "") -> Config:
 
 
 @asynccontextmanager
-async def open_site(
+async def open_mta(
     folder: Path, text: str = "", *, disk: Disk | None = None, wall: Callable[[], float] | None = None
-) -> AsyncGenerator[Site, None]:
-    """A site with its queue and group commit; what is due is delivered only inside of `deliveries`."""
+) -> AsyncGenerator[Mta, None]:
+    """A mta with its queue and group commit; what is due is delivered only inside of `deliveries`."""
     config = configuration(folder, text)
     server_tls = None
     if any(listen.tls is not ListenTls.NONE for listen in config.listen):
@@ -82,7 +81,7 @@ async def open_site(
         )
     # What is durable is proved elsewhere; here a busy disk would only cost time.
     with patch.object(durable, "fsync", lambda _: None), Queue(config.data_dir) as queue:
-        site = Site(
+        mta = Mta(
             config,
             queue,
             disk or InlineDisk(),
@@ -90,17 +89,17 @@ async def open_site(
             server_tls=server_tls,
             client_tls=contexts(),
         )
-        async with background(site.serve_batches):
-            yield site
+        async with background(mta.serve_batches):
+            yield mta
 
 
 @asynccontextmanager
-async def deliveries(site: Site) -> AsyncGenerator[None, None]:
+async def deliveries(mta: Mta) -> AsyncGenerator[None, None]:
     """The scheduler, running; at the end everything that is due has been tried."""
-    async with background(site.scheduler.run):
+    async with background(mta.deliver_due):
         yield
         with trio.fail_after(DEADLINE):
-            await site.scheduler.idle()
+            await mta.scheduler.idle()
 
 
 class Client:
@@ -190,19 +189,19 @@ class Client:
 
 @asynccontextmanager
 async def talk(
-    site: Site, *, peer: Peer = LOOPBACK, listener: int = 0, greet: bool = True, octet_by_octet: bool = False
+    mta: Mta, *, peer: ClientAddress = LOOPBACK, listener: int = 0, greet: bool = True, octet_by_octet: bool = False
 ) -> AsyncGenerator[Client, None]:
-    """A session with `site`; at the end the client hangs up, and the session has to end."""
+    """A session with `mta`; at the end the client hangs up, and the session has to end."""
     near, far = trio.testing.memory_stream_pair()
-    listen = site.config.listen[listener]
+    listen = mta.configuration.listen[listener]
     client = Client(near, octet_by_octet=octet_by_octet)
 
     async def session() -> None:
-        site.crowd.enter(peer)
+        mta.counts.enter(peer)
         try:
-            await Session(site, listen, Wire(far), peer).run()
+            await mta.session(listen, Wire(far), peer).run()
         finally:
-            site.crowd.leave(peer)
+            mta.counts.leave(peer)
 
     with trio.fail_after(1_000_000):  # of MockClock, which jumps when all tasks wait for ever
         async with trio.open_nursery() as nursery:
@@ -244,15 +243,15 @@ def fields(message: bytes) -> list[str]:
     return [line.partition(b":")[0].decode() for line in header.split(b"\n") if line[:1] not in (b" ", b"\t")]
 
 
-def left_in_spool(site: Site) -> list[str]:
+def left_in_spool(mta: Mta) -> list[str]:
     """Names of files that belong to a message on its way in."""
-    return [path.name for path in site.spool.glob("incoming-*")] if site.spool.exists() else []
+    return [path.name for path in mta.spool.glob("incoming-*")] if mta.spool.exists() else []
 
 
-def record(site: Site) -> list[Event]:
+def record(mta: Mta) -> list[Event]:
     """All events from now on."""
     events: list[Event] = []
-    site.events.subscribe(events.append)
+    mta.events.subscribe(events.append)
     return events
 
 

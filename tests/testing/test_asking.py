@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from trimta import real_time
-from trimta.inbound.session import GUESS_DELAY
+from trimta.inbound.authentication import GUESS_DELAY
 from trimta.store.arrivals import read_header
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body

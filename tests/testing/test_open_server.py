@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from trimta.config.errors import ConfigErrors
-from trimta.server.serve import StartError
+from trimta.server.start import StartError
 from trimta.testing import NotArrivedError, Server, ServerEndedError, open_server
 
 if TYPE_CHECKING:

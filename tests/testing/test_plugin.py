@@ -149,7 +149,7 @@ import pytest
 
 @pytest.mark.trimta(config={"hostname": "mx.app.test"})
 def test_keyword(trimta):
-    assert trimta._server.site.config.hostname == "mx.app.test"
+    assert trimta._server.mta.configuration.hostname == "mx.app.test"
 
 @pytest.mark.trimta(configuration={})
 def test_unknown_keyword(trimta):
@@ -183,7 +183,7 @@ class TestMerged:
 
     @pytest.mark.trimta({"hostname": "mx.app.test"})
     def test_used(self, trimta):
-        assert trimta._server.site.config.hostname == "mx.app.test"
+        assert trimta._server.mta.configuration.hostname == "mx.app.test"
 """
 
 ASYNCIO = """

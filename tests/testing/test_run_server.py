@@ -21,7 +21,7 @@ import trio
 from trimta.config.errors import ConfigErrors
 from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
-from trimta.server.serve import StartError
+from trimta.server.start import StartError
 from trimta.testing import BlockingServer, LeftBehindError, NotArrivedError, ServerEndedError, run_server
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from trimta.config.model import Listen
 from trimta.config.route_syntax import parse_route
 from trimta.config.values import listen_address
 from trimta.routing.routes import RouteError
-from trimta.server.serve import Options, StartError
+from trimta.server.serve import Options
 from trimta.server.serve import run as run_server
+from trimta.server.start import StartError
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers

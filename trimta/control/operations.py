@@ -1,4 +1,4 @@
-"""What the control socket answers: the server's state, its events, and the queue's clock."""
+"""Operations on a running server: its state, its events, its queue's clock.  The control socket presents them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from trimta.store.queue.errors import QueueError
 from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from trimta.control.socket import Handler, Json
-    from trimta.outbound.scheduler import Work
-    from trimta.runtime.events import Event
-    from trimta.server.site import Site
+    from trimta.inbound.connection_counts import ConnectionCounts
+    from trimta.outbound.scheduler import Scheduler
+    from trimta.outbound.worker import Worker
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.events import Event, Events
+    from trimta.runtime.message_log import MessageLog
+    from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.queue import Queue
 
 CLOCK_OFFSET: Final = "clock_offset"
@@ -43,11 +48,30 @@ FAREWELL_LIMIT: Final = 1.0
 """Seconds at shutdown for readers of `trimta tail` to take what has happened."""
 
 
-class Console:
-    """Answers requests about one server."""
+class Operations:
+    """What can be done to one running server."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        clock: QueueClock,
+        queue: QueueDoor,
+        events: Events,
+        message_log: MessageLog,
+        counts: ConnectionCounts,
+        scheduler: Scheduler,
+        addresses: Callable[[], Sequence[str]],
+    ) -> None:
+        """`addresses` returns those that the server listens on."""
+        self._data_dir = data_dir
+        self._clock = clock
+        self._queue = queue
+        self._events = events
+        self._message_log = message_log
+        self._counts = counts
+        self._scheduler = scheduler
+        self._addresses = addresses
         self._started = trio.current_time()
         self._moving = trio.Lock()
         self._tails: set[_Tail] = set()
@@ -66,45 +90,44 @@ class Console:
         }
 
     async def _status(self, _: Json) -> Json:
-        site = self._site
-        counts, held = await site.queue.run(
+        counts, held = await self._queue.run(
             lambda queue: (queue.entries.count_by_domain(), queue.entries.count(EnvelopeState.HELD))
         )
         return {
             "pid": os.getpid(),
             "uptime_s": round(trio.current_time() - self._started, 1),
-            "listening": [address for bound in site.bound for address in bound.addresses],
-            "sessions": site.crowd.total,
-            "deliveries": site.scheduler.in_flight,
+            "listening": [*self._addresses()],
+            "sessions": self._counts.total,
+            "deliveries": self._scheduler.in_flight,
             "queue": counts,
             "queued": sum(counts.values()),
             "held": held,
-            "clock_offset_s": round(site.clock.offset, 3),
-            "counters": dict(sorted(site.events.counters.items())),
+            "clock_offset_s": round(self._clock.offset, 3),
+            "counters": dict(sorted(self._events.counters.items())),
         }
 
     async def _active(self, _: Json) -> Json:
-        return {"active": sorted(self._site.scheduler.active)}
+        return {"active": sorted(self._scheduler.active)}
 
     async def _wake(self, _: Json) -> Json:
-        self._site.scheduler.wake()
+        self._scheduler.wake()
         return {"ok": True}
 
     async def _flush(self, _: Json) -> Json:
         """Everything that was noted about messages can be read afterwards."""
-        await self._site.history.flush()
+        await self._message_log.flush()
         return {"ok": True}
 
     async def _submitted(self, request: Json) -> Json:
         """A local program has put a message into the queue."""
-        site, message_id = self._site, str(request.get("id"))
+        message_id = str(request.get("id"))
         try:
-            message, envelopes = await site.queue.run(lambda queue: queue.entries.show(message_id))
+            message, envelopes = await self._queue.run(lambda queue: queue.entries.show(message_id))
         except QueueError:  # it was due, and is gone already
-            site.events.emit("accepted", id=message_id)
+            self._events.emit("accepted", id=message_id)
         else:
             recipients = [recipient.recipient for envelope in envelopes for recipient in envelope.recipients]
-            site.events.emit(
+            self._events.emit(
                 "accepted",
                 id=message_id,
                 sender=f"<{message.reverse_path or ''}>",
@@ -112,15 +135,15 @@ class Console:
                 size=message.size,
                 client=message.origin,
             )
-        site.scheduler.wake()
+        self._scheduler.wake()
         return {"ok": True}
 
     async def _tail(self, _: Json) -> AsyncGenerator[Json, None]:
         tail = _Tail()
-        unsubscribe = self._site.events.subscribe(tail)
+        unsubscribe = self._events.subscribe(tail)
         self._tails.add(tail)
         try:
-            yield {"following": str(self._site.config.data_dir)}
+            yield {"following": str(self._data_dir)}
             while tail.waiting or not tail.ended:
                 await tail.news.wait()
                 tail.news = trio.Event()
@@ -145,12 +168,12 @@ class Console:
         if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 365 * 86400:
             raise ValueError("advance wants a number of seconds, from 0 to ten years")
         told: deque[Event] = deque(maxlen=TOLD)
-        unsubscribe = self._site.events.subscribe(lambda event: told.append(event) if "id" in event.fields else None)
+        unsubscribe = self._events.subscribe(lambda event: told.append(event) if "id" in event.fields else None)
         try:
             moments = await self.advance(float(seconds))
         finally:
             unsubscribe()
-        clock = self._site.clock
+        clock = self._clock
         return {
             "now": timestamp(clock.now()),
             "offset_s": round(clock.offset, 3),
@@ -162,15 +185,14 @@ class Console:
         """Move the queue's clock forward.  What falls due in between happens in its order, each thing at its moment;
         returns how many such moments there were.
         """
-        site = self._site
         moments = 0
-        hanging: set[Work] = set()
+        hanging: set[Worker] = set()
         async with self._moving:
-            target = site.clock.now() + seconds
+            target = self._clock.now() + seconds
             while True:
                 await self._settle(hanging)
-                now = site.clock.now()
-                upcoming = await site.queue.run(lambda queue: _next_moment(queue, now))  # noqa: B023
+                now = self._clock.now()
+                upcoming = await self._queue.run(lambda queue: _next_moment(queue, now))  # noqa: B023
                 if upcoming is None or upcoming > target:
                     break
                 await self._move_to(upcoming)
@@ -180,18 +202,18 @@ class Console:
         return moments
 
     async def _move_to(self, moment: float) -> None:
-        clock = self._site.clock
+        clock = self._clock
         clock.advance_to(moment)
-        await self._site.queue.run(lambda queue: queue.meta.set(CLOCK_OFFSET, repr(clock.offset)))
-        self._site.scheduler.wake()
+        await self._queue.run(lambda queue: queue.meta.set(CLOCK_OFFSET, repr(clock.offset)))
+        self._scheduler.wake()
 
-    async def _settle(self, hanging: set[Work]) -> None:
-        scheduler = self._site.scheduler
-        hanging &= scheduler.works
+    async def _settle(self, hanging: set[Worker]) -> None:
+        scheduler = self._scheduler
+        hanging &= scheduler.workers
         with trio.move_on_after(STEP_LIMIT) as scope:
             await scheduler.idle(but_for=hanging)
         if scope.cancelled_caught:
-            hanging |= scheduler.works
+            hanging |= scheduler.workers
 
 
 class _Tail:

@@ -1,4 +1,4 @@
-"""Who is at the other end of an accepted connection."""
+"""The address of the SMTP client at the other end of an accepted connection."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ UNIX = "unix"
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """`client` is an IP address (an IPv4-mapped one as IPv4), or "unix" for a unix socket."""
+class ClientAddress:
+    """Where a connection comes from."""
 
-    client: str
+    host: str
+    """An IP address (an IPv4-mapped one as IPv4), or "unix" for a unix socket."""
     port: int = 0
 
     @classmethod
     def of(cls, connection: trio.socket.SocketType) -> Self:
-        """The peer of a connected socket; one that is gone already is `0.0.0.0`, which is in nobody's network."""
+        """The client of a connected socket; one that is gone already is `0.0.0.0`, which is in nobody's network."""
         if connection.family == socket.AF_UNIX:
             return cls(UNIX)
         try:
@@ -37,21 +38,21 @@ class Peer:
 
     @property
     def is_unix(self) -> bool:
-        return self.client == UNIX
+        return self.host == UNIX
 
     @property
     def is_loopback(self) -> bool:
         """Whether the connection came from this machine; a unix socket did."""
-        return self.is_unix or ipaddress.ip_address(self.client).is_loopback
+        return self.is_unix or ipaddress.ip_address(self.host).is_loopback
 
     @property
     def trace(self) -> str:
         """The client as the Received field writes it: `127.0.0.1`, `IPv6:::1`, `unix socket`."""
         if self.is_unix:
             return "unix socket"
-        return f"IPv6:{self.client}" if ":" in self.client else self.client
+        return f"IPv6:{self.host}" if ":" in self.host else self.host
 
     def __str__(self) -> str:
         if self.is_unix:
             return UNIX
-        return f"[{self.client}]:{self.port}" if ":" in self.client else f"{self.client}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

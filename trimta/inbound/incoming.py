@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from trimta.content.header import missing_fields
-from trimta.content.header_scan import HeaderScan
 from trimta.content.trace import received_field, with_protocol
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.reply import Reply
@@ -17,8 +15,8 @@ from trimta.smtp.extensions import MailProtocol, zoned_datetime
 from trimta.store.queue.values import StoredMessage
 
 if TYPE_CHECKING:
-    from trimta.inbound.client import Peer
-    from trimta.runtime.disk import Disk
+    from trimta.content.header_scan import HeaderScan
+    from trimta.inbound.client import ClientAddress
     from trimta.smtp.commands import MailParameters
     from trimta.smtp.server import MailTransaction, ServerConnection
     from trimta.store.spool import Body, SpoolWriter
@@ -32,16 +30,6 @@ class Incoming:
     spool: SpoolWriter
     trouble: Reply | None = None
     """Why it can't be kept; the rest of it is still read."""
-
-
-async def read_header(body: Body, disk: Disk) -> HeaderScan:
-    """The whole header of some content, however long.  OSError, BodyDamagedError."""
-    return _scan(body) if body.in_memory else await disk.run(_scan, body)
-
-
-def _scan(body: Body) -> HeaderScan:
-    with contextlib.closing(body.chunks()) as pieces:
-        return HeaderScan.of(pieces)
 
 
 def hold_refusal(parameters: MailParameters, *, begun: float) -> Reply | None:
@@ -92,7 +80,7 @@ def stored_message(
     header: HeaderScan,
     *,
     connection: ServerConnection,
-    peer: Peer,
+    client: ClientAddress,
     hostname: str,
     arrived: float,
     cipher_suite: str = "",
@@ -105,7 +93,7 @@ def stored_message(
     date = datetime.now(UTC).astimezone()
     trace = received_field(
         helo=connection.helo,
-        client=peer.trace,
+        client=client.trace,
         by=hostname,
         protocol=with_protocol(
             esmtp=connection.esmtp,
@@ -128,6 +116,6 @@ def stored_message(
         message_id=message_id,
         arrived=arrived,
         trace=trace,
-        origin=f"{peer}{by} ({connection.helo})",
+        origin=f"{client}{by} ({connection.helo})",
         helo=connection.helo,
     )

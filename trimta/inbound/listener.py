@@ -8,21 +8,21 @@ import resource
 import socket
 import stat
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trimta.config.model import InetAddress, UnixAddress
-from trimta.inbound.client import Peer
+from trimta.inbound.client import ClientAddress
 from trimta.inbound.own_addresses import comes_to
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
-    from trimta.config.model import Limits, Listen
+    from trimta.config.model import Listen
+    from trimta.inbound.connection_counts import ConnectionCounts
 
 BACKLOG: Final = 512
 ACCEPT_PAUSE: Final = 0.1
@@ -166,42 +166,6 @@ async def _remove_stale(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, "in use")
 
 
-class Crowd:
-    """Counts connections, in all and for each client, against the limits."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._by_client: Counter[str] = Counter()
-        self._waiting = trio.lowlevel.ParkingLot()
-
-    def enter(self, peer: Peer) -> None:
-        self.total += 1
-        self._by_client[peer.client] += 1
-
-    def leave(self, peer: Peer) -> None:
-        self.total -= 1
-        self._by_client[peer.client] -= 1
-        if not self._by_client[peer.client]:
-            del self._by_client[peer.client]
-        self.look_again()
-
-    async def change(self) -> None:
-        """Wait until there may be room: a connection has ended, or `look_again` was called."""
-        await self._waiting.park()
-
-    def look_again(self) -> None:
-        """The limits may be others now."""
-        self._waiting.unpark_all()
-
-    def is_full(self, limits: Limits) -> bool:
-        """Whether there are more connections than `limits.connections`."""
-        return self.total > limits.connections
-
-    def is_crowded_by(self, peer: Peer, limits: Limits) -> bool:
-        """Whether this client has more connections than `limits.connections_per_client`."""
-        return self._by_client[peer.client] > limits.connections_per_client
-
-
 def raise_descriptor_limit(wanted: int) -> None:
     """Let this process have so many descriptors, as far as its hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -219,8 +183,8 @@ def room_for_connections() -> int:
 async def accept_connections(
     listener: trio.SocketListener,
     sessions: trio.Nursery,
-    session: Callable[[trio.SocketStream, Peer], Awaitable[None]],
-    crowd: Crowd,
+    session: Callable[[trio.SocketStream, ClientAddress], Awaitable[None]],
+    counts: ConnectionCounts,
     ceiling: Callable[[], int],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -230,16 +194,16 @@ async def accept_connections(
     Beyond `ceiling()` connections nothing more is accepted: those wait in the kernel's backlog.
     """
 
-    async def run(stream: trio.SocketStream, peer: Peer) -> None:
+    async def run(stream: trio.SocketStream, client: ClientAddress) -> None:
         try:
-            await session(stream, peer)
+            await session(stream, client)
         finally:
-            crowd.leave(peer)
+            counts.leave(client)
 
     task_status.started()
     while True:
-        if crowd.total >= ceiling():
-            await crowd.change()
+        if counts.total >= ceiling():
+            await counts.change()
             continue
         try:
             stream = await listener.accept()
@@ -248,6 +212,6 @@ async def accept_connections(
                 raise
             await trio.sleep(ACCEPT_PAUSE)
             continue
-        peer = Peer.of(stream.socket)
-        crowd.enter(peer)
-        sessions.start_soon(run, stream, peer)
+        client = ClientAddress.of(stream.socket)
+        counts.enter(client)
+        sessions.start_soon(run, stream, client)

@@ -44,9 +44,9 @@ class FaultScript:
         """Script one more."""
         self._armed.append(_Armed(fault))
 
-    def clear(self) -> None:
-        """Script none any more."""
-        self._armed.clear()
+    def replace(self, faults: Iterable[Fault]) -> None:
+        """Script these, and no others any more."""
+        self._armed = [_Armed(fault) for fault in faults]
 
     def find(
         self, stage: Stage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()

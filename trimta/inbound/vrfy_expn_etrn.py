@@ -1,15 +1,21 @@
-"""Answers to VRFY and EXPN (RFC 5321 3.5): what a name means here."""
+"""Answers to VRFY and EXPN (RFC 5321 3.5), which ask what a name means here, and to ETRN (RFC 1985)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trimta.mail.address import AddressError, Mailbox, parse_mailbox
+from trimta.mail.address import AddressError, Mailbox, parse_domain, parse_mailbox
 from trimta.mail.reply import Reply
 from trimta.routing.destination import LocalDestination, UnknownUser
+from trimta.store.queue.errors import QueueError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trimta.routing.policy import Policy
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.events import Events
+    from trimta.runtime.queue_door import QueueDoor
 
 
 def vrfy(policy: Policy, string: str, *, may_relay: bool, utf8: bool = False) -> Reply:
@@ -73,3 +79,36 @@ def _in_ascii(reply: Reply, *, utf8: bool) -> Reply:
     if utf8 or reply.klass != 2 or reply.text.isascii():
         return reply
     return Reply.of(252, "2.6.8", "the answer is beyond ASCII: ask again with SMTPUTF8 behind the address")
+
+
+class QueueStarter:
+    """Starts the queue of a domain for a client that asks by ETRN."""
+
+    def __init__(self, *, clock: QueueClock, queue: QueueDoor, events: Events, wake: Callable[[], None]) -> None:
+        """`wake` tells the scheduler that something in the queue has changed."""
+        self._clock = clock
+        self._queue = queue
+        self._events = events
+        self._wake = wake
+
+    async def etrn(self, node: str, *, may_relay: bool) -> Reply:
+        """Make what waits for a node due now: a domain, `@domain` with its subdomains (RFC 1985 5.3)."""
+        if not may_relay:
+            return Reply.of(459, "4.7.1", "you may not start this queue")
+        if node.startswith("#"):
+            return Reply.of(459, "4.5.0", "queues have no names here")
+        try:
+            domain = parse_domain(node.removeprefix("@"))
+        except AddressError as error:
+            return Reply.of(501, "5.5.4", str(error))
+        now = self._clock.now()
+        subdomains = node.startswith("@")
+        try:
+            count = await self._queue.run(lambda queue: queue.operator.retry_domain(domain, now, subdomains=subdomains))
+        except QueueError as cause:
+            self._events.emit("queue_trouble", reason=str(cause))
+            return Reply.of(458, "4.3.0", "the queue can't be read now")
+        self._wake()
+        if count:
+            return Reply.of(253, "2.0.0", f"{count} pending messages for {domain} started")
+        return Reply.of(251, "2.0.0", f"no messages waiting for {domain}")

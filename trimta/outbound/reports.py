@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.outcome import Outcome
     from trimta.routing.policy import Policy
-    from trimta.server.site import Site
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.disk import Disk
+    from trimta.runtime.events import Events
+    from trimta.runtime.services import CurrentServices
     from trimta.store.queue.values import QueuedEnvelope
 
 NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
@@ -32,11 +35,14 @@ EXPANDED: Final = EnhancedStatus(2, 1, 5)
 NEVER: Final = frozenset({Notify.NEVER})
 
 
-class Reporter:
-    """Makes DSNs; the caller puts them into the queue, in the transaction that settles what they are about."""
+class Reports:
+    """Composes DSNs; the caller puts them into the queue, in the transaction that settles what they are about."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, services: CurrentServices, *, clock: QueueClock, disk: Disk, events: Events) -> None:
+        self._services = services
+        self._clock = clock
+        self._disk = disk
+        self._events = events
 
     async def on_outcomes(
         self,
@@ -56,7 +62,7 @@ class Reporter:
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
             if not failed:
                 return []
-            postmaster = self._site.policy.postmaster
+            postmaster = self._services().policy.postmaster
             return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
         assert message.reverse_path is not None
         traced = message.deliver_by is not None and message.deliver_by.trace
@@ -73,7 +79,7 @@ class Reporter:
         about = expanded(recipients)
         if not about or message.reverse_path is None:
             return []
-        now = self._site.clock.now()
+        now = self._clock.now()
         return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path, last_attempt=now)]
 
     async def shortened(
@@ -86,15 +92,15 @@ class Reporter:
             return []
         content = message.content
         try:
-            octets = content.read() if content.in_memory else await self._site.disk.run(content.read)
+            octets = content.read() if content.in_memory else await self._disk.run(content.read)
         except (OSError, BodyDamagedError) as cause:
-            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            self._events.emit("disk_trouble", id=message.id, reason=str(cause))
             return []
         found = shorter(octets, message.report)
         if found is None:
             return []
         form, contents = found
-        now = self._site.clock.now()
+        now = self._clock.now()
         new: list[NewMessage] = []
         for short in contents:
             dsn = StoredMessage(
@@ -127,20 +133,19 @@ class Reporter:
         last_attempt: float | None,
         retry_until: float | None = None,
     ) -> NewMessage:
-        site = self._site
         head = await self._head(message)
         dsn, envelopes = report(
-            site.policy,
+            self._services().policy,
             message,
             kind,
             outcomes,
             addressee,
             head=head,
-            now=site.clock.now(),
+            now=self._clock.now(),
             last_attempt=last_attempt,
             retry_until=retry_until,
         )
-        site.events.emit(
+        self._events.emit(
             "report", id=dsn.id, about=message.id, kind=str(kind), to=str(addressee),
             status=[str(outcome.status) for outcome in outcomes],
         )  # fmt: skip
@@ -151,9 +156,9 @@ class Reporter:
         room = RETURN_LIMIT + 1
         content = message.content
         try:
-            head = content.head(room) if content.in_memory else await self._site.disk.run(content.head, room)
+            head = content.head(room) if content.in_memory else await self._disk.run(content.head, room)
         except (OSError, BodyDamagedError) as cause:
-            self._site.events.emit("disk_trouble", id=message.id, reason=str(cause))
+            self._events.emit("disk_trouble", id=message.id, reason=str(cause))
             head = b""
         return message.trace + head
 

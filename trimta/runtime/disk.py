@@ -1,19 +1,14 @@
-"""The one door to blocking work: threads with a limiter of their own, and the queue's group commit through them."""
+"""The one door to blocking work: threads with a limiter of their own."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 import trio
 
-from trimta.runtime.batcher import Batcher, NotDoneError
-from trimta.store.queue.errors import QueueUnavailable
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from trimta.store.queue.queue import Queue
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -21,9 +16,6 @@ A = TypeVar("A")
 
 THREADS: Final = 8
 """Enough for fsyncs to overlap; Trio's default limiter is shared with getaddrinfo, which may hang for seconds."""
-
-BATCH: Final = 256
-"""Queue operations in one transaction: more would make the first of them wait for the last."""
 
 
 class Disk(Protocol):
@@ -120,26 +112,3 @@ class InlineDisk:
 
     def apart(self, threads: int) -> InlineDisk:
         return self
-
-
-class QueueDoor:
-    """Group commit: everything that waits goes into one transaction, with one thread hop and one fsync.
-
-    `serve` must run, in a nursery that outlives all callers of `run`.
-    """
-
-    def __init__(self, queue: Queue, disk: Disk) -> None:
-        self._batcher: Batcher[Callable[[Queue], object], object] = Batcher(disk, queue.run, lanes=1, size=BATCH)
-        self.serve = self._batcher.serve
-
-    async def run(self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None) -> T:
-        """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
-
-        Raises what the operation raised; then nothing of it was kept.  Where the caller is cancelled, what has not
-        begun is not done, and what has begun is done; `undo` follows it then, before any other operation.
-        QueueUnavailable where nothing can be committed, as once `serve` has ended.
-        """
-        try:
-            return cast("T", await self._batcher.run(operation, undo=undo))
-        except NotDoneError as cause:
-            raise QueueUnavailable(str(cause)) from cause

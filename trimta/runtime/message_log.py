@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from trimta.runtime.clock import QueueClock
-    from trimta.runtime.disk import QueueDoor
     from trimta.runtime.events import Event
+    from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.queue import Queue
 
 MOMENT: Final = 0.3
@@ -39,7 +39,7 @@ class _Note:
     size: int
 
 
-class History:
+class MessageLog:
     """Collects notes and stores them; a subscriber of events, of which it keeps those about a message."""
 
     def __init__(self, door: QueueDoor, clock: QueueClock) -> None:

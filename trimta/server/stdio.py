@@ -14,37 +14,40 @@ import trio
 from trimta.config.model import Listen, ListenAuth
 from trimta.control import socket as control
 from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
-from trimta.inbound.client import UNIX, Peer
-from trimta.inbound.session import Session
-from trimta.outbound.scheduler import Scheduler
+from trimta.inbound.client import UNIX, ClientAddress
 from trimta.outbound.transports.connection import TlsContexts
+from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.wire import Wire
-from trimta.server.serve import background
-from trimta.server.site import Site
+from trimta.server.wiring import Mta
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trimta.config.model import Config
+    from trimta.runtime.disk import Disk
     from trimta.store.queue.queue import Queue
 
 STANDARD_INPUT: Final = 0
 STANDARD_OUTPUT: Final = 1
 
 
-class _ElsewhereScheduler(Scheduler):
-    """The queue is worked on by the running server: news are for it."""
+class _Notifier:
+    """Tells the running server, which works on the queue, that something new is in it."""
 
-    def __init__(self, site: Site) -> None:
-        super().__init__(site)
+    def __init__(self, data_dir: Path, disk: Disk) -> None:
+        self._data_dir = data_dir
+        self._disk = disk
         self._unsaid = trio.Event()
 
     def wake(self) -> None:
+        """Something in the queue has changed."""
         self._unsaid.set()
 
-    async def run(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
-        """Pass news on until cancelled, and then the last."""
-        task_status.started(trio.CancelScope())
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell until cancelled, and then once more if there is news."""
+        task_status.started()
         try:
             while True:
                 await self._unsaid.wait()
@@ -52,13 +55,12 @@ class _ElsewhereScheduler(Scheduler):
                 await self._tell()
         finally:
             if self._unsaid.is_set():
-                with trio.CancelScope(
-                    shield=True
-                ):  # else what was just accepted waits for nothing; tell() has a timeout
+                # Else what was just accepted waits for the server's next look; tell() has a timeout.
+                with trio.CancelScope(shield=True):
                     await self._tell()
 
     async def _tell(self) -> None:
-        await self._site.disk.run(control.tell, self._site.config.data_dir, {"command": "wake"})
+        await self._disk.run(control.tell, self._data_dir, {"command": "wake"})
 
 
 class _Output(trio.abc.SendStream):
@@ -84,22 +86,24 @@ class _Output(trio.abc.SendStream):
 
 
 async def converse(config: Config, queue: Queue) -> OSError | None:
-    """Speak SMTP with whoever started this process, until one side ends it.  Returns why standard output took less
-    than was said, if it did.
+    """Speak SMTP with the program that started this process, until one side ends it.  Returns why standard output took
+    less than was said, if it did.
     """
-    site = Site(
+    disk = ThreadDisk()
+    notifier = _Notifier(config.data_dir, disk)
+    mta = Mta(
         config,
         queue,
-        ThreadDisk(),
+        disk,
         clock=QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0)),
         client_tls=await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca),
         time_scale=float(queue.meta.get(TIME_SCALE) or 1.0),
+        wake=notifier.wake,
     )
-    site.scheduler = _ElsewhereScheduler(site)
     # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.
     receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
     sending = _Output(trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT)))
     wire = Wire(trio.StapledStream(sending, receiving))
-    async with background(site.serve_batches), background(site.history.serve), background(site.scheduler.run):
-        await Session(site, Listen(auth=ListenAuth.NONE), wire, Peer(UNIX)).run()
+    async with background(mta.serve_batches), background(mta.message_log.serve), background(notifier.run):
+        await mta.session(Listen(auth=ListenAuth.NONE), wire, ClientAddress(UNIX)).run()
     return sending.failure

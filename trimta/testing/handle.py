@@ -48,12 +48,12 @@ class Handle:
     """The part of a handle that waits for nothing."""
 
     def __init__(self, inside: Inside, thread: ServerThread) -> None:
-        site = inside.server.site
+        mta = inside.server.mta
         self._inside = inside
         self._thread = thread
         self._server = inside.server
         self._mailboxes = inside.mailboxes
-        self.faults = Faults(site, site.config.data_dir, self._in_loop)
+        self.faults = Faults(mta.faults, mta.configuration.data_dir, self._in_loop)
         """Scripted trouble: `add` and `clear`."""
         self.addresses: list[str] = inside.server.addresses
         """What it listens on, in the order of [[listen]]: `127.0.0.1:40123`, `unix:PATH`."""
@@ -95,14 +95,14 @@ class Handle:
     @property
     def data_dir(self) -> Path:
         """Its queue: `trimta queue` and the other commands work on it."""
-        return self._server.site.config.data_dir
+        return self._server.mta.configuration.data_dir
 
     @property
     def ca(self) -> Path | None:
         """The certificate of the development CA, for clients to trust; None without TLS, or with a certificate of the
         test's own.
         """
-        tls = self._server.site.server_tls
+        tls = self._server.mta.server_tls
         return None if tls is None else tls.ca
 
     # Mail.
@@ -127,14 +127,14 @@ class Handle:
     @property
     def queue(self) -> QueueView:
         """What waits in the queue now, and the verbs to steer it."""
-        site = self._server.site
+        mta = self._server.mta
         if not exists(self.data_dir):  # looking would make one
             raise ServerEndedError
-        active = self._in_loop(lambda: site.scheduler.active)
-        return QueueView(self.data_dir, site.clock, active, self._thread.must_run, self._wake)
+        active = self._in_loop(lambda: mta.scheduler.active)
+        return QueueView(self.data_dir, mta.clock, active, self._thread.must_run, self._wake)
 
     def _wake(self) -> None:
-        self._in_loop(self._server.site.scheduler.wake)
+        self._in_loop(self._server.mta.scheduler.wake)
 
     @property
     def events(self) -> list[Event]:
@@ -144,7 +144,7 @@ class Handle:
     @property
     def now(self) -> datetime:
         """The time by the queue's clock: that of the wall, and what it was advanced by."""
-        return datetime.fromtimestamp(self._in_loop(self._server.site.clock.now), UTC)
+        return datetime.fromtimestamp(self._in_loop(self._server.mta.clock.now), UTC)
 
     def clear(self) -> None:
         """Begin anew: remove the messages and what is queued, both as far as they have come since the start, forget the

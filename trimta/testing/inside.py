@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
-from trimta.inbound.scripted_faults import FaultScript
 from trimta.outbound.transports.connection import TlsContexts
-from trimta.server.serve import Server as MtaServer
+from trimta.server.running import Server as MtaServer
 from trimta.store.arrivals import FOLDERS, unique_name
 from trimta.store.arrivals import Watch as Arrivals
 from trimta.store.queue.errors import NoSuchEntry
@@ -55,15 +54,15 @@ class Inside:
 
     def __init__(self, server: MtaServer) -> None:
         self.server = server
-        self.mailboxes = Mailboxes(server.site.policy)
+        self.mailboxes = Mailboxes(server.mta.policy)
         self.events: deque[Event] = deque(maxlen=EVENTS)
         self._news = trio.Event()
         self._index = Index(self.mailboxes.templates)
         self._looking = trio.CapacityLimiter(1)
-        config = server.site.config
+        config = server.mta.configuration
         self._kept_messages = _messages(self.mailboxes)
         self._kept_entries = _entries(config.data_dir)
-        server.site.events.subscribe(self._note)
+        server.mta.events.subscribe(self._note)
 
     def _note(self, event: Event) -> None:
         self.events.append(event)
@@ -90,23 +89,23 @@ class Inside:
     async def settle(self, timeout: float) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError."""
         with trio.move_on_after(timeout):
-            await self.server.site.scheduler.idle()
+            await self.server.mta.scheduler.idle()
             return
-        active = sorted(self.server.site.scheduler.active)
+        active = sorted(self.server.mta.scheduler.active)
         raise TimeoutError(f"after {timeout:g} s there is still work in the queue: {', '.join(active) or 'due'}")
 
     async def advance(self, length: float) -> None:
         """Move the queue's clock forward by so many seconds, and let happen what falls due on the way."""
-        await self.server.console.advance(length)
+        await self.server.operations.advance(length)
 
     async def clear(self) -> None:
         """Remove what has come since the start."""
-        site = self.server.site
-        site.faults = FaultScript(site.config.faults)
+        mta = self.server.mta
+        mta.faults.replace(mta.configuration.faults)
         await self._empty_queue()
-        site.scheduler.wake()
+        mta.scheduler.wake()
         with trio.move_on_after(CLEAR_LIMIT):
-            await site.scheduler.idle()
+            await mta.scheduler.idle()
         await self._empty_queue()  # a report may have been on its way into it
         await trio.to_thread.run_sync(self._empty_maildirs)
         self._index = Index(self.mailboxes.templates)
@@ -119,7 +118,7 @@ class Inside:
                     with suppress(NoSuchEntry):  # it was delivered just now
                         queue.remove(listed.envelope.id)
 
-        await self.server.site.queue.run(remove)
+        await self.server.mta.queue.run(remove)
 
     def _empty_maildirs(self) -> None:
         for path in _message_files(self.mailboxes):
@@ -190,7 +189,7 @@ async def inside(config: Configuration) -> AsyncGenerator[Inside, None]:
 async def _start(config: Config, cleanup: AsyncExitStack) -> MtaServer:
     tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
     server = await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
-    server.site.delays_guesses = False
+    server.mta.delays_guesses = False
     return server
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.outbound.transports.connection import Endpoint, Sending
-    from trimta.server.serve import Server
+    from trimta.server.running import Server
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
 
@@ -51,12 +51,12 @@ class Watch:
 
     def follow(self, server: Server) -> None:
         """To be called once it is bound."""
-        site = server.site
-        self._config = site.config
-        self._mailboxes = Mailboxes(site.policy)
-        self._addresses = {listener.socket.getsockname() for bound in site.bound for listener in bound.sockets}
+        mta = server.mta
+        self._config = mta.configuration
+        self._mailboxes = Mailboxes(mta.policy)
+        self._addresses = {listener.socket.getsockname() for bound in mta.bound for listener in bound.sockets}
         self._addresses.add(os.fspath(control.address(self._config.data_dir)))
-        site.sending = self._watched(site.sending)
+        mta.sending = self._watched(mta.sending)
         _FOLLOWED.add(self)
 
     def forget(self) -> None:

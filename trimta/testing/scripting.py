@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trimta.server.site import Site
+    from trimta.inbound.scripted_faults import FaultScript
 
 Span: TypeAlias = str | float | timedelta
 """A length of time: as in conf.toml ("90s", "5m", "4h", "5d"), in seconds, or a timedelta."""
@@ -35,8 +35,8 @@ def seconds(span: Span) -> float:
 class Faults:
     """The faults of one server; those of its configuration come first."""
 
-    def __init__(self, site: Site, folder: Path, in_loop: Callable[[Callable[[], None]], None]) -> None:
-        self._site = site
+    def __init__(self, script: FaultScript, folder: Path, in_loop: Callable[[Callable[[], None]], None]) -> None:
+        self._script = script
         self._folder = folder
         self._in_loop = in_loop
 
@@ -78,10 +78,10 @@ class Faults:
 
         def add() -> None:
             for fault in config.faults:
-                self._site.faults.add(fault)
+                self._script.add(fault)
 
         self._in_loop(add)
 
     def clear(self) -> None:
         """Script none any more, those of the configuration included."""
-        self._in_loop(lambda: self._site.faults.clear())
+        self._in_loop(lambda: self._script.replace(()))

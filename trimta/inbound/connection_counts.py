@@ -1,0 +1,50 @@
+"""Connection counts: how many clients are connected, against `limits.connections` and `connections_per_client`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from trimta.config.model import Limits
+    from trimta.inbound.client import ClientAddress
+
+
+class ConnectionCounts:
+    """Open connections, in all and by the client's address."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._by_client: Counter[str] = Counter()
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def enter(self, client: ClientAddress) -> None:
+        """Count a connection that was accepted."""
+        self.total += 1
+        self._by_client[client.host] += 1
+
+    def leave(self, client: ClientAddress) -> None:
+        """Count a connection no longer: it has ended."""
+        self.total -= 1
+        self._by_client[client.host] -= 1
+        if not self._by_client[client.host]:
+            del self._by_client[client.host]
+        self.look_again()
+
+    async def change(self) -> None:
+        """Wait until there may be room: a connection has ended, or `look_again` was called."""
+        await self._waiting.park()
+
+    def look_again(self) -> None:
+        """Wake those who wait for a change: the limits may be others now."""
+        self._waiting.unpark_all()
+
+    def is_full(self, limits: Limits) -> bool:
+        """Whether there are more connections than `limits.connections`."""
+        return self.total > limits.connections
+
+    def is_crowded_by(self, client: ClientAddress, limits: Limits) -> bool:
+        """Whether this client has more connections than `limits.connections_per_client`."""
+        return self._by_client[client.host] > limits.connections_per_client

@@ -1,0 +1,212 @@
+"""The conversation with one client: its octets in, our replies out, and the faults that are scripted between.
+
+One task reads and writes; there is no other.  A wait for a client that owes us nothing is interrupted by shutdown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.config.model import Stage
+from trimta.inbound.scripted_faults import NULL_PATH
+from trimta.mail.reply import Reply
+from trimta.runtime.transcript import Transcript
+from trimta.runtime.wire import WireError
+from trimta.smtp.server import ContentEnd, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trimta.config.model import Fault
+    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.scripted_faults import FaultScript
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.drain import Drain
+    from trimta.runtime.events import Events
+    from trimta.runtime.tls import ServerTls
+    from trimta.runtime.wire import Wire
+    from trimta.smtp.commands import Mail
+    from trimta.smtp.server import ServerConnection, SmtpEvent
+
+FAREWELL_LIMIT: Final = 1.0
+"""Seconds for a last reply: nothing depends on its being read."""
+
+COUNTED: Final = frozenset({500, 501, 502, 503, 504, 521, 530, 535, 555})
+"""Replies that count as a mistake of the client (`limits.errors`)."""
+
+STOPPING: Final = Reply.of(421, "4.3.2", "the server is stopping")
+_IDLE: Final = Reply.of(421, "4.4.2", "idle for too long")
+_TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0", "too many errors")
+
+
+class HungUp(Exception):  # noqa: N818 - no error: one side has hung up
+    """The conversation ends here, without another reply."""
+
+
+class Conversation:
+    """A client's commands and our replies, over one wire."""
+
+    def __init__(
+        self,
+        core: ServerConnection,
+        wire: Wire,
+        client: ClientAddress,
+        *,
+        clock: QueueClock,
+        events: Events,
+        drain: Drain,
+        faults: FaultScript,
+        server_tls: ServerTls | None,
+        idle: float,
+        max_errors: int,
+    ) -> None:
+        """`server_tls`: None where no listener has TLS.  `idle`: seconds that a client may keep silent, or read
+        nothing.  `max_errors`: mistakes after which the client is told 421.
+        """
+        self.core = core
+        self.wire = wire
+        self.client = client
+        self.transcript = Transcript(clock.now)
+        self.hanging_up = False
+        """We end the connection while the client may still be talking."""
+        self._clock = clock
+        self._events = events
+        self._drain = drain
+        self._faults = faults
+        self._server_tls = server_tls
+        self._idle = idle
+        self._max_errors = max_errors
+        self._errors = 0
+        self._patience = 0.0
+        """When the client has been silent for too long, in Trio's time."""
+
+    # Octets.
+
+    async def receive(self) -> None:
+        """Wait for octets.  A client that keeps silent for too long, or owes us nothing when we stop, gets a 421, and
+        HungUp is raised.
+        """
+        core = self.core
+        if core.receiving_body:
+            self.be_patient()  # each piece of content has its time; a command line has it as a whole
+        data: bytes | None = None
+        farewell = _IDLE
+        if core.transaction is None:
+            with self._drain.interruptible(self._patience) as wait:
+                data = await self.wire.receive_some()
+            if wait.cancelled_caught and self._drain.started:
+                farewell = STOPPING
+        else:
+            with trio.move_on_at(self._patience):
+                data = await self.wire.receive_some()
+        if data is None:
+            with trio.move_on_after(FAREWELL_LIMIT):
+                await self.say_goodbye(farewell)
+            raise HungUp(farewell.text)
+        core.receive_data(data)
+
+    async def flush(self) -> None:
+        """Send the replies that are kept together.  HungUp if the client reads nothing."""
+        octets = self.core.data_to_send()
+        if octets:
+            with trio.move_on_after(self._idle) as limit:
+                await self.wire.send_all(octets)
+            if limit.cancelled_caught:
+                raise HungUp("the client reads nothing")
+            self.be_patient()  # now it is the client's turn
+
+    async def start_tls(self) -> None:
+        """Do the server's half of the handshake.  HungUp if the client takes too long."""
+        assert self._server_tls is not None, "only a listener with TLS offers it"
+        with trio.move_on_after(self._idle) as limit:
+            await self.wire.start_tls(self._server_tls.context, server_side=True)
+        if limit.cancelled_caught:
+            raise HungUp("the TLS handshake takes too long")
+        self.transcript.note(f"TLS: {self.wire.tls_version} {self.wire.tls_cipher}")
+
+    async def say_goodbye(self, reply: Reply) -> None:
+        """Send a last reply, if the wire still takes one; the caller limits the time."""
+        if self.wire.usable and self.core.state is not SessionState.CLOSED:
+            self.core.reply(reply)
+            with contextlib.suppress(WireError):
+                await self.wire.send_all(self.core.data_to_send())
+
+    def be_patient(self) -> None:
+        """Give the client its time anew."""
+        self._patience = trio.current_time() + self._idle
+
+    # Replies.
+
+    async def say(self, stage: Stage, reply: Reply) -> None:
+        """Reply, unless a fault is scripted for this stage."""
+        fault = self.fault(stage)
+        if fault is not None:
+            reply = await self.suffer(fault, reply)
+        self.reply(reply)
+
+    def reply(self, reply: Reply, *, counted: bool = True) -> None:
+        """Queue a reply.  A client with too many mistakes gets 421 instead; `counted`: this may be one of them."""
+        if counted and reply.code in COUNTED:
+            self._errors += 1
+            if self._errors >= self._max_errors:
+                self._events.emit("rejected", client=str(self.client), reply=f"{_TOO_MANY_ERRORS}: {reply}")
+                reply = _TOO_MANY_ERRORS
+                self.hanging_up = True
+        self.transcript.server(str(reply))
+        self.core.reply(reply)
+
+    def reply_each(self, replies: Sequence[Reply]) -> None:
+        """Queue the replies to the end of a message: one, or in LMTP one for each recipient."""
+        for reply in replies:
+            self.transcript.server(str(reply))
+        self.core.reply_each(replies)
+
+    def note(self, event: SmtpEvent) -> None:
+        """Write what the client said into the transcript."""
+        if not isinstance(event, ContentEnd):
+            self.transcript.client(self.core.line)
+        elif event.last:
+            self.transcript.client(f"({event.size} octets of content)")
+
+    def new_transcript(self) -> Transcript:
+        """The transcript so far, to be kept with a message; what follows belongs to another."""
+        transcript, self.transcript = self.transcript, Transcript(self._clock.now)
+        return transcript
+
+    # Scripted faults.
+
+    def fault(self, stage: Stage, recipients: Sequence[str] | None = None, *, mail: Mail | None = None) -> Fault | None:
+        """The fault that strikes now.  `recipients` are those of the transaction, unless given; `mail` is a MAIL that
+        has no reply yet.
+        """
+        transaction = self.core.transaction
+        if transaction is not None:
+            mail = mail or transaction.mail
+        if recipients is None:
+            recipients = [] if transaction is None else [str(rcpt.forward_path) for rcpt in transaction.recipients]
+        sender = None if mail is None else path_of(mail) or NULL_PATH
+        return self._faults.find(stage, client=self.client.host, sender=sender, recipients=recipients)
+
+    async def suffer(self, fault: Fault, reply: Reply) -> Reply:
+        """Do what the script says; returns the reply to give.  What the server would refuse stays refused."""
+        self._events.emit("fault", client=str(self.client), stage=str(fault.stage))
+        if fault.delay or fault.drop:
+            await self.flush()  # the client gets what was said before
+        if fault.delay:
+            await trio.sleep(fault.delay)
+        if fault.drop:
+            self.wire.usable = False
+            raise HungUp(f"scripted: dropped at {fault.stage}")
+        if fault.reply is None or (fault.reply.code < 400 and reply.klass != 2):
+            return reply
+        scripted = Reply(fault.reply.code, (fault.reply.text,), fault.reply.status)
+        self.hanging_up |= scripted.code == 421 or (fault.stage is Stage.CONNECT and scripted.klass != 2)
+        return scripted
+
+
+def path_of(mail: Mail) -> str:
+    """The reverse-path of MAIL as text; empty for the null one."""
+    return "" if mail.reverse_path is None else str(mail.reverse_path)

@@ -1,0 +1,22 @@
+"""The header of a stored message, read without holding up the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from trimta.content.header_scan import HeaderScan
+
+if TYPE_CHECKING:
+    from trimta.runtime.disk import Disk
+    from trimta.store.spool import Body
+
+
+async def read_header(body: Body, disk: Disk) -> HeaderScan:
+    """The whole header of some content, however long.  OSError, BodyDamagedError."""
+    return _scan(body) if body.in_memory else await disk.run(_scan, body)
+
+
+def _scan(body: Body) -> HeaderScan:
+    with contextlib.closing(body.chunks()) as pieces:
+        return HeaderScan.of(pieces)

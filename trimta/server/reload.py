@@ -1,0 +1,42 @@
+"""Reload (SIGHUP): the configuration is read again, and all of it changes together or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from trimta.config.errors import ConfigErrors, ConfigFileError
+from trimta.outbound.transports.connection import TlsContexts
+from trimta.runtime.tls import TlsError
+from trimta.server.start import tls_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trimta.config.model import Config
+    from trimta.server.wiring import Mta
+
+
+async def reload(mta: Mta, load: Callable[[], Config]) -> None:
+    """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
+    old = mta.configuration
+    try:
+        config = await mta.disk.run(load)
+        swap = None
+        if mta.server_tls is not None:
+            swap = await mta.disk.run(mta.server_tls.prepare, tls_settings(config))
+        client_tls = await mta.disk.run(TlsContexts.load, config.tls.ca)
+    except (ConfigErrors, ConfigFileError, TlsError, OSError) as cause:
+        for line in str(cause).splitlines():
+            mta.events.emit("reload_failed", reason=line)
+        return
+    # Everything is read: from here on nothing can fail, and all of it changes together.
+    kept = swap() if swap is not None else ""
+    if kept:
+        mta.events.emit("certificate_kept", reason=f"{kept}; a restart reads it")
+    for name in ("listen", "data_dir"):
+        if getattr(config, name) != getattr(old, name):
+            mta.events.emit("needs_restart", key=name)
+    mta.apply(replace(config, listen=old.listen, data_dir=old.data_dir), client_tls)
+    mta.events.emit("reloaded", file=str(config.source or "built-in defaults"))
+    mta.scheduler.wake()

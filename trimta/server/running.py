@@ -1,0 +1,216 @@
+"""A running server: everything that can fail at the start fails before the first nursery, then the nursery tree runs.
+
+message log, group commit, Maildirs     they outlive all that uses them
+└─ control socket
+   └─ scheduler and deliveries, sessions and acceptors
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.control import socket as control
+from trimta.inbound.listener import accept_connections, room_for_connections
+from trimta.outbound.transports.connection import TlsContexts
+from trimta.runtime.background import background
+from trimta.runtime.disk import ThreadDisk
+from trimta.runtime.wire import Wire
+from trimta.server.banner import banner
+from trimta.server.reload import reload
+from trimta.server.start import (
+    StartError,
+    bind_all,
+    give_up_root,
+    lock,
+    make_server_tls,
+    open_queue,
+    queue_clock,
+    recover,
+    tls_at_start,
+)
+from trimta.server.wiring import Mta
+from trimta.store import durable
+from trimta.store.queue import loss
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+    from contextlib import AsyncExitStack
+    from pathlib import Path
+
+    from trimta.config.model import Config, Listen
+    from trimta.inbound.client import ClientAddress
+    from trimta.runtime.events import Events
+    from trimta.store.queue.values import RecoveryReport
+
+CROWD_MARGIN: Final = 50
+"""Connections beyond `limits.connections` that are accepted to be told 421; others wait in the kernel's backlog."""
+
+
+class Server:
+    """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
+
+    def __init__(
+        self, mta: Mta, control_socket: trio.SocketListener, recovered: RecoveryReport, *, queue_was_lost: bool
+    ) -> None:
+        self.mta = mta
+        self.operations = mta.operations
+        self.bugs = mta.bugs.latest
+        """Exceptions that were caught at the door of a session or a delivery: only a programmer can answer them."""
+        self.ended = trio.Event()
+        self._control_socket = control_socket
+        self._recovered = recovered
+        self._queue_was_lost = queue_was_lost
+        self._acceptors = trio.CancelScope()
+        self._work = trio.CancelScope()
+        """Sessions and deliveries."""
+
+    @classmethod
+    async def start(
+        cls,
+        config: Config,
+        cleanup: AsyncExitStack,
+        *,
+        time_scale: float = 1.0,
+        rng: random.Random | None = None,
+        client_tls: TlsContexts | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> Server:
+        """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
+        `cleanup` undoes it all.  `rng` decides the jitter of retries and the order of equal hosts; `client_tls` spares
+        reading the authorities that `tls.ca` means; `wall` is what the queue's clock goes by, in seconds of the epoch.
+        """
+        bound = await bind_all(config, cleanup)
+        with tls_at_start():
+            # A key is often root's alone; a development certificate is the account's, under the lock of data_dir.
+            own_tls = await trio.to_thread.run_sync(make_server_tls, config) if config.tls.certificate else None
+        give_up_root(config)
+        lock(config, cleanup)
+        queue = open_queue(config, cleanup)
+        with tls_at_start():
+            server_tls = own_tls or await trio.to_thread.run_sync(make_server_tls, config)
+            if client_tls is None:
+                client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
+        mta = Mta(
+            config,
+            queue,
+            ThreadDisk(),
+            clock=queue_clock(queue, wall),
+            server_tls=server_tls,
+            client_tls=client_tls,
+            time_scale=time_scale,
+            rng=rng,
+        )
+        mta.bound = bound
+        queue_was_lost = loss.is_lost(config.data_dir)
+        recovered = recover(mta, queue, time_scale, wall())
+        try:
+            control_socket = await control.listen(config.data_dir)
+        except OSError as cause:
+            raise StartError(
+                f"cannot make the control socket in {config.data_dir}: {cause}", os.EX_CANTCREAT
+            ) from cause
+        cleanup.callback(control.remove, config.data_dir)
+        cleanup.push_async_callback(control_socket.aclose)
+        return cls(mta, control_socket, recovered, queue_was_lost=queue_was_lost)
+
+    # While it runs.
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`."""
+        mta = self.mta
+        async with background(mta.serve_batches), background(mta.message_log.serve), trio.open_nursery() as helpers:
+            helpers.start_soon(_tell_of_unsynced, mta.events)
+            if self._queue_was_lost:
+                data_dir = mta.configuration.data_dir
+                kept = [str(path) for path in self._recovered.rescued]
+                mta.events.emit("queue_lost", reason=loss.explanation(data_dir), kept=kept or None)
+            for aside in self._recovered.set_aside:
+                mta.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
+            await helpers.start(control.serve, self._control_socket, self.operations.handlers)
+            with self._work:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(mta.deliver_due)
+                    await nursery.start(self._serve_sessions)
+                    mta.events.emit("started", listening=self.addresses)
+                    task_status.started()
+            mta.events.emit("stopped")
+            await self.operations.farewell()
+            helpers.cancel_scope.cancel()
+        self.ended.set()
+
+    def stop(self) -> None:
+        """Stop gracefully: nothing new begins, what is under way has `timeouts.shutdown`.  Twice: at once."""
+        mta = self.mta
+        if mta.drain.started:
+            mta.drain.start(trio.current_time())
+            self._work.cancel()
+            return
+        mta.events.emit("stopping", sessions=mta.counts.total, deliveries=mta.scheduler.in_flight)
+        self._acceptors.cancel()
+        end = trio.current_time() + mta.configuration.timeouts.shutdown
+        mta.drain.start(end)
+        mta.scheduler.stop()
+        self._work.deadline = end
+
+    async def _serve_sessions(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        mta = self.mta
+
+        def ceiling() -> int:
+            return min(mta.configuration.limits.connections + CROWD_MARGIN, room_for_connections())
+
+        async with trio.open_nursery() as sessions:
+            with self._acceptors:
+                async with trio.open_nursery() as acceptors:
+                    for bound in mta.bound:
+                        session = self._session_for(bound.listen)
+                        for listener in bound.sockets:
+                            await acceptors.start(accept_connections, listener, sessions, session, mta.counts, ceiling)
+                    task_status.started()
+            for bound in mta.bound:
+                await bound.close()
+
+    def _session_for(self, listen: Listen) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+        async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
+            try:
+                await self.mta.session(listen, Wire(stream), client).run()
+            except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
+                self.mta.bugs.note(bug, client=str(client))
+
+        return session
+
+    async def reload(self, load: Callable[[], Config]) -> None:
+        """Read the configuration again, by `load`."""
+        await reload(self.mta, load)
+
+    # What people are told.
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that the server listens on."""
+        return self.mta.addresses
+
+    def banner(self) -> list[str]:
+        """See `server.banner`."""
+        return banner(self.mta, lost=self._queue_was_lost, rescued=self._recovered.rescued)
+
+
+async def _tell_of_unsynced(events: Events) -> None:
+    """Until cancelled, log once for each file system that its directories can't be synced."""
+    loop = trio.lowlevel.current_trio_token()
+
+    def tell(folder: Path, cause: OSError) -> None:  # in any thread
+        reason = f"{cause.strerror}: a power failure may lose new files on this file system"
+        with suppress(trio.RunFinishedError):
+            loop.run_sync_soon(lambda: events.emit("folders_not_synced", folder=str(folder), reason=reason))
+
+    forget = durable.on_unsynced(tell)
+    try:
+        await trio.sleep_forever()
+    finally:
+        forget()

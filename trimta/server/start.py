@@ -1,0 +1,146 @@
+"""The steps of a start, each of which may fail: sockets, account, lock, queue, certificates."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from trimta.config.model import ListenTls, UnixAddress
+from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
+from trimta.inbound.listener import BindError, bind
+from trimta.outbound.clock_watch import bound_waits
+from trimta.runtime import privileges
+from trimta.runtime.clock import QueueClock
+from trimta.runtime.privileges import AccountError
+from trimta.runtime.tls import ServerTls, TlsError, TlsSettings
+from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
+from trimta.store.queue import loss
+from trimta.store.queue.errors import QueueError, QueueUnreadable
+from trimta.store.queue.queue import Queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager, AsyncExitStack
+
+    from trimta.config.model import Config, Listen
+    from trimta.inbound.listener import Bound
+    from trimta.server.wiring import Mta
+    from trimta.store.queue.values import RecoveryReport
+
+
+class StartError(Exception):
+    """The server can't start: one line that says why and what to do, and an exit code of sysexits.h."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+async def bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
+    """Bind every `[[listen]]`; `cleanup` closes them.  StartError names the address that could not be bound."""
+    found = []
+    for listen in config.listen:
+        try:
+            with _hands_for(listen, config.user):
+                bound = await bind(listen, config.listen)
+        except AccountError as cause:
+            raise StartError(str(cause), os.EX_NOPERM) from cause
+        except BindError as cause:
+            owner = locked_by(config.data_dir)
+            if owner is not None:  # the same configuration served twice: the address is the lesser part of it
+                raise StartError(str(AlreadyLocked(config.data_dir, owner or None)), os.EX_TEMPFAIL) from cause
+            code = os.EX_NOPERM if cause.permission else os.EX_UNAVAILABLE
+            raise StartError(str(cause), code) from cause
+        cleanup.push_async_callback(bound.close)
+        found.append(bound)
+    return found
+
+
+def _hands_for(listen: Listen, user: str) -> AbstractContextManager[None]:
+    """A socket's name in a folder that is not root's alone is the account's to make, not root's."""
+    if isinstance(listen.address, UnixAddress):
+        return privileges.hands_for(user, listen.address.path.parent)
+    return nullcontext()
+
+
+def give_up_root(config: Config) -> None:
+    """Become the configured account, if this is root.  StartError."""
+    if not privileges.is_root() or not config.user:
+        return
+    try:
+        privileges.become(config.user, privileges.folders(config))
+    except AccountError as cause:
+        raise StartError(str(cause), os.EX_NOPERM) from cause
+
+
+def lock(config: Config, cleanup: AsyncExitStack) -> None:
+    """Lock data_dir against a second server; `cleanup` unlocks it.  StartError."""
+    lock = DataDirLock(config.data_dir)
+    try:
+        lock.acquire()
+    except AlreadyLocked as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    except PermissionError as cause:
+        name = privileges.name()
+        remedy = f"chown -R {name} it, and let {name} into the folders above it"
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror} for {name}; {remedy}", os.EX_NOPERM) from cause
+    except OSError as cause:
+        raise StartError(f"data_dir {config.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
+    cleanup.callback(lock.release)
+
+
+def open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
+    """Open the queue, or make one; `cleanup` closes it.  StartError."""
+    try:
+        queue = Queue(config.data_dir)
+    except QueueUnreadable as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    cleanup.callback(queue.close)
+    return queue
+
+
+def queue_clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
+    """The queue's clock, ahead of `wall` by what the operator moved it forward.  StartError."""
+    try:
+        return QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0), wall=wall)
+    except QueueError as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+
+
+def recover(mta: Mta, queue: Queue, time_scale: float, now: float) -> RecoveryReport:
+    """Mend what a crash left in the queue.  `now` is the wall clock's.  StartError."""
+    try:
+        if queue.meta.get(TIME_SCALE) != repr(time_scale):
+            queue.meta.set(TIME_SCALE, repr(time_scale))
+        recovered = queue.repair.recover(now)
+        bound_waits(queue, mta.policy.retry, mta.clock.now())
+        loss.note(mta.configuration.data_dir, told=True)  # by the banner and the log of this start
+        return recovered
+    except QueueError as cause:
+        raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    except OSError as cause:
+        raise StartError(f"data_dir {mta.configuration.data_dir}: {cause.strerror}", os.EX_CANTCREAT) from cause
+
+
+@contextmanager
+def tls_at_start() -> Iterator[None]:
+    """Trouble with certificates in the block is a StartError."""
+    try:
+        yield
+    except (TlsError, OSError) as cause:
+        raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
+
+
+def make_server_tls(config: Config) -> ServerTls | None:
+    """TLS for clients; None where no listener has it.  Blocking.  TlsError, OSError."""
+    if all(listen.tls is ListenTls.NONE for listen in config.listen):
+        return None
+    return ServerTls(tls_settings(config))
+
+
+def tls_settings(config: Config) -> TlsSettings:
+    """Where the certificate is, or is to be made."""
+    return TlsSettings(
+        hostname=config.hostname, data_dir=config.data_dir, certificate=config.tls.certificate, key=config.tls.key
+    )

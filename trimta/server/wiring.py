@@ -1,0 +1,272 @@
+"""The wiring of an MTA: what is given to what.  Only this module knows every part; no part knows it.
+
+acceptance ──┬─> maildirs                   sessions ─> transaction ─> acceptance
+             ├─> queue (group commit)       scheduler ─> worker ─> dispatch ─> transports
+             └─> reports                                              └─> settlement ─> queue, reports
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from trimta.config.model import ListenTls
+from trimta.config.passwords import Authenticator
+from trimta.config.tables import policy_of
+from trimta.control.operations import Operations
+from trimta.inbound.acceptance import Acceptance
+from trimta.inbound.authentication import Authentication
+from trimta.inbound.connection_counts import ConnectionCounts
+from trimta.inbound.conversation import Conversation
+from trimta.inbound.scripted_faults import FaultScript
+from trimta.inbound.session import Session, server_settings
+from trimta.inbound.transaction import Transactions
+from trimta.inbound.vrfy_expn_etrn import QueueStarter
+from trimta.outbound.clock_watch import ClockWatch
+from trimta.outbound.dispatch import Dispatch
+from trimta.outbound.egress import EgressPolicy
+from trimta.outbound.notices import Notices
+from trimta.outbound.reports import Reports
+from trimta.outbound.resolver import Resolver
+from trimta.outbound.retries import Retries
+from trimta.outbound.scheduler import Scheduler
+from trimta.outbound.settlement import Settlement
+from trimta.outbound.transports.connection import Sending, TlsContexts
+from trimta.outbound.transports.maildir import Maildirs
+from trimta.runtime.bugs import Bugs
+from trimta.runtime.drain import Drain
+from trimta.runtime.events import Events
+from trimta.runtime.message_log import MessageLog
+from trimta.runtime.queue_door import QueueDoor
+from trimta.runtime.services import Services
+from trimta.smtp.server import ServerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trimta.config.model import Config, Listen
+    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.listener import Bound
+    from trimta.routing.policy import Policy
+    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.disk import Disk
+    from trimta.runtime.tls import ServerTls
+    from trimta.runtime.wire import Wire
+    from trimta.store.queue.queue import Queue
+
+HASHERS: Final = 2
+"""Passwords that are hashed at once: a client that guesses gets no more of the machine, and no thread of the disk's."""
+
+
+class Mta:
+    """The parts of one MTA, connected: a server with listeners has one, and so has `sendmail -bs`."""
+
+    def __init__(
+        self,
+        configuration: Config,
+        queue: Queue,
+        disk: Disk,
+        *,
+        clock: QueueClock,
+        server_tls: ServerTls | None = None,
+        client_tls: TlsContexts,
+        time_scale: float = 1.0,
+        rng: random.Random | None = None,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        """`time_scale`: how many times faster than configured the queue's waits pass.  `rng` decides the jitter of
+        retries and the order of equal hosts.  `wake` is called when something new is in the queue; by default that is
+        the scheduler's own.
+        """
+        rng = rng or random.Random()
+        self.clock = clock
+        self.disk = disk
+        self.spool = queue.spool
+        self.queue = QueueDoor(queue, disk.apart(1))
+        self.events = Events()
+        self.bugs = Bugs(self.events)
+        self.drain = Drain()
+        self.counts = ConnectionCounts()
+        self.faults = FaultScript()
+        self.message_log = MessageLog(self.queue, clock)
+        self.events.subscribe(self.message_log)
+        self.maildirs = Maildirs(disk)
+        self.server_tls = server_tls
+        self.bound: Sequence[Bound] = ()
+        """The listeners: what comes to one of them comes to this server."""
+        self.delays_guesses = True
+        """Whether a wrong password costs time."""
+        self._hashing = disk.apart(HASHERS)
+        self._time_scale = time_scale
+        self._rng = rng
+        self.apply(configuration, client_tls)
+
+        def services() -> Services:
+            return self.services
+
+        self.retries = Retries(services, rng)
+        self.scheduler = Scheduler(
+            services,
+            clock=clock,
+            queue=self.queue,
+            events=self.events,
+            bugs=self.bugs,
+            clock_watch=ClockWatch(services, clock=clock, queue=self.queue, events=self.events),
+        )
+        wake = wake or self.scheduler.wake
+        self.reports = Reports(services, clock=clock, disk=disk, events=self.events)
+        settlement = Settlement(
+            services,
+            clock=clock,
+            queue=self.queue,
+            events=self.events,
+            drain=self.drain,
+            bugs=self.bugs,
+            reports=self.reports,
+            retries=self.retries,
+            wake=wake,
+        )
+        notices = Notices(
+            clock=clock,
+            queue=self.queue,
+            events=self.events,
+            reports=self.reports,
+            retries=self.retries,
+            settlement=settlement,
+            wake=wake,
+        )
+        self.dispatch = Dispatch(
+            services,
+            resolver=lambda: self.resolver,
+            sending=lambda: self.sending,
+            clock=clock,
+            disk=disk,
+            queue=self.queue,
+            events=self.events,
+            drain=self.drain,
+            maildirs=self.maildirs,
+            message_log=self.message_log,
+            settlement=settlement,
+            notices=notices,
+            wake=wake,
+        )
+        self.acceptance = Acceptance(
+            clock=clock,
+            queue=self.queue,
+            events=self.events,
+            maildirs=self.maildirs,
+            reports=self.reports,
+            retries=self.retries,
+            wake=wake,
+        )
+        self.operations = Operations(
+            data_dir=configuration.data_dir,
+            clock=clock,
+            queue=self.queue,
+            events=self.events,
+            message_log=self.message_log,
+            counts=self.counts,
+            scheduler=self.scheduler,
+            addresses=lambda: self.addresses,
+        )
+        self._queue_starter = QueueStarter(clock=clock, queue=self.queue, events=self.events, wake=wake)
+
+    def apply(self, configuration: Config, client_tls: TlsContexts) -> None:
+        """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""
+        self.services = Services(
+            configuration=configuration,
+            policy=policy_of(configuration, time_scale=self._time_scale),
+            authenticator=Authenticator(configuration.auth.users, any=configuration.auth.any),
+        )
+        self.resolver = Resolver(
+            configuration.dns,
+            hostname=configuration.hostname,
+            is_self=self._is_self,
+            allowed=configuration.egress.allows,
+            rng=self._rng,
+        )
+        self.sending = Sending(
+            hostname=configuration.hostname,
+            timeouts=configuration.timeouts,
+            egress=EgressPolicy(configuration.egress),
+            tls=client_tls,
+            disk=self.disk,
+        )
+        self.faults.replace(configuration.faults)
+        self.counts.look_again()
+
+    def _is_self(self, address: str, port: int) -> bool:
+        return any(bound.has(address, port) for bound in self.bound)
+
+    @property
+    def configuration(self) -> Config:
+        """The configuration of this moment."""
+        return self.services.configuration
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of this moment."""
+        return self.services.policy
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that the server listens on."""
+        return [address for bound in self.bound for address in bound.addresses]
+
+    async def serve_batches(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Commit to the queue and write copies into Maildirs until cancelled: after all who ask for either."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.queue.serve)
+            await nursery.start(self.maildirs.serve)
+            task_status.started()
+
+    async def deliver_due(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
+        """Deliver what is due until the scheduler is stopped.  The started value is the scope of the deliveries."""
+        await self.scheduler.run(self.dispatch, task_status=task_status)
+
+    def session(self, listen: Listen, wire: Wire, client: ClientAddress) -> Session:
+        """A session with a client that was accepted at a listener."""
+        services = self.services
+        configuration = services.configuration
+        settings = server_settings(configuration, listen, client, now=self.clock.now())
+        conversation = Conversation(
+            ServerConnection(settings, tls=listen.tls is ListenTls.IMPLICIT),
+            wire,
+            client,
+            clock=self.clock,
+            events=self.events,
+            drain=self.drain,
+            faults=self.faults,
+            server_tls=self.server_tls,
+            idle=configuration.timeouts.idle,
+            max_errors=configuration.limits.errors,
+        )
+        return Session(
+            services,
+            listen,
+            conversation,
+            transaction=Transactions(
+                services,
+                conversation,
+                clock=self.clock,
+                disk=self.disk,
+                spool=self.spool,
+                events=self.events,
+                drain=self.drain,
+                message_log=self.message_log,
+                acceptance=self.acceptance,
+            ),
+            authentication=Authentication(
+                lambda: self.services,
+                conversation,
+                hashing=self._hashing,
+                events=self.events,
+                delays_guesses=self.delays_guesses,
+            ),
+            queue_starter=self._queue_starter,
+            counts=self.counts,
+            drain=self.drain,
+            events=self.events,
+        )
