@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
-from trimta.content.dsn_report import EXPIRED, DsnKind, Report, is_reply, status_of
+from trimta.content.dsn_report import DsnKind, Report, is_reply, status_of
 from trimta.content.dsn_text import (
     MAX_LINE,
     addr_spec,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Envelope, Recipient, ReversePath
     from trimta.mail.outcome import Outcome
 
-__all__ = ["EXPIRED", "RETURN_LIMIT", "ComposedDsn", "DsnKind", "Report", "Returned"]
+__all__ = ["RETURN_LIMIT", "ComposedDsn", "DsnKind", "Report", "Returned"]
 __all__ += ["compose", "is_due", "may_be_reported", "reports_due"]
 
 RETURN_LIMIT: Final = 64 * 1024  # octets of the message that a DSN returns at most

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.outcome import Deferred, Delivered
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import GIVEN_UP, EnhancedStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from trimta.mail.outcome import Outcome
 
-EXPIRED: Final = EnhancedStatus(4, 4, 7)  # delivery time expired: RFC 3463 3.5
 
 _REPLY: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|$)", re.ASCII)
 
@@ -45,7 +44,7 @@ class Report:
 
 def status_of(kind: DsnKind, outcome: Outcome) -> EnhancedStatus:
     """A deferral that fails did so because its time was over, whatever the last reply said."""
-    return EXPIRED if kind is DsnKind.FAILED and isinstance(outcome, Deferred) else outcome.status
+    return GIVEN_UP if kind is DsnKind.FAILED and isinstance(outcome, Deferred) else outcome.status
 
 
 def is_reply(outcome: Outcome) -> bool:

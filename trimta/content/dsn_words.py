@@ -9,7 +9,27 @@ from typing import TYPE_CHECKING, Final
 from trimta.content.dsn_report import DsnKind, is_reply, status_of
 from trimta.content.dsn_text import addr_spec, clean, escape, wrap
 from trimta.mail.outcome import Delivered, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    ADDRESS_TROUBLE,
+    BAD_RECIPIENT_SYNTAX,
+    CANNOT_CONVERT,
+    MAILBOX_DISABLED,
+    MAILBOX_FULL,
+    MAILBOX_MOVED,
+    MESSAGE_TOO_BIG,
+    NO_SUCH_DOMAIN,
+    NO_SUCH_MAILBOX,
+    NON_ASCII_ADDRESS,
+    NOT_AUTHORIZED,
+    NULL_MX,
+    ROUTING_LOOP,
+    TIME_EXPIRED,
+    TOO_BIG_FOR_MAILBOX,
+    UNROUTABLE,
+    Condition,
+    EnhancedStatus,
+    Subject,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,32 +45,35 @@ _OPENING: Final = {
     DsnKind.EXPANDED: "Your message to {who} has been sent on to all members. Expect no report of each of them.",
 }
 
-_ADVICE: Final = {
-    (1, 0): "Check the address.",
-    (1, 1): "There is no such mailbox: check the address for typing mistakes.",
-    (1, 2): "There is no such mail domain: check what stands behind the @ for typing mistakes.",
-    (1, 3): "The address is not well formed: check it for typing mistakes.",
-    (1, 6): "The mailbox has moved and left no address behind: ask its owner for the new one.",
-    (1, 10): "This domain takes no mail at all (null MX): use another address.",
-    (2, 1): "The mailbox is closed at the moment: reach its owner in another way.",
-    (2, 2): "The mailbox is full: tell its owner in another way, and send the message again later.",
-    (2, 3): "The message is too large for this mailbox: send a smaller one.",
-    (3, 4): "The message is too large for the receiving system: send a smaller one.",
-    (4, 4): "No mail server was found for this domain: check what stands behind the @.",
-    (4, 6): "The message goes round in circles: the postmaster of the recipient's domain has to mend the forwarding.",
-    (4, 7): "Delivery was not possible in the time allowed: send the message again later, or reach the recipient in "
-    "another way.",
-    (6, 3): "The receiving system cannot take 8-bit content, and this message may not be converted: send it in 7 bits.",
-    (6, 7): "The receiving system cannot take addresses that are not ASCII: use another address.",
-    (7, 1): "The receiving system does not let you send to this address: ask its postmaster.",
+_ADVICE: Final[Mapping[Condition, str]] = {
+    ADDRESS_TROUBLE: "Check the address.",
+    NO_SUCH_MAILBOX: "There is no such mailbox: check the address for typing mistakes.",
+    NO_SUCH_DOMAIN: "There is no such mail domain: check what stands behind the @ for typing mistakes.",
+    BAD_RECIPIENT_SYNTAX: "The address is not well formed: check it for typing mistakes.",
+    MAILBOX_MOVED: "The mailbox has moved and left no address behind: ask its owner for the new one.",
+    NULL_MX: "This domain takes no mail at all (null MX): use another address.",
+    MAILBOX_DISABLED: "The mailbox is closed at the moment: reach its owner in another way.",
+    MAILBOX_FULL: "The mailbox is full: tell its owner in another way, and send the message again later.",
+    TOO_BIG_FOR_MAILBOX: "The message is too large for this mailbox: send a smaller one.",
+    MESSAGE_TOO_BIG: "The message is too large for the receiving system: send a smaller one.",
+    UNROUTABLE: "No mail server was found for this domain: check what stands behind the @.",
+    ROUTING_LOOP: "The message goes round in circles: the postmaster of the recipient's domain has to mend the "
+    "forwarding.",
+    TIME_EXPIRED: "Delivery was not possible in the time allowed: send the message again later, or reach the "
+    "recipient in another way.",
+    CANNOT_CONVERT: "The receiving system cannot take 8-bit content, and this message may not be converted: send it "
+    "in 7 bits.",
+    NON_ASCII_ADDRESS: "The receiving system cannot take addresses that are not ASCII: use another address.",
+    NOT_AUTHORIZED: "The receiving system does not let you send to this address: ask its postmaster.",
 }
 
-_ADVICE_BY_SUBJECT: Final = {
-    1: "Check the address.",
-    2: "Something is wrong with the mailbox: reach its owner in another way.",
-    5: "The two mail systems do not understand each other: show this report to your postmaster.",
-    6: "The receiving system does not like the form of the message: change it, or show this report to your postmaster.",
-    7: "The receiving system refuses the message by its rules: ask its postmaster, and show this report.",
+_ADVICE_BY_SUBJECT: Final[Mapping[int, str]] = {
+    Subject.ADDRESS: "Check the address.",
+    Subject.MAILBOX: "Something is wrong with the mailbox: reach its owner in another way.",
+    Subject.PROTOCOL: "The two mail systems do not understand each other: show this report to your postmaster.",
+    Subject.CONTENT: "The receiving system does not like the form of the message: change it, or show this report to "
+    "your postmaster.",
+    Subject.POLICY: "The receiving system refuses the message by its rules: ask its postmaster, and show this report.",
 }
 
 
@@ -114,7 +137,7 @@ def _prospect(outcome: Delivered, *, traced: bool) -> str:
 
 def advice(status: EnhancedStatus) -> str:
     """What the sender of a message that failed can do."""
-    return _ADVICE.get((status.subject, status.detail)) or _ADVICE_BY_SUBJECT.get(
+    return _ADVICE.get(status.condition) or _ADVICE_BY_SUBJECT.get(
         status.subject, "Show this report to the postmaster of the recipient's domain."
     )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.mail.outcome import Deferred, Delivered, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import DELIVERED, MAILBOX_TROUBLE
 from trimta.outbound.transports.copies import Copy, copies_of
 from trimta.routing.destination import LocalDestination
 from trimta.routing.policy import addresses
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.values import StoredMessage
 
-DELIVERED: Final = EnhancedStatus(2, 0, 0)
-UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
 
 DISCARD_LIMIT: Final = 1.0
 """Seconds that a message waits for copies to go that are not to be seen: nothing depends on it."""
@@ -215,7 +213,7 @@ def _postponed(copy: Copy, reason: str, *, now: float, next_try: float, warn_at:
         attempts=1,
         last_attempt=now,
         deferred={
-            number: Deferred(recipient=recipient, status=UNWRITABLE, diagnostic=reason)
+            number: Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, diagnostic=reason)
             for number, recipient in enumerate(copy.recipients)
         },
     )

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from trimta.mail.status import GIVEN_UP
+
 if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
     from trimta.mail.status import EnhancedStatus
@@ -76,7 +78,7 @@ class Failed:
     """The content is why, its size or its form: the same recipient may take another one."""
 
     def __post_init__(self) -> None:
-        if str(self.status) != "4.4.7":
+        if self.status != GIVEN_UP:
             _check(self.status, 5)
 
 

@@ -9,7 +9,17 @@ import trio
 
 from trimta.config.route_syntax import read_route
 from trimta.mail.outcome import Delivered, Failed, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONFIGURATION,
+    DELIVERED,
+    MAILBOX_TROUBLE,
+    NO_SUCH_MAILBOX,
+    NOT_AUTHORIZED,
+    POLICY_TROUBLE,
+    ROUTING_LOOP,
+    SYSTEM_TROUBLE,
+    EnhancedStatus,
+)
 from trimta.outbound.reports import envelope_of
 from trimta.outbound.retries import is_late
 from trimta.outbound.settlement import deferral, recipients_of
@@ -58,18 +68,6 @@ if TYPE_CHECKING:
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import StoredMessage
 
-DELIVERED: Final = EnhancedStatus(2, 0, 0)
-UNWRITABLE: Final = EnhancedStatus(4, 2, 0)
-UNREACHABLE: Final = EnhancedStatus(4, 4, 1)
-UNREADABLE: Final = EnhancedStatus(4, 3, 0)
-BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
-BROKEN: Final = EnhancedStatus(4, 3, 0)
-TIME_IS_UP: Final = EnhancedStatus(4, 4, 7)
-TOO_LATE: Final = EnhancedStatus(5, 4, 7)
-NO_SUCH_USER: Final = EnhancedStatus(5, 1, 1)
-LOOP: Final = EnhancedStatus(5, 4, 6)
-RETURNED: Final = EnhancedStatus(5, 7, 0)
-REFUSED: Final = EnhancedStatus(5, 7, 1)
 
 DISK_LIMIT: Final = 60.0
 """Seconds for one visit to the disk, shielded from cancellation: past it the disk hangs."""
@@ -124,7 +122,7 @@ class Dispatch:
         while (claimed := await worker.claim()) is not None:
             part, *others = self._parts(claimed) or (None,)
             if claimed.envelope.bounce:
-                outcomes = _failed(claimed, RETURNED, "returned to the sender by the operator")
+                outcomes = _failed(claimed, POLICY_TROUBLE.permanent, "returned to the sender by the operator")
                 await settlement.settle(claimed, outcomes, attempted=False)
             elif part is None:
                 await settlement.settle(claimed, _unroutable(claimed))
@@ -144,7 +142,9 @@ class Dispatch:
                     await set_aside(self._queue, self._events, claimed.message.id, str(damage))
                 except OSError as error:
                     text = f"the message cannot be read: {error.strerror or error}"
-                    await settlement.settle(claimed, [deferral(each, UNREADABLE, text) for each in part.recipients])
+                    await settlement.settle(
+                        claimed, [deferral(each, SYSTEM_TROUBLE.transient, text) for each in part.recipients]
+                    )
                 else:
                     await settlement.settle(claimed, outcomes)
             worker.done(claimed.envelope.id)
@@ -252,13 +252,19 @@ class Dispatch:
         match part.destination:
             case UnknownUser():
                 return [
-                    Failed(recipient=one, status=NO_SUCH_USER, diagnostic=f"<{one.address}>: no such user here")
+                    Failed(
+                        recipient=one,
+                        status=NO_SUCH_MAILBOX.permanent,
+                        diagnostic=f"<{one.address}>: no such user here",
+                    )
                     for one in part.recipients
                 ]
             case LocalDestination(mailbox=found):
                 if await self._was_there(message, found.address):
                     text = f"the message has been delivered to {found.address} before: it is in a loop"
-                    return [Failed(recipient=one, status=LOOP, diagnostic=text) for one in part.recipients]
+                    return [
+                        Failed(recipient=one, status=ROUTING_LOOP.permanent, diagnostic=text) for one in part.recipients
+                    ]
                 return await self._write(message, part)
             case MatchedRoute(route=MaildirRoute() as route):
                 return await self._write(message, part, Path(route.path(part.domain)))
@@ -293,12 +299,12 @@ class Dispatch:
                 with self._drain.shielded(DISK_LIMIT) as shield:  # else: what is in new/ would be delivered again
                     await self._maildirs.deliver(delivery)
             except MaildirError as error:
-                outcomes.extend(deferral(one, UNWRITABLE, str(error)) for one in copy.recipients)
+                outcomes.extend(deferral(one, MAILBOX_TROUBLE.transient, str(error)) for one in copy.recipients)
             else:
                 if shield.cancelled_caught:
                     await trio.lowlevel.checkpoint_if_cancelled()  # the server ends: it is due as before
                     text = f"{copy.maildir} has not answered within {DISK_LIMIT:g} s"
-                    outcomes.extend(deferral(one, UNWRITABLE, text) for one in copy.recipients)
+                    outcomes.extend(deferral(one, MAILBOX_TROUBLE.transient, text) for one in copy.recipients)
                 else:
                     outcomes.extend(_done(one, f"delivered to {copy.maildir}") for one in copy.recipients)
         return outcomes
@@ -314,10 +320,10 @@ def _failed(claimed: Claimed, status: EnhancedStatus, text: str) -> list[Outcome
 
 def _rejected(recipient: Recipient, reject: RejectRoute) -> Outcome:
     if reject.code < 500:
-        return deferral(recipient, reject.status or EnhancedStatus(4, 7, 1), reject.reply)
-    return Failed(recipient=recipient, status=reject.status or REFUSED, diagnostic=reject.reply)
+        return deferral(recipient, reject.status or NOT_AUTHORIZED.transient, reject.reply)
+    return Failed(recipient=recipient, status=reject.status or NOT_AUTHORIZED.permanent, diagnostic=reject.reply)
 
 
 def _unroutable(claimed: Claimed) -> list[Outcome]:
     text = f"{claimed.envelope.via!r} is not a route"
-    return [deferral(recipient, BAD_ROUTE, text) for recipient in recipients_of(claimed)]
+    return [deferral(recipient, BAD_CONFIGURATION.transient, text) for recipient in recipients_of(claimed)]

@@ -7,10 +7,10 @@ mail as well: in mode R the message fails; in mode N its sender is told, and nee
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from trimta.mail.outcome import Deferred
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import GIVEN_UP, NO_ANSWER
 from trimta.outbound.retries import is_late
 from trimta.routing.policy import addresses
 from trimta.store.queue.values import EnvelopeState
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from trimta.runtime.events import Events
     from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.values import QueuedRecipient
-
-UNREACHABLE: Final = EnhancedStatus(4, 4, 1)
-TIME_IS_UP: Final = EnhancedStatus(4, 4, 7)
 
 
 class Notices:
@@ -86,7 +83,7 @@ class Notices:
         reason = "it is held at this server" if retry_until is None else "it has not been tried yet"
         waiting = [_waiting(recipient, reason) for recipient in envelope.recipients]
         if at_deadline:
-            waiting = [replace(outcome, status=TIME_IS_UP) for outcome in waiting]
+            waiting = [replace(outcome, status=GIVEN_UP) for outcome in waiting]
         return await self._reports.on_outcomes(
             message, waiting, warn=True, retry_until=retry_until, last_attempt=envelope.last_attempt
         )
@@ -94,4 +91,6 @@ class Notices:
 
 def _waiting(recipient: QueuedRecipient, reason: str) -> Deferred:
     """The last deferral of a recipient, or `reason` if there was none."""
-    return recipient.last_outcome or Deferred(recipient=recipient.recipient, status=UNREACHABLE, diagnostic=reason)
+    return recipient.last_outcome or Deferred(
+        recipient=recipient.recipient, status=NO_ANSWER.transient, diagnostic=reason
+    )

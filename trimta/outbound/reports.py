@@ -10,7 +10,7 @@ from trimta.content.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose,
 from trimta.content.dsn_short import ReportForm, shorter
 from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
 from trimta.mail.outcome import Delivered, Failed, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import EXPANDED
 from trimta.runtime.ids import new_id
 from trimta.store.queue.values import NewEnvelope, StoredMessage
 from trimta.store.spool import Body, BodyDamagedError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
 """A message for the queue, with its envelopes."""
 
-EXPANDED: Final = EnhancedStatus(2, 1, 5)
 
 NEVER: Final = frozenset({Notify.NEVER})
 

@@ -20,7 +20,15 @@ import idna
 import trio
 
 from trimta.config.model import DnsFail, MxRecord
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONFIGURATION,
+    DIRECTORY_FAILURE,
+    NO_SUCH_DOMAIN,
+    NULL_MX,
+    ROUTING_LOOP,
+    UNROUTABLE,
+    EnhancedStatus,
+)
 from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, NoData, NoName, Records, Trouble
 
 if TYPE_CHECKING:
@@ -37,12 +45,6 @@ SYSTEM_LOOKUPS: Final = 16
 BLOCK: Final = 64 * 1024
 """Octets of the hosts file that are looked at together."""
 
-NULL_MX: Final = EnhancedStatus(5, 1, 10)  # RFC 7505 4.1
-NO_DOMAIN: Final = EnhancedStatus(5, 1, 2)
-NO_ADDRESS: Final = EnhancedStatus(5, 4, 4)
-LOOP: Final = EnhancedStatus(5, 4, 6)
-DNS_TROUBLE: Final = EnhancedStatus(4, 4, 3)
-BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 _LITERAL: Final = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.ASCII | re.IGNORECASE)
@@ -121,9 +123,9 @@ class Resolver:
         domain = host_key(domain)
         match await self._mx(domain):
             case NoName():
-                return RoutingFailure(NO_DOMAIN, f"{domain}: there is no such domain (NXDOMAIN)")
+                return RoutingFailure(NO_SUCH_DOMAIN.permanent, f"{domain}: there is no such domain (NXDOMAIN)")
             case Trouble(text):
-                return RoutingFailure(DNS_TROUBLE, f"MX of {domain}: {text}")
+                return RoutingFailure(DIRECTORY_FAILURE.transient, f"MX of {domain}: {text}")
             case NoData():
                 return await self._implicit_mx(domain, port)
             case Records(values):
@@ -143,19 +145,19 @@ class Resolver:
             case Records(values):
                 return MxHosts((Host(name, 0, values, port),), (f"{name} is {_listed(values)}",))
             case Trouble(text):
-                return RoutingFailure(DNS_TROUBLE, f"address of {name}: {text}")
+                return RoutingFailure(DIRECTORY_FAILURE.transient, f"address of {name}: {text}")
             case NoName():
-                return RoutingFailure(BAD_ROUTE, f"the route's host {name} does not exist")
+                return RoutingFailure(BAD_CONFIGURATION.transient, f"the route's host {name} does not exist")
             case NoData():
-                return RoutingFailure(BAD_ROUTE, f"the route's host {name} has no address")
+                return RoutingFailure(BAD_CONFIGURATION.transient, f"the route's host {name} has no address")
 
     def _literal(self, text: str, port: int) -> Routing:
         address = _address(text)
         if address is None:
-            return RoutingFailure(NO_DOMAIN, f"[{text}] is not an IP address")
+            return RoutingFailure(NO_SUCH_DOMAIN.permanent, f"[{text}] is not an IP address")
         note = f"{address} is an address literal: no MX look-up"
         if self._is_self(address, port):
-            return RoutingFailure(LOOP, f"[{address}]:{port} is this server itself", (note,))
+            return RoutingFailure(ROUTING_LOOP.permanent, f"[{address}]:{port} is this server itself", (note,))
         return MxHosts((Host(address, 0, (address,), port),), (note,))
 
     async def _implicit_mx(self, domain: str, port: int) -> Routing:
@@ -163,15 +165,21 @@ class Resolver:
         notes = [f"{domain} has no MX record: its address records are used"]
         match await self._addresses(domain):
             case NoName():
-                return RoutingFailure(NO_DOMAIN, f"{domain}: there is no such domain (NXDOMAIN)", tuple(notes))
+                return RoutingFailure(
+                    NO_SUCH_DOMAIN.permanent, f"{domain}: there is no such domain (NXDOMAIN)", tuple(notes)
+                )
             case Trouble(text):
-                return RoutingFailure(DNS_TROUBLE, f"address of {domain}: {text}", tuple(notes))
+                return RoutingFailure(DIRECTORY_FAILURE.transient, f"address of {domain}: {text}", tuple(notes))
             case NoData():
-                return RoutingFailure(NO_ADDRESS, f"{domain} has neither an MX nor an address record", tuple(notes))
+                return RoutingFailure(
+                    UNROUTABLE.permanent, f"{domain} has neither an MX nor an address record", tuple(notes)
+                )
             case Records(values, canonical):
                 host = Host(domain, 0, values, port)
                 if self._is_this_server(host, canonical):
-                    return RoutingFailure(LOOP, f"mail for {domain} loops back to this server", tuple(notes))
+                    return RoutingFailure(
+                        ROUTING_LOOP.permanent, f"mail for {domain} loops back to this server", tuple(notes)
+                    )
                 return MxHosts((host,), tuple(notes))
 
     async def _explicit_mx(self, domain: str, records: Iterable[MxRecord], port: int) -> Routing:
@@ -191,8 +199,8 @@ class Resolver:
                 wanted.setdefault(name, record.preference)
         if not wanted:
             if null:
-                return RoutingFailure(NULL_MX, f"{domain} does not accept mail (null MX)", tuple(notes))
-            return RoutingFailure(NO_ADDRESS, f"no MX of {domain} is a host name", tuple(notes))
+                return RoutingFailure(NULL_MX.permanent, f"{domain} does not accept mail (null MX)", tuple(notes))
+            return RoutingFailure(UNROUTABLE.permanent, f"no MX of {domain} is a host name", tuple(notes))
 
         answers = await self._addresses_of_all(wanted)
         hosts: list[tuple[Host, str]] = []
@@ -223,10 +231,12 @@ class Resolver:
         if usable:
             return MxHosts(tuple(self._shuffled(usable)), tuple(notes))
         if waiting:
-            return RoutingFailure(DNS_TROUBLE, f"MX hosts of {domain}: {waiting[0]}", tuple(notes))
+            return RoutingFailure(DIRECTORY_FAILURE.transient, f"MX hosts of {domain}: {waiting[0]}", tuple(notes))
         if limit is not None:
-            return RoutingFailure(LOOP, f"mail for {domain} loops back to this server, its best MX", tuple(notes))
-        return RoutingFailure(NO_ADDRESS, f"no MX host of {domain} has an address", tuple(notes))
+            return RoutingFailure(
+                ROUTING_LOOP.permanent, f"mail for {domain} loops back to this server, its best MX", tuple(notes)
+            )
+        return RoutingFailure(UNROUTABLE.permanent, f"no MX host of {domain} has an address", tuple(notes))
 
     def _shuffled(self, hosts: Iterable[Host]) -> list[Host]:
         """Lowest preference first, equal ones in random order, to spread the load (RFC 5321 5.1)."""

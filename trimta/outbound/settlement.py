@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import trio
 
 from trimta.mail.outcome import Deferred, Delivered, Failed
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import GIVEN_UP, SYSTEM_TROUBLE, TIME_EXPIRED, EnhancedStatus
 from trimta.outbound.retries import is_late
 from trimta.routing.policy import addresses
 from trimta.store.queue.errors import QueueError
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import StoredMessage
 
-BROKEN: Final = EnhancedStatus(4, 3, 0)
-TIME_IS_UP: Final = EnhancedStatus(4, 4, 7)
-TOO_LATE: Final = EnhancedStatus(5, 4, 7)
 
 DISK_LIMIT: Final = 60.0
 """Seconds for composing reports, shielded from cancellation: past it the disk hangs."""
@@ -193,7 +190,10 @@ class Settlement:
         """Have an envelope tried again later that a bug keeps from being tried now."""
         now, envelope = self._clock.now(), claimed.envelope
         next_try = self._next_try(claimed, now)
-        outcomes = [deferral(one, BROKEN, "a bug in the server, see its log") for one in recipients_of(claimed)]
+        outcomes = [
+            deferral(one, SYSTEM_TROUBLE.transient, "a bug in the server, see its log")
+            for one in recipients_of(claimed)
+        ]
         deferred = {one.number: outcome for one, outcome in zip(envelope.recipients, outcomes, strict=True)}
         await self._queue.run(lambda queue: queue.settle(envelope.id, now=now, next_try=next_try, deferred=deferred))
         self._log(claimed, outcomes, next_try=next_try, where="")
@@ -206,7 +206,7 @@ class Settlement:
         if isinstance(outcome, Deferred) and expired:
             return Failed(
                 recipient=outcome.recipient,
-                status=TOO_LATE if is_late(message, now) else TIME_IS_UP,
+                status=TIME_EXPIRED.permanent if is_late(message, now) else GIVEN_UP,
                 diagnostic=outcome.diagnostic,
                 host=outcome.host,
                 smtp=outcome.smtp,
@@ -269,11 +269,11 @@ def _too_late(claimed: Claimed) -> list[Outcome]:
     """Failures since DELIVERBY's deadline has passed; the last deferral of each recipient tells why."""
     text = "it could not be delivered by the time asked for"
     return [
-        Failed(recipient=one.recipient, status=TOO_LATE, diagnostic=text)
+        Failed(recipient=one.recipient, status=TIME_EXPIRED.permanent, diagnostic=text)
         if one.last_outcome is None
         else Failed(
             recipient=one.recipient,
-            status=TOO_LATE,
+            status=TIME_EXPIRED.permanent,
             diagnostic=one.last_outcome.diagnostic,
             host=one.last_outcome.host,
             smtp=one.last_outcome.smtp,
@@ -286,5 +286,5 @@ def _kept(outcome: Outcome) -> Outcome:
     """A failure whose DSN could not be queued stays deferred."""
     if not isinstance(outcome, Failed):
         return outcome
-    status = EnhancedStatus(4, outcome.status.subject, outcome.status.detail)
+    status = outcome.status.condition.transient
     return deferral(outcome.recipient, status, outcome.diagnostic)

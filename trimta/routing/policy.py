@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import Notify
 from trimta.mail.reply import Reply
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import NO_SUCH_MAILBOX, NOT_AUTHORIZED
 from trimta.routing.destination import LocalDestination, RoutedEnvelope, RoutedMessage, UnknownUser
 from trimta.routing.networks import within
 from trimta.routing.route_table import MatchedRoute, RouteTable
@@ -107,9 +107,9 @@ class Policy:
             case LocalDestination():
                 return None
             case UnknownUser():
-                return Reply(550, (f"<{mailbox}>: no such user here",), EnhancedStatus(5, 1, 1))
+                return Reply(550, (f"<{mailbox}>: no such user here",), NO_SUCH_MAILBOX.permanent)
             case MatchedRoute() if not may_relay:
-                return Reply(550, (f"<{mailbox}>: relaying denied",), EnhancedStatus(5, 7, 1))
+                return Reply(550, (f"<{mailbox}>: relaying denied",), NOT_AUTHORIZED.permanent)
             case MatchedRoute(route=RejectRoute() as reject):
                 return Reply(reject.code, (reject.text,), reject.status)
             case MatchedRoute():

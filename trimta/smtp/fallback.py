@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimta.mail.status import Subject
 from trimta.smtp.reply_meaning import ReplyStage
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Fallback:
         return bool(self.helo) and _ABOUT_EHLO.search(text) is not None
 
 
-_OF_ADDRESSES: Final = (1, 2)
+_OF_ADDRESSES: Final = (Subject.ADDRESS, Subject.MAILBOX)
 _NEEDS_TLS: Final = (523, 530, 538)  # RFC 3207 4, RFC 4954 4 and 6; 523 was proposed there
 _NEEDS_AUTH: Final = (530, 534, 535, 538)
 _ABOUT_TLS: Final = re.compile(

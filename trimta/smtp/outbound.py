@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.mail.envelope import BodyKind, ByMode, Notify
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONNECTION,
+    MESSAGE_TOO_BIG,
+    NON_ASCII_ADDRESS,
+    NOT_CAPABLE,
+    TIME_EXPIRED,
+    EnhancedStatus,
+)
 from trimta.smtp.client import CLOSING
 from trimta.smtp.commands import Bdat, By, Data, Mail, MailParameters, Rcpt
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
@@ -215,7 +222,7 @@ class OutboundTransaction:
         """
         if self._in_doubt:
             self.outcomes.extend(
-                Deferred(recipient=recipient, status=_LOST, diagnostic=diagnostic, host=self._host)
+                Deferred(recipient=recipient, status=BAD_CONNECTION.transient, diagnostic=diagnostic, host=self._host)
                 for recipient in self._waiting.values()
             )
             self._waiting.clear()
@@ -244,10 +251,10 @@ class OutboundTransaction:
         for recipient in recipients:
             wants_utf8 = utf8_message or not recipient.address.is_ascii
             if verdict is not None:
-                self._fail(recipient, *verdict, of_content=verdict[0] == _TOO_BIG)
+                self._fail(recipient, *verdict, of_content=verdict[0] == MESSAGE_TOO_BIG.permanent)
             elif wants_utf8 and not self._offered.smtputf8:
                 text = f"{self._peer} does not offer SMTPUTF8, which this message needs"
-                self._fail(recipient, _NO_SMTPUTF8, text, of_content=recipient.address.is_ascii)
+                self._fail(recipient, NON_ASCII_ADDRESS.permanent, text, of_content=recipient.address.is_ascii)
             else:
                 fit.append(recipient)
         inside = self._facts.utf8_inside and self._offered.smtputf8  # RFC 6531 3.4; elsewhere it is encoded
@@ -258,21 +265,24 @@ class OutboundTransaction:
         """Why nobody can get this message from this peer."""
         size, limit = self._facts.size, self._offered.size
         if limit and size > limit:
-            return _TOO_BIG, f"the message has {size} octets, {self._peer} takes {limit}"
+            return MESSAGE_TOO_BIG.permanent, f"the message has {size} octets, {self._peer} takes {limit}"
         by = self._envelope.deliver_by
         if by is None or by.mode is not ByMode.RETURN:
             return None
         left = math.inf if self._seconds_left is None else math.floor(self._seconds_left)
         # BY=0;R is a syntax error (RFC 2852 4): in its last second a message can no longer be relayed, but delivered.
         if left < 0 or (left == 0 and not self._lmtp):
-            return _TOO_LATE, "it could not be delivered by the time asked for"
+            return TIME_EXPIRED.permanent, "it could not be delivered by the time asked for"
         if self._lmtp:
             return None  # LMTP is the delivery itself: what RFC 2852 says of relaying does not apply
         least = self._offered.deliver_by
         if least is None:
-            return _NOT_CAPABLE, f"{self._peer} does not offer DELIVERBY, without which mode R forbids relaying"
+            return (
+                NOT_CAPABLE.permanent,
+                f"{self._peer} does not offer DELIVERBY, without which mode R forbids relaying",
+            )
         if left < least:
-            return _TOO_LATE, f"{left} s are left, {self._peer} takes BY from {least} s"
+            return TIME_EXPIRED.permanent, f"{left} s are left, {self._peer} takes BY from {least} s"
         return None
 
     def _refusal(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
@@ -285,7 +295,7 @@ class OutboundTransaction:
         failed = Failed(
             recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content
         )
-        guessed = self._fallback.helo and status in (_NOT_CAPABLE, _NO_SMTPUTF8)
+        guessed = self._fallback.helo and status in (NOT_CAPABLE.permanent, NON_ASCII_ADDRESS.permanent)
         self.outcomes.append(_put_off(failed, self._fallback.helo) if guessed else failed)
 
     @property
@@ -479,7 +489,7 @@ class OutboundTransaction:
 
 def _put_off(failed: Failed, reply: str) -> Deferred:
     """The same for now, by a reply of the peer's."""
-    status = EnhancedStatus(4, failed.status.subject, failed.status.detail)
+    status = failed.status.condition.transient
     return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
 
 
@@ -504,9 +514,3 @@ _ASKED: Final = {
     ReplyStage.CHUNK: "BDAT",
     ReplyStage.BODY: "the end of the message",
 }
-
-_LOST: Final = EnhancedStatus(4, 4, 2)
-_TOO_BIG: Final = EnhancedStatus(5, 3, 4)
-_NOT_CAPABLE: Final = EnhancedStatus(5, 3, 3)
-_TOO_LATE: Final = EnhancedStatus(5, 4, 7)
-_NO_SMTPUTF8: Final = EnhancedStatus(5, 6, 7)

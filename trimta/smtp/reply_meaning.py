@@ -6,7 +6,31 @@ import enum
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.outcome import Deferred, Failed
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CREDENTIALS,
+    BAD_RECIPIENT_SYNTAX,
+    BAD_SENDER_SYNTAX,
+    ENCRYPTION_NEEDED,
+    INVALID_ARGUMENTS,
+    INVALID_COMMAND,
+    MAILBOX_FULL,
+    MAILBOX_MOVED,
+    MAILBOX_TROUBLE,
+    MESSAGE_TOO_BIG,
+    NOT_ACCEPTING_MAIL,
+    NULL_MX,
+    POLICY_TROUBLE,
+    PROTOCOL_TROUBLE,
+    SYNTAX_ERROR,
+    SYSTEM_FULL,
+    SYSTEM_TROUBLE,
+    TOO_BIG_FOR_MAILBOX,
+    TOO_MANY_RECIPIENTS,
+    UNDEFINED,
+    WEAK_MECHANISM,
+    EnhancedStatus,
+    Subject,
+)
 
 if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
@@ -30,44 +54,41 @@ class ReplyStage(enum.StrEnum):
     RSET = "rset"
 
 
-# Subject and detail for a server that sends no enhanced status, by the meaning that RFC 5321 4.2.3 gives a code.
+# Conditions for a server that sends no enhanced status, by the meaning that RFC 5321 4.2.3 gives a code.
 # What is not here is X.0.0: a 550 may be an unknown user or the server's policy, and a guess would mislead whoever
 # handles bounces.
 _BY_CODE: Final = {
-    421: (3, 2),
-    450: (2, 0),
-    451: (3, 0),
-    452: (3, 1),
-    454: (7, 0),
-    455: (5, 4),
-    500: (5, 2),
-    501: (5, 4),
-    502: (5, 1),
-    503: (5, 1),
-    504: (5, 4),
-    521: (3, 2),
-    530: (7, 0),
-    534: (7, 9),
-    535: (7, 8),
-    538: (7, 11),
-    551: (1, 6),
-    552: (3, 4),
-    555: (5, 4),
-    556: (1, 10),
+    421: NOT_ACCEPTING_MAIL,
+    450: MAILBOX_TROUBLE,
+    451: SYSTEM_TROUBLE,
+    452: SYSTEM_FULL,
+    454: POLICY_TROUBLE,
+    455: INVALID_ARGUMENTS,
+    500: SYNTAX_ERROR,
+    501: INVALID_ARGUMENTS,
+    502: INVALID_COMMAND,
+    503: INVALID_COMMAND,
+    504: INVALID_ARGUMENTS,
+    521: NOT_ACCEPTING_MAIL,
+    530: POLICY_TROUBLE,
+    534: WEAK_MECHANISM,
+    535: BAD_CREDENTIALS,
+    538: ENCRYPTION_NEEDED,
+    551: MAILBOX_MOVED,
+    552: MESSAGE_TOO_BIG,
+    555: INVALID_ARGUMENTS,
+    556: NULL_MX,
 }
 
 _BY_STAGE: Final = {
-    (ReplyStage.GREETING, 554): (3, 2),
-    (ReplyStage.MAIL, 501): (1, 7),
-    (ReplyStage.MAIL, 553): (1, 7),
-    (ReplyStage.RCPT, 452): (5, 3),
-    (ReplyStage.RCPT, 501): (1, 3),
-    (ReplyStage.RCPT, 552): (2, 2),
-    (ReplyStage.RCPT, 553): (1, 3),
+    (ReplyStage.GREETING, 554): NOT_ACCEPTING_MAIL,
+    (ReplyStage.MAIL, 501): BAD_SENDER_SYNTAX,
+    (ReplyStage.MAIL, 553): BAD_SENDER_SYNTAX,
+    (ReplyStage.RCPT, 452): TOO_MANY_RECIPIENTS,
+    (ReplyStage.RCPT, 501): BAD_RECIPIENT_SYNTAX,
+    (ReplyStage.RCPT, 552): MAILBOX_FULL,
+    (ReplyStage.RCPT, 553): BAD_RECIPIENT_SYNTAX,
 }
-
-
-_NO_ANSWER: Final = EnhancedStatus(4, 5, 0)
 
 
 def status_of(reply: Reply, stage: ReplyStage, *, klass: int | None = None) -> EnhancedStatus:
@@ -78,10 +99,10 @@ def status_of(reply: Reply, stage: ReplyStage, *, klass: int | None = None) -> E
     if klass is None:
         klass = reply.klass
     if reply.status is not None and reply.status.klass == reply.klass:
-        subject, detail = reply.status.subject, reply.status.detail
+        condition = reply.status.condition
     else:
-        subject, detail = _BY_STAGE.get((stage, reply.code)) or _BY_CODE.get(reply.code, (0, 0))
-    return EnhancedStatus(klass, subject, detail)
+        condition = _BY_STAGE.get((stage, reply.code)) or _BY_CODE.get(reply.code, UNDEFINED)
+    return condition.in_class(klass)
 
 
 def refusal(reply: Reply, stage: ReplyStage, recipient: Recipient, *, host: str) -> Deferred | Failed:
@@ -92,7 +113,9 @@ def refusal(reply: Reply, stage: ReplyStage, recipient: Recipient, *, host: str)
         raise ValueError(f"{reply.code} refuses nothing")
     if reply.klass not in (4, 5):
         said = stage is not ReplyStage.BODY  # else it may have been taken, and no other host is to get it now
-        return Deferred(recipient=recipient, status=_NO_ANSWER, diagnostic=reply.diagnostic, host=host, smtp=said)
+        return Deferred(
+            recipient=recipient, status=PROTOCOL_TROUBLE.transient, diagnostic=reply.diagnostic, host=host, smtp=said
+        )
     status = status_of(reply, stage)
     if reply.klass == 4:
         return Deferred(recipient=recipient, status=status, diagnostic=reply.diagnostic, host=host, smtp=True)
@@ -114,7 +137,7 @@ def _is_of_content(reply: Reply, stage: ReplyStage, status: EnhancedStatus) -> b
         return True
     if stage is ReplyStage.MAIL and reply.code in (501, 504, 555):
         return True
-    return (status.subject, status.detail) in ((2, 3), (3, 4)) or status.subject == 6
+    return status.condition in (TOO_BIG_FOR_MAILBOX, MESSAGE_TOO_BIG) or status.subject == Subject.CONTENT
 
 
 def says_too_many_recipients(reply: Reply) -> bool:
@@ -124,4 +147,4 @@ def says_too_many_recipients(reply: Reply) -> bool:
     """
     if reply.code not in (452, 552):
         return False
-    return reply.status is None or (reply.status.subject, reply.status.detail) == (5, 3)
+    return reply.status is None or reply.status.condition == TOO_MANY_RECIPIENTS

@@ -16,7 +16,15 @@ import trio
 
 from trimta.content.downgrade import CannotDowngrade
 from trimta.mail.outcome import Deferred, Delivered, Failed
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONFIGURATION,
+    BAD_CONNECTION,
+    CANNOT_CONVERT,
+    NO_ANSWER,
+    NON_ASCII_ADDRESS,
+    SYSTEM_TROUBLE,
+    EnhancedStatus,
+)
 from trimta.outbound.egress import EgressDeniedError
 from trimta.outbound.resolver import MxHosts, RoutingFailure
 from trimta.outbound.transports.connection import Endpoint, Manner, SmtpConnection, TroubleError
@@ -53,14 +61,6 @@ REUSE_SECONDS: Final = 300.0
 
 REPORT_LIMIT: Final = 2.0
 """Seconds to report what was decided before a cancellation: one commit."""
-
-TOO_LONG: Final = EnhancedStatus(4, 4, 2)
-CUT_SHORT: Final = EnhancedStatus(4, 4, 2)
-UNREADABLE: Final = EnhancedStatus(4, 3, 0)
-BAD_ROUTE: Final = EnhancedStatus(4, 3, 5)
-NO_HOST: Final = EnhancedStatus(4, 4, 1)
-CONVERSION_FAILED: Final = EnhancedStatus(5, 6, 3)
-NO_SMTPUTF8: Final = EnhancedStatus(5, 6, 7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +154,7 @@ class SmtpDelivery:
         if not run.attempt.outcomes:
             return
         run.attempt.cut_short = True
-        run.attempt.trouble = TroubleError(CUT_SHORT, "the attempt was cut short")
+        run.attempt.trouble = TroubleError(BAD_CONNECTION.transient, "the attempt was cut short")
         run.attempt.transcript = run.transcript.lines
         with trio.CancelScope(shield=True) as scope:  # else: recipients who have the message get it again
             scope.deadline = trio.current_time() + REPORT_LIMIT
@@ -174,15 +174,15 @@ class SmtpDelivery:
                 run.attempt.damaged = error
                 await self._drop()
             except OSError as error:  # of the spool: those of the network are trouble by now
-                run.defer(UNREADABLE, f"the message cannot be read: {error.strerror or error}")
+                run.defer(SYSTEM_TROUBLE.transient, f"the message cannot be read: {error.strerror or error}")
                 await self._drop()
         if scope.cancelled_caught:
             self.silent_since = None
             await self._drop()
             run.attempt.held = None
             run.keep_answers()
-            run.attempt.trouble = TroubleError(TOO_LONG, f"the attempt took longer than {limit:g} s")
-            run.defer(TOO_LONG, str(run.attempt.trouble))
+            run.attempt.trouble = TroubleError(BAD_CONNECTION.transient, f"the attempt took longer than {limit:g} s")
+            run.defer(BAD_CONNECTION.transient, str(run.attempt.trouble))
         run.attempt.transcript = run.transcript.lines
         self._run = None
         return run.attempt
@@ -244,7 +244,7 @@ class SmtpDelivery:
                         endpoint, manner, self._sending, run.transcript, self._heard
                     )
                 if self._opening.cancelled_caught:
-                    raise TroubleError(NO_HOST, f"{endpoint} said nothing, and gave way to other mail")
+                    raise TroubleError(NO_ANSWER.transient, f"{endpoint} said nothing, and gave way to other mail")
             except TroubleError as trouble:
                 run.attempt.trouble = trouble
                 return
@@ -272,7 +272,7 @@ class SmtpDelivery:
             attempt.held = None
             run.defer(attempt.trouble.status, str(attempt.trouble), host=run.host, smtp=attempt.trouble.smtp)
         elif attempt.held is None:
-            run.defer(NO_HOST, "no host took the message")
+            run.defer(NO_ANSWER.transient, "no host took the message")
 
     async def _endpoints(self) -> list[Endpoint] | RoutingFailure:
         """Every address of every host, in order."""
@@ -311,7 +311,9 @@ class SmtpDelivery:
             return (await self._sending.disk.run(path.read_text, encoding="utf-8")).rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise TroubleError(BAD_ROUTE, f"password_file {path} cannot be read: {reason}", final=True) from error
+            raise TroubleError(
+                BAD_CONFIGURATION.transient, f"password_file {path} cannot be read: {reason}", final=True
+            ) from error
 
     # One connection.
 
@@ -329,12 +331,15 @@ class SmtpDelivery:
             )
         except CannotDowngrade as error:
             if run.job.envelope.smtputf8 and not connection.offered.smtputf8:
-                status, text = NO_SMTPUTF8, f"{endpoint.host} does not offer SMTPUTF8, which this message needs"
+                status, text = (
+                    NON_ASCII_ADDRESS.permanent,
+                    f"{endpoint.host} does not offer SMTPUTF8, which this message needs",
+                )
             else:
-                status = CONVERSION_FAILED
+                status = CANNOT_CONVERT.permanent
                 text = f"{endpoint.host} cannot take this content, and re-encoding it is no way out: {error}"
             if connection.fallback.helo:  # nobody knows what it can take
-                status = EnhancedStatus(4, status.subject, status.detail)
+                status = status.condition.transient
                 run.attempt.trouble = TroubleError(status, connection.fallback.helo, smtp=True)
                 return False
             run.fail(status, text, host=endpoint.host, of_content=True)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 import trio
 
 from trimta.mail.outcome import Delivered
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONNECTION,
+    CRYPTOGRAPHIC_FAILURE,
+    ENCRYPTION_NEEDED,
+    NO_ANSWER,
+    POLICY_TROUBLE,
+    PROTOCOL_TROUBLE,
+    SECURITY_UNSUPPORTED,
+    EnhancedStatus,
+)
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.tls import TlsError, opportunistic_context, trusting_nobody, verified_context
 from trimta.runtime.wire import HandshakeError, Wire, WireError
@@ -45,14 +54,6 @@ QUIT_LIMIT: Final = 1.0
 
 BUFFER: Final = 64 * 1024
 """Octets that wait to be written together."""
-
-NO_CONNECTION: Final = EnhancedStatus(4, 4, 1)
-LOST: Final = EnhancedStatus(4, 4, 2)
-BAD_PROTOCOL: Final = EnhancedStatus(4, 5, 0)
-NO_TLS: Final = EnhancedStatus(4, 7, 4)
-UNTRUSTED: Final = EnhancedStatus(4, 7, 5)
-NO_AUTH: Final = EnhancedStatus(4, 7, 0)
-AUTH_IN_CLEAR: Final = EnhancedStatus(4, 7, 11)
 
 
 class TroubleError(Exception):
@@ -205,13 +206,17 @@ class SmtpConnection:
             except HandshakeError as error:
                 transcript.note(f"TLS failed: {error}")
                 if manner.tls is not TlsPolicy.MAY or manner.implicit_tls:
-                    status = UNTRUSTED if manner.tls is TlsPolicy.VERIFY else NO_TLS
+                    status = (
+                        CRYPTOGRAPHIC_FAILURE.transient
+                        if manner.tls is TlsPolicy.VERIFY
+                        else SECURITY_UNSUPPORTED.transient
+                    )
                     raise TroubleError(status, f"TLS with {endpoint} failed: {error}") from error
             transcript.note("trying again without TLS")
             return await cls._open(endpoint, manner, TlsPolicy.NONE, sending, transcript, on_first_octet)
         except ProtocolError as error:
             transcript.note(str(error))
-            raise TroubleError(BAD_PROTOCOL, f"{endpoint}: {error}") from error
+            raise TroubleError(PROTOCOL_TROUBLE.transient, f"{endpoint}: {error}") from error
 
     @classmethod
     async def _open(
@@ -240,7 +245,7 @@ class SmtpConnection:
                 cleanup.pop_all()
             return connection
         transcript.note(f"cannot connect: {problem}")
-        raise TroubleError(NO_CONNECTION, f"cannot connect to {endpoint}: {problem}")
+        raise TroubleError(NO_ANSWER.transient, f"cannot connect to {endpoint}: {problem}")
 
     @property
     def offered(self) -> Offered:
@@ -313,7 +318,7 @@ class SmtpConnection:
         else:
             problem = "does not offer STARTTLS"
         if policy is not TlsPolicy.MAY:
-            status = UNTRUSTED if policy is TlsPolicy.VERIFY else NO_TLS
+            status = CRYPTOGRAPHIC_FAILURE.transient if policy is TlsPolicy.VERIFY else SECURITY_UNSUPPORTED.transient
             raise TroubleError(status, f'{self.endpoint} {problem}; the route says tls = "{policy}"')
 
     async def _start_tls(self, policy: TlsPolicy) -> None:
@@ -336,18 +341,20 @@ class SmtpConnection:
         """AUTH PLAIN, else LOGIN (RFC 4954, 4616).  Whatever goes wrong is this server's fault, not the message's."""
         if not (self._wire.tls or self.endpoint.is_local):
             raise TroubleError(
-                AUTH_IN_CLEAR, f"{self.endpoint}: credentials are not sent in clear; set tls on the route"
+                ENCRYPTION_NEEDED.transient, f"{self.endpoint}: credentials are not sent in clear; set tls on the route"
             )
         exchange = client_exchange(self.offered.auth, credentials.name, credentials.password)
         if exchange is None:
-            raise TroubleError(NO_AUTH, f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", final=True)
+            raise TroubleError(
+                POLICY_TROUBLE.transient, f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", final=True
+            )
         self._secrets = credentials.secrets
         reply = await self._ask(Auth(exchange.mechanism, exchange.initial()), ReplyStage.AUTH)
         while reply.klass == 3:
             try:
                 answer = render_response(exchange.respond(challenge_of(reply)))
             except ProtocolError as error:
-                raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}", final=True) from error
+                raise TroubleError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}", final=True) from error
             self._core.expect()
             self._out += answer
             self.transcript.client("***")
@@ -385,7 +392,7 @@ class SmtpConnection:
             reply = await self._ask(Rset(), ReplyStage.RSET)
         except ProtocolError as error:
             self.transcript.note(str(error))
-            raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}") from error
+            raise TroubleError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}") from error
         if reply.klass != 2:
             raise _refused(reply, ReplyStage.RSET)
         self._must_reset = self._broken = False
@@ -411,7 +418,7 @@ class SmtpConnection:
         except ProtocolError as error:
             self.transcript.note(str(error))
             transaction.lost(str(error))
-            raise TroubleError(BAD_PROTOCOL, f"{self.endpoint}: {error}") from error
+            raise TroubleError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}") from error
         if transaction.ended is not None:
             raise _refused(transaction.ended, ReplyStage.MAIL)
 
@@ -557,7 +564,7 @@ class SmtpConnection:
 
     def _trouble(self, problem: str) -> TroubleError:
         self.transcript.note(problem)
-        return TroubleError(LOST, f"{self.endpoint}: {problem}")
+        return TroubleError(BAD_CONNECTION.transient, f"{self.endpoint}: {problem}")
 
     # The end.
 

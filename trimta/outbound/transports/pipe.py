@@ -21,7 +21,17 @@ import trio
 from trimta.content.trace import return_path_field
 from trimta.mail.envelope import ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.status import (
+    BAD_CONFIGURATION,
+    BAD_RECIPIENT_SYNTAX,
+    BAD_SENDER_SYNTAX,
+    DELIVERED,
+    NO_SUCH_MAILBOX,
+    NOT_CAPABLE,
+    POLICY_TROUBLE,
+    SYSTEM_TROUBLE,
+    EnhancedStatus,
+)
 from trimta.routing.routes import RECIPIENTS
 from trimta.runtime.pieces import Pieces
 from trimta.store.spool import BodyDamagedError
@@ -48,14 +58,7 @@ EX_NOUSER: Final = 67
 EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 
-_FAILURES: Final = {EX_NOUSER: EnhancedStatus(5, 1, 1), EX_NOPERM: EnhancedStatus(5, 7, 0)}
-_FAILED: Final = EnhancedStatus(5, 3, 0)
-_DEFERRED: Final = EnhancedStatus(4, 3, 0)
-_CANNOT_RUN: Final = EnhancedStatus(4, 3, 5)
-_BAD_RECIPIENT: Final = EnhancedStatus(5, 1, 3)
-_BAD_SENDER: Final = EnhancedStatus(5, 1, 7)
-_NOT_CAPABLE: Final = EnhancedStatus(5, 3, 3)
-_DELIVERED: Final = EnhancedStatus(2, 0, 0)
+_FAILURES: Final = {EX_NOUSER: NO_SUCH_MAILBOX.permanent, EX_NOPERM: POLICY_TROUBLE.permanent}
 
 _PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
 
@@ -91,16 +94,16 @@ async def deliver(
     by = message.deliver_by
     if by is not None and by.mode is ByMode.RETURN:
         text = f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying"
-        return [Failed(recipient=recipient, status=_NOT_CAPABLE, diagnostic=text) for recipient in recipients]
+        return [Failed(recipient=recipient, status=NOT_CAPABLE.permanent, diagnostic=text) for recipient in recipients]
     if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
-        return [_option(recipient, _BAD_SENDER, "sender") for recipient in recipients]
+        return [_option(recipient, BAD_SENDER_SYNTAX.permanent, "sender") for recipient in recipients]
     options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
     if options and RECIPIENTS in route.argv:
         rest = [recipient for recipient in recipients if recipient not in options]
         outcomes: list[Outcome] = []
         if rest:
             outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk, now=now)
-        return [*outcomes, *(_option(recipient, _BAD_RECIPIENT, "recipient") for recipient in options)]
+        return [*outcomes, *(_option(recipient, BAD_RECIPIENT_SYNTAX.permanent, "recipient") for recipient in options)]
     command = route.argv[0]
     try:
         process = await trio.lowlevel.open_process(
@@ -114,7 +117,10 @@ async def deliver(
         )
     except (OSError, ValueError) as cause:
         text = f"{command} can't be run: {getattr(cause, 'strerror', None) or cause}"
-        return [Deferred(recipient=recipient, status=_CANNOT_RUN, diagnostic=text) for recipient in recipients]
+        return [
+            Deferred(recipient=recipient, status=BAD_CONFIGURATION.transient, diagnostic=text)
+            for recipient in recipients
+        ]
     run = _Run(process, message, disk)
     try:
         with trio.move_on_after(limit):
@@ -126,7 +132,9 @@ async def deliver(
         raise run.unreadable
     if run.overdue:
         text = f"{command} took longer than {limit:g} s"
-        return [Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text) for recipient in recipients]
+        return [
+            Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, diagnostic=text) for recipient in recipients
+        ]
     said = bytes(run.output).decode(errors="backslashreplace").strip()
     dropped = by is not None and now < by.deadline
     return [_outcome(process.returncode, one, command, said, deadline_dropped=dropped) for one in recipients]
@@ -210,14 +218,14 @@ def _outcome(code: int | None, recipient: Recipient, command: str, said: str, *,
     if code == 0:
         return Delivered(
             recipient=recipient,
-            status=_DELIVERED,
+            status=DELIVERED,
             diagnostic=text,
             handover=Handover.RELAYED,
             deadline_dropped=deadline_dropped,
         )
     if code is None or code < 0 or code == EX_TEMPFAIL:
-        return Deferred(recipient=recipient, status=_DEFERRED, diagnostic=text)
-    return Failed(recipient=recipient, status=_FAILURES.get(code, _FAILED), diagnostic=text)
+        return Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, diagnostic=text)
+    return Failed(recipient=recipient, status=_FAILURES.get(code, SYSTEM_TROUBLE.permanent), diagnostic=text)
 
 
 def _describe(code: int | None) -> str:
