@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
+from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by, taking_turns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,3 +58,25 @@ def test_a_killed_server_leaves_no_lock(tmp_path: Path) -> None:
         holder.wait()
     with DataDirLock(tmp_path):
         assert locked_by(tmp_path) == os.getpid()
+
+
+def test_one_at_a_time_has_its_turn(tmp_path: Path) -> None:
+    with taking_turns(tmp_path) as alone, taking_turns(tmp_path, limit=0.0) as second:
+        assert alone
+        assert not second, "it goes on all the same, as after a process that was stopped"
+    with taking_turns(tmp_path, limit=0.0) as alone:
+        assert alone
+
+
+def test_where_there_are_no_such_locks_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with taking_turns(tmp_path) as alone:
+        assert not alone
+
+
+def test_a_server_s_lock_takes_no_turns_away(tmp_path: Path) -> None:
+    with DataDirLock(tmp_path), taking_turns(tmp_path, limit=0.0) as alone:
+        assert alone

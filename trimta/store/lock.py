@@ -1,22 +1,31 @@
-"""One data directory, one server.  The kernel drops the lock with the process, however that ends."""
+"""Locks of a data directory: one server at a time, and short turns of several processes.
+
+The kernel drops a lock with its process, however that ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
+import time
 from typing import TYPE_CHECKING, Final, Self
 
+from trimta.real_time import monotonic
 from trimta.store import durable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOCK_FILE: Final = "lock"
 
+TURN_LIMIT: Final = 10.0
+"""Seconds to wait for a turn: all turns are short, but a process may be stopped in the middle of its own."""
+
 
 class AlreadyLocked(Exception):  # noqa: N818
-    """Another server works on this data directory."""
+    """Another server is at work on this data directory."""
 
     def __init__(self, data_dir: Path, pid: int | None) -> None:
         owner = "another server" if pid is None else f"another server (process {pid})"
@@ -27,10 +36,10 @@ class AlreadyLocked(Exception):  # noqa: N818
 
 
 class DataDirLock:
-    """Held from `acquire()` to `release()`, or while used as a context manager.
+    """The server's lock of its data directory, held from `acquire()` to `release()`, or within a `with` block.
 
-    A flock() on `data_dir/lock`.  The file stays when the lock is released: removing it would let two processes lock
-    two files of the same name.
+    It is a flock() on `data_dir/lock`.  The file stays when the lock is released: removing it would let two processes
+    lock two files of the same name.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -38,7 +47,10 @@ class DataDirLock:
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, making the directory if needed.  AlreadyLocked if it is taken, OSError if it can't be made."""
+        """Take the lock; the directory is made if there is none.
+
+        Raises AlreadyLocked if another server has the lock, OSError if the file or the directory can't be made.
+        """
         durable.make_dirs(self._data_dir)
         fd = os.open(self._data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, durable.PRIVATE_FILE)
         try:
@@ -54,7 +66,7 @@ class DataDirLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Let go.  Idempotent."""
+        """Release the lock.  Idempotent."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)  # the number in it no longer means anything
             fcntl.flock(self._fd, fcntl.LOCK_UN)  # closing is not enough: a forked child may have the file open, too
@@ -70,7 +82,7 @@ class DataDirLock:
 
 
 def locked_by(data_dir: Path) -> int | None:
-    """The process id of the server at work on `data_dir`, None if there is none (0 if it has not said who it is)."""
+    """The process id of the server at work on `data_dir`; None if there is none, 0 if it has not noted its id yet."""
     with contextlib.suppress(OSError):  # what can't be opened is not locked by a server of ours
         # Asked as root, too, about a folder that is somebody else's: no link is followed, no FIFO waited for.
         fd = os.open(data_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -81,6 +93,35 @@ def locked_by(data_dir: Path) -> int | None:
         finally:
             os.close(fd)
     return None
+
+
+@contextlib.contextmanager
+def taking_turns(folder: Path, limit: float = TURN_LIMIT) -> Iterator[bool]:
+    """A block that one process at a time is in, for this folder; gives whether that is so.
+
+    It is a flock() on the folder itself.  Where the file system has no such locks, or where another process has not
+    left the block for `limit` seconds, the block is entered all the same.  Raises OSError if the folder can't be read.
+    """
+    give_up = monotonic() + limit
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield _wait_for_lock(fd, give_up)
+    finally:
+        os.close(fd)
+
+
+def _wait_for_lock(fd: int, give_up: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if monotonic() >= give_up:
+                return False
+            time.sleep(0.01)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 def _owner(fd: int) -> int | None:

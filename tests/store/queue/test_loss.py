@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.store.support import NOW, envelope, message
+from trimta.store.lock import taking_turns
 from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.schema import FILE
 from trimta.store.spool import MEMORY_LIMIT, SpoolWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from trimta.store.spool import Body
@@ -34,6 +37,46 @@ def test_a_lost_queue_is_remembered_until_somebody_has_told(how: str, tmp_path: 
             assert queue.entries.count() == 0
         assert loss.is_lost(tmp_path)
     loss.note(tmp_path, told=True)
+    assert not loss.is_lost(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["look", "other"])
+def test_a_loss_is_remembered_when_two_open_the_queue_at_once(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process makes the new database just before, or just after, this one has looked for it."""
+    Queue(tmp_path).close()
+    (tmp_path / FILE).unlink()
+    look = loss._is_empty
+
+    def look_while_another_opens(database: Path) -> bool:
+        monkeypatch.undo()
+        before = look(database)
+        Queue(tmp_path).close()
+        return before if first == "look" else look(database)
+
+    monkeypatch.setattr(loss, "_is_empty", look_while_another_opens)
+    Queue(tmp_path).close()
+    assert loss.is_lost(tmp_path)
+
+
+def test_a_loss_that_is_told_in_the_turn_before_is_not_noted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Queue(tmp_path).close()
+    (tmp_path / FILE).unlink()
+    turn = taking_turns
+
+    @contextlib.contextmanager
+    def a_turn_after_the_server(folder: Path) -> Iterator[bool]:
+        monkeypatch.undo()
+        Queue(folder).close()
+        loss.note(folder, told=True)
+        with turn(folder) as alone:
+            yield alone
+
+    monkeypatch.setattr(loss, "taking_turns", a_turn_after_the_server)
+    loss.note(tmp_path)
     assert not loss.is_lost(tmp_path)
 
 

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.store.support import NOW
+from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
+from trimta.store.queue.schema import FILE
 from trimta.store.spool import MEMORY_LIMIT
 
 ROOT = Path(__file__).parents[3]
@@ -16,7 +20,9 @@ ROOT = Path(__file__).parents[3]
 ACCEPT = """
 import sys, pathlib
 from tests.store.support import envelope, message
+from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
+from trimta.store.queue.schema import FILE
 from trimta.store.spool import SpoolWriter
 
 data_dir, prefix, count, size = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -93,13 +99,19 @@ def test_what_was_settled_before_a_kill_does_not_come_back(tmp_path: Path) -> No
         assert 300 - len(gone) - 1 <= len(left) <= 300 - len(gone)
 
 
-def test_two_processes_make_and_write_one_queue_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+def test_two_processes_make_and_write_one_queue_at_once(lost: bool, tmp_path: Path) -> None:
+    if lost:
+        Queue(tmp_path).close()
+        (tmp_path / FILE).unlink()
     writers = [start(ACCEPT, tmp_path, prefix, 40, 100) for prefix in ("a", "b")]
     acknowledged = [line.decode() for writer in writers for line in writer.communicate()[0].split()]
     assert [writer.returncode for writer in writers] == [0, 0]
     assert len(acknowledged) == 240
     with Queue(tmp_path) as queue:
         assert {listed.envelope.id for listed in queue.entries.list_envelopes()} == set(acknowledged)
+    assert loss.is_lost(tmp_path) is lost
+    assert {path.name for path in tmp_path.iterdir()} == {FILE, loss.MARKER}
 
 
 def test_the_operator_steers_while_the_server_works(tmp_path: Path) -> None:

@@ -36,7 +36,11 @@ class Database:
         try:
             loss.note(data_dir)  # before a new database takes the place of one that is gone
             self.connection = open_database(data_dir)
-            loss.note(data_dir)
+            try:
+                loss.note(data_dir)
+            except OSError:
+                self.connection.close()
+                raise
         except OSError as error:
             raise QueueUnreadable(data_dir / FILE, error) from error
         self._batch_lock = threading.Lock()

@@ -1,15 +1,18 @@
-"""A queue that was there and is gone: its database was deleted, or cut to nothing, while nobody looked.
+"""The loss of a queue: its database was there, and was deleted, or cut to nothing, while no process had it open.
 
-A file beside it remembers that there was one, since an empty queue looks the same as a new one.  What the loss left of
-large messages, their spool files, is put where damaged entries go.
+A marker, the file `queue.made` beside the database, remembers that there was one, since an empty queue looks the same
+as a new one.  Several processes may open the queue at once, so two rules hold:
+
+- whoever makes a database in place of the lost one has noted the loss in the marker before;
+- whoever changes the marker decides what to write in a turn of its own, and replaces the file as a whole.
 """
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Final
 
 from trimta.store import durable
+from trimta.store.lock import taking_turns
 from trimta.store.queue.schema import FILE
 
 if TYPE_CHECKING:
@@ -22,49 +25,70 @@ _LOST: Final = b"The queue of this folder was lost; nobody has been told yet.\n"
 
 
 def is_lost(data_dir: Path) -> bool:
-    """Whether there was a queue here that is gone now, of which no server has told yet."""
-    try:
-        noted = (data_dir / MARKER).read_bytes()
-    except FileNotFoundError:
-        return False
-    return noted == _LOST or _is_empty(data_dir / FILE)
+    """Whether there was a queue here that is gone, and no server has told of the loss yet.  Raises OSError."""
+    return _is_lost(*_look(data_dir))
 
 
 def note(data_dir: Path, *, told: bool = False) -> None:
-    """Remember that there is a queue, which was just opened; a loss is remembered until it is `told`.  To be called
-    before the queue is opened as well, by whoever is going to make a new database in place of the lost one.
+    """Bring the marker up to date, before the queue is opened and after it; a loss is remembered until it is `told`.
+
+    Raises OSError.
     """
-    wanted = _LOST if is_lost(data_dir) and not told else _MADE
-    with contextlib.suppress(FileNotFoundError):
-        if (data_dir / MARKER).read_bytes() == wanted:
-            return
-    if wanted == _MADE and _is_empty(data_dir / FILE):
+    if _next_content(data_dir, told=told) is None:  # as nearly always: no need to wait for anybody
         return
-    with contextlib.suppress(FileExistsError, FileNotFoundError):  # another process is at it, and notes the same
-        durable.replace_file(data_dir / MARKER, wanted)
+    with taking_turns(data_dir):
+        content = _next_content(data_dir, told=told)
+        if content is not None:
+            durable.replace_file(data_dir / MARKER, content)
 
 
 def rescue(data_dir: Path, strays: Iterable[Path]) -> list[Path]:
-    """Put spool files that belong to no message of today's queue, so that they may be of the lost one, beside other
-    damaged entries; returns where they are.
+    """Move spool files that belong to no message of today's queue, and so may be of the lost one, to `damaged/`.
+
+    Returns where they are now.  Raises OSError.
     """
     folder = data_dir / "damaged"
-    found: list[Path] = []
+    rescued: list[Path] = []
     for stray in strays:
         durable.make_dirs(folder)
-        found.append(folder / f"{stray.name}.content")
-        durable.rename(stray, found[-1])
-    if found:
+        rescued.append(folder / f"{stray.name}.content")
+        durable.rename(stray, rescued[-1])
+    if rescued:
         durable.fsync_dir(folder)
-    return found
+    return rescued
 
 
 def explanation(data_dir: Path) -> str:
-    """What people are told."""
+    """The loss in one sentence, for the banner, the log and the commands."""
     return (
         f"the queue that was in {data_dir / FILE} is gone: what waited there is lost, unless you put the file back"
         " while nothing runs; an empty queue takes its place"
     )
+
+
+def _look(data_dir: Path) -> tuple[bool, bytes | None]:
+    """Whether the database is gone or empty, and the marker's content; None: there is no marker.
+
+    The database comes first: one that another process has just made is seen only with the marker of that process.
+    """
+    is_empty = _is_empty(data_dir / FILE)
+    try:
+        return is_empty, (data_dir / MARKER).read_bytes()
+    except FileNotFoundError:
+        return is_empty, None
+
+
+def _is_lost(is_empty: bool, content: bytes | None) -> bool:
+    return content is not None and (is_empty or content == _LOST)
+
+
+def _next_content(data_dir: Path, *, told: bool) -> bytes | None:
+    """What to write to the marker; None if it may stay as it is."""
+    is_empty, content = _look(data_dir)
+    due = _LOST if _is_lost(is_empty, content) and not told else _MADE
+    if due == content or (due == _MADE and is_empty):  # a queue that is about to be made is not marked yet
+        return None
+    return due
 
 
 def _is_empty(database: Path) -> bool:
