@@ -24,7 +24,7 @@ from trimta.cli import sendmail_flags
 from trimta.cli.exits import CommandError
 from trimta.cli.main import main
 from trimta.cli.sendmail_flags import Flags
-from trimta.content.matching import decoded
+from trimta.content.header import decoded
 from trimta.control.operations import TIME_SCALE
 from trimta.mail.envelope import Notify, Ret
 from trimta.store.queue.queue import Queue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimta.content.matching import NULL_PATH, Address, Criteria, decoded
+from trimta.content.matching import NULL_PATH, Address, Criteria
 from trimta.mail.address import AddressError
 
 HEADER = (
@@ -89,19 +89,3 @@ def test_all_criteria_must_be_met() -> None:
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(AddressError):
         Address.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("plain", "plain"),
-        ("=?utf-8?b?w6k=?=", "é"),
-        ("=?iso-8859-1?q?=E9?= plain", "é plain"),
-        ("=?no-such?q?=E9?=", "=?no-such?q?=E9?="),
-        ("=?utf-8?b?w?=", "=?utf-8?b?w?="),
-        ("raw é", "raw é"),
-        ("octet \udcff", "octet \ufffd"),
-    ],
-)
-def test_encoded_words_are_decoded_and_nothing_raises(value: str, text: str) -> None:
-    assert decoded(value) == text

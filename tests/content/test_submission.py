@@ -13,7 +13,6 @@ from trimta.content.submission import (
     has_whole_header,
     mended,
     named_recipients,
-    without_from_line,
 )
 from trimta.mail.address import AddressError
 
@@ -309,16 +308,3 @@ def test_a_mended_header_stays_as_it_is_and_the_text_is_kept(parts: list[bytes])
     content = b"".join(parts)
     once = mended(content, "local.test")
     assert mended(once, "local.test") == once
-
-
-@pytest.mark.parametrize(
-    ("content", "without"),
-    [
-        (b"From a@x.test Mon Jan  1 00:00:00 2024\nSubject: s\n\n", b"Subject: s\n\n"),
-        (b">From a\nFrom b\nSubject: s\n", b"Subject: s\n"),
-        (b"From: a@x.test\n\nFrom the body\n", b"From: a@x.test\n\nFrom the body\n"),
-        (b"\nFrom here\n", b"\nFrom here\n"),
-    ],
-)
-def test_the_line_of_an_mbox_is_no_part_of_the_message(content: bytes, without: bytes) -> None:
-    assert without_from_line(content) == without

@@ -353,7 +353,7 @@ async def test_where_a_message_has_been_is_read_once_however_many_it_is_for(
         read.append(text)
         return parse_mailbox(text)
 
-    monkeypatch.setattr("trimta.content.trace.parse_mailbox", parse)
+    monkeypatch.setattr("trimta.content.header_summary.parse_mailbox", parse)
     async with open_mta(tmp_path) as mta, talk(mta) as client:
         content = "".join(f"Delivered-To: x{number}@dev.test\r\n" for number in range(50))
         await send_message(client, *(f"user{number}@dev.test" for number in range(20)), content=content)

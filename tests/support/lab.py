@@ -31,7 +31,7 @@ from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeNet
 from tests.support.sending import contexts, recipient
 from trimta.config.load import parse
-from trimta.content.trace import summarize
+from trimta.content.header_summary import HeaderSummary
 from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import Envelope
@@ -159,7 +159,7 @@ class Lab:
         body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(envelope.body))
         trace = b"Received: from client by here.test; now\n"
         message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.mta.clock.now(), trace=trace)
-        await self.mta.acceptance.accept(message, envelope, summarize(body.head(65536)), policy=self.mta.policy)
+        await self.mta.acceptance.accept(message, envelope, HeaderSummary.of(body.head(65536)), policy=self.mta.policy)
         return message_id
 
     async def idle(self) -> None:

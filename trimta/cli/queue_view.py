@@ -11,8 +11,7 @@ from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_OK
 from trimta.cli.running import queue_time
 from trimta.cli.text import duration, octets, print_json
-from trimta.content.header_scan import HeaderScan
-from trimta.content.trace import split_header
+from trimta.content.header import HeaderReader
 from trimta.control import socket as control
 from trimta.control.socket import NoAnswer, NotRunning
 from trimta.runtime.events import escape, timestamp
@@ -182,15 +181,15 @@ def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace)
 
 
 def _header(message: StoredMessage) -> str:
-    scan, begun = HeaderScan(), bytearray()
+    reader, begun = HeaderReader(), bytearray()
     with contextlib.closing(message.content.chunks()) as pieces:
         for piece in pieces:  # as far as the header goes, however long it is
-            scan.feed(piece)
+            reader.feed(piece)
             begun += piece
-            if scan.ended:
+            if reader.ended:
                 break
-    header, _ = split_header(bytes(begun))
-    return (message.trace + header).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    reader.finish()
+    return (message.trace + begun[: reader.size]).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
 
 
 def _entry_document(

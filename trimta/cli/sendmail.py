@@ -28,10 +28,10 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.tables import local_domains, policy_of
 from trimta.content.dsn import RETURN_LIMIT, DsnKind
-from trimta.content.header import missing_fields
-from trimta.content.header_scan import HeaderScan
+from trimta.content.header_summary import HeaderSummary
+from trimta.content.missing_fields import missing_fields
 from trimta.content.submission import BareCr, PipedText, addresses, has_whole_header, mended, named_recipients
-from trimta.content.trace import submitted_field, summarize
+from trimta.content.trace import submitted_field
 from trimta.control import socket as control
 from trimta.control.operations import TIME_SCALE
 from trimta.mail.address import AddressError, Mailbox
@@ -207,13 +207,14 @@ class Submission:
         if not recipients:
             raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
         head = mended(given, domain)
-        received = summarize(head).received_count
-        if received > self.config.limits.hops:
+        header = HeaderSummary.of(head)
+        if header.received_count > self.config.limits.hops:
+            received = header.received_count
             raise CommandError(EX_DATAERR, f"{received} Received fields: this message is in a loop; {NOTHING_SENT}")
         spool.append(head)
         for piece in text:
             spool.append(piece)
-        message_id = self._store(flags, queue, spool.finish(), head, recipients, eight_bit=text.eight_bit)
+        message_id = self._store(flags, queue, spool.finish(), header, recipients, eight_bit=text.eight_bit)
         if bad:
             raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; the others get the message")
         return message_id
@@ -223,7 +224,7 @@ class Submission:
         flags: Flags,
         queue: Queue,
         body: Body,
-        head: bytes,
+        header: HeaderSummary,
         recipients: Sequence[Mailbox],
         *,
         eight_bit: bool,
@@ -234,7 +235,7 @@ class Submission:
         now = queue_time(queue)
         trace = submitted_field(by=config.hostname, user_id=self.user_id, id=message_id, date=date)
         trace += missing_fields(
-            HeaderScan.of([head]),
+            header,
             author=self.author,
             author_name=flags.name,
             message_id=f"{message_id}@{config.hostname}",

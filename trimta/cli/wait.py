@@ -23,8 +23,8 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.values import duration
 from trimta.content import reading
-from trimta.content.matching import NULL_PATH, Address, Criteria, decoded
-from trimta.content.trace import fields, split_header
+from trimta.content.header import decoded, fields, split_header
+from trimta.content.matching import NULL_PATH, Address, Criteria
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns
 from trimta.routing.routes import MaildirRoute

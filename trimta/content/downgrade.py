@@ -24,8 +24,9 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Final, assert_never
 
+from trimta.content.header import MAX_LINE
 from trimta.content.mime.rewriting import Form, RewritingPlan, Span
-from trimta.content.mime.structure import MAX_LINE, Encapsulated, Multipart, PartType, Unreadable, read_structure
+from trimta.content.mime.structure import Encapsulated, Multipart, PartType, Unreadable, read_structure
 from trimta.content.mime.transfer_encoding import base64_size, lf_text, quoted_printable
 from trimta.content.needs import needs_of
 from trimta.content.windowed_octets import WindowedOctets

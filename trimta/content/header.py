@@ -1,48 +1,277 @@
-"""Header fields that a submission agent adds where they are missing (RFC 6409 section 8)."""
+"""The reader of header fields: every module that looks into a header has its fields from here (RFC 5322 2.2, 3.6.8).
+
+The grammar, for content with LF or CRLF line ends:
+
+- A field is a name of 1 to 998 octets (printable ASCII without ":"), perhaps white space (the obsolete syntax of RFC
+  5322 4.5), ":", and all up to its line end.  A line that begins with a space or a tab continues the field before it,
+  also where there is nothing else in it.  A field in the last line of the content needs no line end.
+- The header ends before the first line that is no field and continues none.  In a well-formed message that is the empty
+  line; a line of any other kind ends the header too, and belongs to the body.  A first line that begins with white
+  space continues nothing, so that such content has no header.
+- The From_ line of an mbox (`From ` or `>From ` at the very beginning, then up to 998 octets), which some programs pass
+  on, belongs to the header and is no field.
+- Octets are taken as they are: NUL, bare CR and 8-bit octets may stand in a value.  In a value as text, octets that are
+  not UTF-8 are surrogates (PEP 383).
+
+There are three ways to read.  `fields` and `split_header` read content that is in memory.  `HeaderReader` reads content
+that comes in pieces, with bounded memory.  `field_spans` finds the positions of fields in an entity of a MIME message,
+and is strict: it raises where readers of mail may differ in what they see.
+"""
 
 from __future__ import annotations
 
-from email.header import Header
-from email.utils import format_datetime
-from typing import TYPE_CHECKING
+import email.errors
+import email.header
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Iterator
 
-    from trimta.content.header_scan import HeaderScan
-    from trimta.mail.address import Mailbox
+    from trimta.content.windowed_octets import WindowedOctets
+
+MAX_LINE: Final = 998
+"""Octets of a line, without its line end (RFC 5322 2.1.1)."""
+
+MAX_KEPT: Final = 4096
+"""Octets of a field that a HeaderReader keeps: any address is within them."""
+
+_START: Final = rb"[!-9;-~]{1,998}+[ \t]{0,998}+:"
+_MAX_START: Final = 2 * 998 + 1
+_FIELD_START: Final = re.compile(_START)
+_FIELD: Final = re.compile(rb"([!-9;-~]{1,998}+)[ \t]{0,998}+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_INCOMPLETE_START: Final = re.compile(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
+_REST_OF_FIELD: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_FROM_LINE: Final = re.compile(rb">?From (?![ \t]*+:)[^\n]{0,998}+\n")  # "From :" is a field in the obsolete syntax
+_FROM_LINES: Final = re.compile(rb"(?:>*+From (?![ \t]*+:)[^\n]{0,998}+\n)+")
+_STRICT_START: Final = re.compile(rb"([!-9;-~]+):")
 
 
-def missing_fields(
-    header: HeaderScan, *, author: Mailbox | None, author_name: str = "", message_id: str, date: datetime
-) -> bytes:
-    """The fields to put on top of content with such a header: From, Date, Message-ID as far as they are missing.
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A header field as it stands, folding included."""
 
-    `author` is who the message is from; with None no From is made.  `message_id` comes without angle brackets, `date`
-    is aware.  Content without any header gets the empty line as well.
+    name: str
+    """In lower case."""
+    raw: bytes
+    """All its octets, with the last line end."""
+
+    @property
+    def value(self) -> str:
+        """What follows the colon, unfolded (RFC 5322 2.2.3), without white space round it."""
+        value = self.raw.partition(b":")[2].replace(b"\r\n", b"").replace(b"\n", b"")
+        return value.decode(errors="surrogateescape").strip(" \t")
+
+
+# -- content in memory ------------------------------------------------------------------------------------------------
+
+
+def fields(content: bytes) -> Iterator[Field]:
+    """The fields of the header that `content` begins with, topmost first."""
+    position = _after_from_line(content)
+    while found := _FIELD.match(content, position):
+        yield Field(found[1].decode("ascii").lower(), found[0])
+        position = found.end()
+
+
+def split_header(content: bytes) -> tuple[bytes, bytes]:
+    """The header, and all the rest from the empty line on; together they are the content."""
+    end = _after_from_line(content)
+    while found := _FIELD.match(content, end):
+        end = found.end()
+    return content[:end], content[end:]
+
+
+def without_from_lines(content: bytes) -> bytes:
+    """Content without From_ lines of an mbox, one or more, quoted or not, that it begins with."""
+    found = _FROM_LINES.match(content)
+    return content if found is None else content[found.end() :]
+
+
+def begins_field(line: bytes) -> bool:
+    """Whether a line is the first line of a field."""
+    return _FIELD_START.match(line) is not None
+
+
+def _after_from_line(content: bytes) -> int:
+    found = _FROM_LINE.match(content)
+    return 0 if found is None else found.end()
+
+
+# -- content in pieces ------------------------------------------------------------------------------------------------
+
+
+class HeaderReader:
+    """The fields of a header whose content comes in pieces of any size: `feed` until `ended`, then `finish`.
+
+    Memory is that of a piece: of a field that is longer only the first MAX_KEPT octets are kept.
     """
-    present = header.names
-    added: list[str] = []
-    if "from" not in present and author is not None:
-        added.append(f"From: {_mailbox(author, author_name)}")
-    if "date" not in present and "resent-date" not in present:
-        added.append(f"Date: {format_datetime(date)}")
-    if "message-id" not in present:
-        added.append(f"Message-ID: <{message_id}>")
-    if not added:
-        return b""
-    if not header.has_fields and not header.starts_with_blank:
-        added.append("")
-    return "".join(f"{line}\n" for line in added).encode()
+
+    def __init__(self) -> None:
+        self.ended = False
+        """The end of the header was seen: what follows does not matter."""
+        self.size = 0
+        """Octets of the header as far as it was read, the field that may still go on left out."""
+        self.begins_with_empty_line = False
+        """The content begins with the empty line: its header is complete and has no fields."""
+        self._held = b""
+        """The last octets of the content so far, from the beginning of a field or a line that may still go on."""
+        self._long: Field | None = None
+        """The beginning of a field of which no more is kept; `_held` is at most a line end then."""
+
+    def feed(self, piece: bytes) -> list[Field]:
+        """The fields that are complete with the next octets of the content."""
+        if self.ended or not piece:
+            return []
+        data = self._held + piece if self._held else piece
+        self._held = b""
+        found: list[Field] = []
+        position = 0
+        if self._long is not None:
+            position = self._skip_long(data, found)
+        elif self.size == 0:
+            position = self.size = _after_from_line(data)
+            if not position and _may_begin_from_line(data):
+                self._held = data
+                return []
+        if position < len(data):
+            self._read(data, position, found)
+        return found
+
+    def finish(self) -> list[Field]:
+        """The last field, if it goes to the end of the content."""
+        rest, self._held = self._held, b""
+        if self.ended:
+            return []
+        self.ended = True
+        if self._long is not None:
+            self.size += len(rest)
+            return [self._long]
+        last = _FIELD.match(rest)
+        if last is None:
+            self.begins_with_empty_line = self.size == 0 and rest == b"\r"
+            return []
+        self.size += last.end()
+        return [Field(last[1].decode("ascii").lower(), last[0])]
+
+    def _read(self, data: bytes, position: int, found: list[Field]) -> None:
+        match, size = _FIELD.match, len(data)
+        begin = position
+        while (field := match(data, position)) is not None:
+            end = field.end()
+            if end == size:  # the next piece may continue it
+                break
+            found.append(Field(field[1].decode("ascii").lower(), field[0]))
+            position = end
+        self.size += position - begin
+        if field is None:
+            self._read_other_line(data[position : position + _MAX_START])
+        elif size - position <= MAX_KEPT:
+            self._held = data[position:]
+        else:
+            self._long = Field(field[1].decode("ascii").lower(), data[position : position + MAX_KEPT])
+            self._go_on(data, position)
+
+    def _read_other_line(self, rest: bytes) -> None:
+        """A line that is no field, or of which too little has come to know it."""
+        if rest == b"\r" or (len(rest) < _MAX_START and _INCOMPLETE_START.fullmatch(rest)):
+            self._held = rest
+            return
+        self.ended = True
+        self.begins_with_empty_line = self.size == 0 and rest.startswith((b"\n", b"\r\n"))
+
+    def _skip_long(self, data: bytes, found: list[Field]) -> int:
+        """Go over what continues the long field; returns the position behind it, which may be the end of the data."""
+        assert self._long is not None
+        rest = _REST_OF_FIELD.match(data)
+        end = 0 if rest is None else rest.end()
+        if end == len(data):
+            self._go_on(data, 0)
+            return end
+        found.append(self._long)
+        self._long = None
+        self.size += end
+        return end
+
+    def _go_on(self, data: bytes, position: int) -> None:
+        """Count octets of the long field, which has not ended: the next piece may continue it behind its line end."""
+        self._held = b"\n" if data.endswith(b"\n") else b""
+        self.size += len(data) - position - len(self._held)
 
 
-def _mailbox(author: Mailbox, name: str) -> str:
-    if not name:
-        return str(author)
-    if name.isascii() and all(character.isalnum() or character in " -_" for character in name):
-        return f"{name} <{author}>"
-    if not name.isascii():
-        encoded = Header(name.encode(errors="replace").decode(), "utf-8", header_name="From").encode()
-        return f"{encoded} <{author}>"
-    quoted = "".join(f"\\{c}" if c in '"\\' else c for c in name if c.isprintable())
-    return f'"{quoted}" <{author}>'
+def _may_begin_from_line(data: bytes) -> bool:
+    """Whether the beginning of a content may yet prove to be a From_ line."""
+    if b">From ".startswith(data) or b"From ".startswith(data):
+        return True
+    return data.startswith((b"From ", b">From ")) and b"\n" not in data and len(data) <= MAX_LINE + 6
+
+
+# -- entities of a MIME message ---------------------------------------------------------------------------------------
+
+
+class AmbiguousHeaderError(ValueError):
+    """A header in which readers of mail may see different fields; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSpan:
+    """The position of a field, in octets."""
+
+    name: bytes
+    """In lower case."""
+    start: int
+    value_start: int
+    """Behind the colon."""
+    end: int
+    """Behind the last line end."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderSpan:
+    """The position of a header: it begins where its entity does."""
+
+    fields: tuple[FieldSpan, ...]
+    end: int
+    """Where the empty line begins, or where the entity ends."""
+    body_start: int
+    """Behind the empty line."""
+
+
+def field_spans(content: WindowedOctets, start: int, end: int, *, line_end: bytes) -> HeaderSpan:
+    """The header of the entity in [start, end), whose lines end in `line_end` and nothing else.
+
+    Raises AmbiguousHeaderError for a line that is no field, since some readers take it for the end of the header and
+    others do not: white space before the colon, a name over 997 octets, a continuation of nothing.
+    """
+    spans: list[FieldSpan] = []
+    position = start
+    while position < end:
+        if content.starts(line_end, position, end):
+            return HeaderSpan(tuple(spans), position, position + len(line_end))
+        found = content.find(line_end, position, end)
+        after = end if found < 0 else found + len(line_end)
+        if content.span(position, position + 1) in (b" ", b"\t"):
+            if not spans:
+                raise AmbiguousHeaderError("a header begins with a continuation line")
+            last = spans[-1]
+            spans[-1] = FieldSpan(last.name, last.start, last.value_start, after)
+        else:
+            match = _STRICT_START.match(content.span(position, min(after, position + MAX_LINE)))
+            if match is None:
+                raise AmbiguousHeaderError("a header holds a line that is no field")
+            spans.append(FieldSpan(match[1].lower(), position, position + match.end(), after))
+        position = after
+    return HeaderSpan(tuple(spans), end, end)
+
+
+# -- values for people ------------------------------------------------------------------------------------------------
+
+
+def decoded(value: str) -> str:
+    """A field's value for people: encoded words (RFC 2047) decoded, octets that are no text as U+FFFD."""
+    try:
+        text = str(email.header.make_header(email.header.decode_header(value)))
+    except (email.errors.HeaderParseError, LookupError, ValueError):
+        text = value
+    return text.encode(errors="surrogateescape").decode(errors="replace")

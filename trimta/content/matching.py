@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import email.errors
-import email.header
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.header import decoded, fields
 from trimta.content.submission import addresses
-from trimta.content.trace import fields
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:
@@ -75,15 +73,6 @@ class Criteria:
             subject, glob = subject.lower(), self.subject.lower()
             return subject == glob or fnmatchcase(subject, glob)  # "[Shop] Welcome" is what it says, too
         return True
-
-
-def decoded(value: str) -> str:
-    """A field's value for people: encoded words (RFC 2047) decoded, octets that are no text as U+FFFD."""
-    try:
-        text = str(email.header.make_header(email.header.decode_header(value)))
-    except (email.errors.HeaderParseError, LookupError, ValueError):
-        text = value
-    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _named(wanted: Address, values: Iterable[str]) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.mime.structure import MAX_LINE, Encapsulated, Entity, Multipart, PartType, read_structure
+from trimta.content.header import MAX_LINE
+from trimta.content.mime.structure import Encapsulated, Entity, Multipart, PartType, read_structure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
 
-from trimta.content.matching import decoded
+from trimta.content.header import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

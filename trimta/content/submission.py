@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.trace import fields, split_header
+from trimta.content.header import fields, split_header, without_from_lines
 from trimta.mail.address import AddressError, Mailbox, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _ADDRESSED: Final = frozenset(
 _MAX_NAME: Final = 998
 """Octets of a field's name: a line's."""
 
-_FROM_LINES: Final = re.compile(rb"(?:>*From [^\n]*\n)+")
 _WORD: Final = re.compile(
     r"""(?P<space>\s+)
     |   (?P<comment>\()
@@ -114,15 +113,9 @@ class NamedRecipients:
     """Elements that are no addresses: each with its field, and what is wrong with it."""
 
 
-def without_from_line(content: bytes) -> bytes:
-    """Content without the From_ line of an mbox, which some programs put on top of it."""
-    found = _FROM_LINES.match(content)
-    return content if found is None else content[found.end() :]
-
-
 def has_whole_header(content: bytes) -> bool:
     """Whether nothing that follows `content` could still belong to its header."""
-    _, rest = split_header(without_from_line(content))
+    _, rest = split_header(without_from_lines(content))
     return b"\n" in rest or len(rest) > _MAX_NAME
 
 
@@ -132,7 +125,7 @@ def mended(content: bytes, domain: str) -> bytes:
 
     `content` begins with the header, LF line ends, and has all of it.
     """
-    header, rest = split_header(without_from_line(content))
+    header, rest = split_header(without_from_lines(content))
     if header and rest and not rest.startswith(b"\n"):
         rest = (b"\n" if header.endswith(b"\n") else b"\n\n") + rest
     kept = [
@@ -148,7 +141,7 @@ def named_recipients(content: bytes, domain: str) -> NamedRecipients:
 
     A name without a domain belongs to `domain`.  One element that is no address does not keep the others from being.
     """
-    found = [*fields(without_from_line(content))]
+    found = [*fields(without_from_lines(content))]
     names = _RESENT if any(field.name in _RESENT for field in found) else _NAMED
     recipients: list[Mailbox] = []
     bad: list[str] = []

@@ -1,24 +1,22 @@
-"""Trace fields (RFC 5321 4.4): made on top of a message, and counted in one.
+"""Trace fields (RFC 5321 4.4), as this server puts them on top of a message.
 
-Fields are made of octets with LF line ends.  Nothing that a peer said can end one early: what is no part of its place
-becomes "?".
+A field is octets with LF line ends.  Nothing that a peer sent can end a field or a clause of it early: characters that
+do not belong there become "?".
 """
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_mailbox
+from trimta.mail.address import AddressError, parse_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
+    from trimta.mail.address import Mailbox
     from trimta.mail.envelope import ReversePath
 
 MAX_HELO: Final = 255  # octets shown; a domain has no more: RFC 5321 4.5.3.1.2
@@ -26,42 +24,6 @@ MAX_HELO: Final = 255  # octets shown; a domain has no more: RFC 5321 4.5.3.1.2
 _NOT_DOMAIN: Final = re.compile(r"[^A-Za-z0-9._:\[\]\-]")
 _NOT_COMMENT: Final = re.compile(r"[^ !-'*-\[\]-~]")  # ctext and spaces, without "\": RFC 5322 3.2.2
 _NOT_ATOM: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.]")
-_FIELD: Final = re.compile(rb"(?P<name>[!-9;-~]++)[ \t]*+:(?P<value>[^\n]*+(?:\n[ \t][^\n]*+)*+)\n?")
-_FROM_LINE: Final = re.compile(rb">?From [^\n]*\n")  # of an mbox, which some programs pass on
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One header field as it stands, folding included."""
-
-    name: str
-    """In lower case."""
-    raw: bytes
-    """All its octets, with the last line end."""
-
-    @property
-    def value(self) -> str:
-        """Unfolded (RFC 5322 2.2.3), without white space around it; octets that are not UTF-8 are surrogates."""
-        value = self.raw.partition(b":")[2].replace(b"\r\n", b"").replace(b"\n", b"")
-        return value.decode(errors="surrogateescape").strip(" \t")
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderSummary:
-    """What a header says of the way behind the message."""
-
-    received_count: int
-    delivered_to: tuple[str, ...]
-    """Values of Delivered-To, topmost first."""
-    _mailboxes: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        # Read once: a header has room for thousands, and is asked for each of a thousand recipients.
-        object.__setattr__(self, "_mailboxes", frozenset(_mailboxes(self.delivered_to)))
-
-    def was_delivered_to(self, mailbox: Mailbox) -> bool:
-        """Whether the message has been in this mailbox: a loop if it comes again."""
-        return _folded(mailbox) in self._mailboxes
 
 
 def received_field(
@@ -131,54 +93,6 @@ def delivered_to_field(*mailboxes: Mailbox) -> bytes:
 def x_original_to_field(*mailboxes: Mailbox) -> bytes:
     """An X-Original-To field for each mailbox: the address of RCPT."""
     return b"".join(f"X-Original-To: {mailbox}\n".encode() for mailbox in mailboxes)
-
-
-def split_header(content: bytes) -> tuple[bytes, bytes]:
-    """The header's fields, and all the rest from the empty line on; together they are the content.
-
-    Lines end in LF or CRLF.  A header without an empty line ends where the fields do; a From_ line of an mbox on top
-    belongs to it.
-    """
-    end = _header_start(content)
-    while found := _FIELD.match(content, end):
-        end = found.end()
-    return content[:end], content[end:]
-
-
-def fields(header: bytes) -> Iterator[Field]:
-    """The fields of a header, topmost first; what follows the header is not looked at."""
-    position = _header_start(header)
-    while found := _FIELD.match(header, position):
-        yield Field(found["name"].decode("ascii").lower(), found[0])
-        position = found.end()
-
-
-def summarize(header: bytes) -> HeaderSummary:
-    """What a header says of the way behind the message; for whole content, of its header."""
-    received = 0
-    delivered_to: list[str] = []
-    for each in fields(header):
-        if each.name == "received":
-            received += 1
-        elif each.name == "delivered-to":
-            delivered_to.append(each.value)
-    return HeaderSummary(received, tuple(delivered_to))
-
-
-def _header_start(content: bytes) -> int:
-    found = _FROM_LINE.match(content)
-    return 0 if found is None else found.end()
-
-
-def _mailboxes(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The mailboxes among texts, for comparing."""
-    for text in texts:
-        with contextlib.suppress(AddressError):
-            yield _folded(parse_mailbox(text))
-
-
-def _folded(mailbox: Mailbox) -> tuple[str, str]:
-    return fold_local_part(mailbox.local_part), mailbox.domain_key
 
 
 def _extended_domain(helo: str, client: str) -> str:

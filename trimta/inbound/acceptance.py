@@ -30,7 +30,7 @@ from trimta.store.queue.values import NewEnvelope
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trimta.content.trace import HeaderSummary
+    from trimta.content.header_summary import HeaderSummary
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.outbound.reports import Reports
     from trimta.outbound.retries import Retries

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from trimta.content.header import missing_fields
+from trimta.content.missing_fields import missing_fields
 from trimta.content.trace import received_field, with_protocol
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient
 from trimta.mail.reply import Reply
@@ -15,7 +15,7 @@ from trimta.smtp.extensions import MailProtocol, zoned_datetime
 from trimta.store.queue.values import StoredMessage
 
 if TYPE_CHECKING:
-    from trimta.content.header_scan import HeaderScan
+    from trimta.content.header_summary import HeaderSummary
     from trimta.inbound.client import ClientAddress
     from trimta.smtp.commands import MailParameters
     from trimta.smtp.server import MailTransaction, ServerConnection
@@ -77,7 +77,7 @@ def stored_message(
     message_id: str,
     envelope: Envelope,
     body: Body,
-    header: HeaderScan,
+    header: HeaderSummary,
     *,
     connection: ServerConnection,
     client: ClientAddress,

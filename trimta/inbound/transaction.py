@@ -327,9 +327,8 @@ class Transactions:
         except (OSError, BodyDamagedError) as cause:
             self._events.emit("disk_trouble", id=incoming.id, reason=str(cause))
             return [NO_ROOM] * due
-        summary = header.summary
-        if summary.received_count > self._configuration.limits.hops:
-            refusal = Reply.of(554, "5.4.6", f"{summary.received_count} Received fields: this message is in a loop")
+        if header.received_count > self._configuration.limits.hops:
+            refusal = Reply.of(554, "5.4.6", f"{header.received_count} Received fields: this message is in a loop")
             self._log_rejected(refusal)
             return [refusal] * due
         now = self._clock.now()
@@ -348,7 +347,7 @@ class Transactions:
         self._remember(incoming.id)
         try:
             refused = await self._acceptance.accept(
-                message, envelope, summary, policy=self._policy, queue_failed_copies=not lmtp
+                message, envelope, header, policy=self._policy, queue_failed_copies=not lmtp
             )
         except QueueError as cause:
             self._events.emit("queue_trouble", id=incoming.id, reason=str(cause))

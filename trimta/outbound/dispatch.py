@@ -289,7 +289,7 @@ class Dispatch:
 
     async def _was_there(self, message: StoredMessage, mailbox: Mailbox) -> bool:
         header = await read_header(message.content, self._disk)
-        return header.summary.was_delivered_to(mailbox)
+        return header.was_delivered_to(mailbox)
 
     async def _write(self, message: StoredMessage, part: RoutedEnvelope, capture: Path | None = None) -> list[Outcome]:
         outcomes: list[Outcome] = []

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from trimta.content.header_scan import HeaderScan
+from trimta.content.header_summary import HeaderSummary
 
 if TYPE_CHECKING:
     from trimta.runtime.disk import Disk
     from trimta.store.spool import Body
 
 
-async def read_header(body: Body, disk: Disk) -> HeaderScan:
-    """The whole header of some content, however long.  OSError, BodyDamagedError."""
+async def read_header(body: Body, disk: Disk) -> HeaderSummary:
+    """The summary of the header that a body begins with, however long that is.  Raises OSError, BodyDamagedError."""
     return _scan(body) if body.in_memory else await disk.run(_scan, body)
 
 
-def _scan(body: Body) -> HeaderScan:
+def _scan(body: Body) -> HeaderSummary:
     with contextlib.closing(body.chunks()) as pieces:
-        return HeaderScan.of(pieces)
+        return HeaderSummary.of_pieces(pieces)

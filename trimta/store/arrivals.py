@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.header_scan import HeaderScan
+from trimta.content.header import HeaderReader
 from trimta.real_time import wall
 
 if TYPE_CHECKING:
@@ -151,9 +151,9 @@ def read_header(arrival: Arrival) -> tuple[Path, bytes]:
     for path in _places(arrival):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             header = bytearray()
-            scan = HeaderScan()
-            while not scan.ended and (block := file.read(BLOCK)):
-                scan.feed(block)
+            reader = HeaderReader()
+            while not reader.ended and (block := file.read(BLOCK)):
+                reader.feed(block)
                 header += block
             return path, bytes(header)
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(arrival.path))

@@ -8,8 +8,8 @@ from bisect import insort
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.header import fields
 from trimta.content.matching import FIELDS
-from trimta.content.trace import fields
 from trimta.store.arrivals import Watch, read_header
 from trimta.testing.mail import Mark, mark_of, read
 

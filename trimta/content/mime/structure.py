@@ -15,15 +15,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from trimta.content.header import MAX_LINE, AmbiguousHeaderError, field_spans
 from trimta.content.mime.content_type import content_type, transfer_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trimta.content.header import FieldSpan, HeaderSpan
     from trimta.content.windowed_octets import WindowedOctets
 
-MAX_LINE: Final = 998
-"""Octets of a line, without its line end (RFC 5322 2.1.1)."""
 MAX_DEPTH: Final = 24
 """Levels of nesting.  The octets of a part are searched once for each level; no honest message comes near."""
 MAX_PARTS: Final = 10_000
@@ -33,8 +33,6 @@ MAX_VALUE: Final = 64 * 1024
 IDENTITY: Final = frozenset({b"7bit", b"8bit", b"binary"})
 """The transfer encodings that encode nothing (RFC 2045 6.2)."""
 
-_READ: Final = frozenset({b"content-type", b"content-transfer-encoding"})
-_NAME: Final = re.compile(rb"([!-9;-~]+):")
 _ENCODED: Final = frozenset({b"quoted-printable", b"base64"})
 
 _PROTECTED: Final = frozenset(
@@ -58,19 +56,6 @@ _MESSAGE: Final = frozenset({b"message/rfc822", b"message/news"})
 
 _GLOBAL: Final = b"message/global"
 """message/global and its relatives, which may be encoded as a whole (RFC 6532 3.7, RFC 6533 4)."""
-
-
-@dataclass(frozen=True, slots=True)
-class FieldSpan:
-    """A header field of an entity."""
-
-    name: bytes
-    """In lower case."""
-    start: int
-    end: int
-    """Behind its line end."""
-    value: bytes
-    """Unfolded, without white space round it; of Content-Type and Content-Transfer-Encoding only."""
 
 
 class PartType(enum.Enum):
@@ -168,20 +153,6 @@ class _Unclear(Exception):  # noqa: N818 - it is no error of the program
         self.blurs_others = blurs_others
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
-    fields: tuple[FieldSpan, ...]
-    end: int
-    body: int
-
-    def only(self, name: bytes) -> FieldSpan | None:
-        """The field of that name.  Raises _Unclear for two: readers differ in which of them they take."""
-        found = [field for field in self.fields if field.name == name]
-        if len(found) > 1:
-            raise _Unclear(f"more than one {name.decode('ascii').title()} field in one header")
-        return found[0] if found else None
-
-
 class _Reader:
     def __init__(self, content: WindowedOctets, *, binary: bool) -> None:
         self._content = content
@@ -199,16 +170,18 @@ class _Reader:
         try:
             if depth > MAX_DEPTH or self._parts > MAX_PARTS:
                 raise _Unclear("too many parts, or nested too deep")
-            header = self._header(start, end)
+            header = field_spans(self._content, start, end, line_end=self._line_end)
             header_end = header.end
-            type_field = header.only(b"content-type")
-            encoding_field = header.only(b"content-transfer-encoding")
-            found = content_type(type_field.value) if type_field else (default, None)
+            type_value = self._only(header, b"content-type")
+            encoding_value = self._only(header, b"content-transfer-encoding")
+            found = (default, None) if type_value is None else content_type(type_value)
             if found is None:
                 raise _Unclear("a Content-Type that cannot be read")
             media_type, boundary = found
-            encoding = transfer_encoding(encoding_field.value) if encoding_field else b"7bit"
-            body = self._body(header.body, end, media_type, boundary, encoding, depth, boundaries)
+            encoding = b"7bit" if encoding_value is None else transfer_encoding(encoding_value)
+            body = self._body(header.body_start, end, media_type, boundary, encoding, depth, boundaries)
+        except AmbiguousHeaderError as why:
+            return Unreadable(start=start, end=end, header_end=start, reason=str(why))
         except _Unclear as why:
             return Unreadable(
                 start=start, end=end, header_end=header_end, reason=why.reason, blurs_others=why.blurs_others
@@ -218,7 +191,7 @@ class _Reader:
             end=end,
             fields=header.fields,
             header_end=header.end,
-            body_start=header.body,
+            body_start=header.body_start,
             is_message=is_message,
             media_type=media_type,
             encoding=encoding,
@@ -249,41 +222,19 @@ class _Reader:
             )
         return PartType.LEAF if encoding in IDENTITY else PartType.ENCODED
 
-    def _header(self, start: int, end: int) -> _Header:
-        """The fields of an entity, and its body.  Raises _Unclear where a line is no field: readers differ in whether
-        the header ends there.
+    def _only(self, header: HeaderSpan, name: bytes) -> bytes | None:
+        """The value of the field of that name, unfolded.  Raises _Unclear for two such fields: readers differ in which
+        of them they take.
         """
-        content, line_end = self._content, self._line_end
-        spans: list[tuple[bytes, int, int, int]] = []  # name, start, start of the value, end
-        position = start
-        while position < end:
-            if content.starts(line_end, position, end):
-                return _Header(self._fields(spans), position, position + len(line_end))
-            found = content.find(line_end, position, end)
-            after = end if found < 0 else found + len(line_end)
-            if content.span(position, position + 1) in (b" ", b"\t"):
-                if not spans:
-                    raise _Unclear("a header begins with a continuation line")
-                name, first, value, _ = spans[-1]
-                spans[-1] = (name, first, value, after)
-            else:
-                match = _NAME.match(content.span(position, min(after, position + MAX_LINE)))
-                if match is None:
-                    raise _Unclear("a header holds a line that is no field")
-                spans.append((match[1].lower(), position, position + match.end(), after))
-            position = after
-        return _Header(self._fields(spans), end, end)
-
-    def _fields(self, spans: list[tuple[bytes, int, int, int]]) -> tuple[FieldSpan, ...]:
-        return tuple(
-            FieldSpan(name, first, after, self._value(value, after) if name in _READ else b"")
-            for name, first, value, after in spans
-        )
-
-    def _value(self, start: int, end: int) -> bytes:
-        if end - start > MAX_VALUE:
+        found = [field for field in header.fields if field.name == name]
+        if len(found) > 1:
+            raise _Unclear(f"more than one {name.decode('ascii').title()} field in one header")
+        if not found:
+            return None
+        (field,) = found
+        if field.end - field.value_start > MAX_VALUE:
             raise _Unclear("a Content-Type that cannot be read")
-        return self._content.span(start, end).replace(self._line_end, b"").strip()
+        return self._content.span(field.value_start, field.end).replace(self._line_end, b"").strip()
 
     def _multipart(
         self,
