@@ -16,8 +16,10 @@ from tests.support.sending import BODY, HEAD, WIRE, contexts, envelope, sending
 from trimta.config.model import Egress
 from trimta.mail.outcome import Delivered
 from trimta.outbound.egress import EgressDeniedError, EgressPolicy
-from trimta.outbound.transports.connection import Endpoint, Manner, SmtpConnection, TroubleError
-from trimta.outbound.transports.outbound_content import Content
+from trimta.outbound.transports.client_settings import Endpoint, RouteSettings
+from trimta.outbound.transports.connection import SmtpConnection
+from trimta.outbound.transports.conversation import HostUnusableError
+from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import HandshakeError, Wire, WireError
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from trimta.outbound.transports.connection import Sending
+    from trimta.outbound.transports.client_settings import ClientSettings
 
 ADDRESS = "192.0.2.1"
 MX = Endpoint(host="mx.x.test", address=ADDRESS, port=25)
@@ -56,7 +58,7 @@ def server_context(ca: trustme.CA, name: str = "mx.x.test") -> ssl.SSLContext:
 
 
 async def converse(
-    mx: FakeMx, manner: Manner, *, endpoint: Endpoint = MX, settings: dict[str, Any] | None = None
+    mx: FakeMx, route: RouteSettings, *, endpoint: Endpoint = MX, settings: dict[str, Any] | None = None
 ) -> tuple[list[str], SmtpConnection]:
     """Open a connection, send one message and quit; returns the transcript."""
     transcript = Transcript()
@@ -64,10 +66,10 @@ async def converse(
         net = FakeNet(nursery, {endpoint.address: mx})
         shared = sending(net, **(settings or {}))
         try:
-            connection = await SmtpConnection.open(endpoint, manner, shared, transcript)
+            connection = await SmtpConnection.open(endpoint, route, shared, transcript)
             await send_one(connection, shared)
             await connection.quit()
-        except TroubleError as trouble:
+        except HostUnusableError as trouble:
             nursery.cancel_scope.cancel()
             kept = trouble
         else:
@@ -76,10 +78,10 @@ async def converse(
     raise kept
 
 
-async def send_one(connection: SmtpConnection, shared: Sending) -> None:
-    content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
+async def send_one(connection: SmtpConnection, shared: ClientSettings) -> None:
+    content = await OutboundContent(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
     await connection.reset()
-    transaction = OutboundTransaction(envelope(), facts, connection.offered, lmtp=connection.lmtp)
+    transaction = OutboundTransaction(envelope(), content.facts, connection.offered, lmtp=connection.lmtp)
     await connection.perform(transaction, content)
     (outcome,) = transaction.outcomes
     assert isinstance(outcome, Delivered)
@@ -115,7 +117,7 @@ async def test_tls_is_used_as_the_policy_says(
     autojump_clock: MockClock,
 ) -> None:
     mx = FakeMx(extensions=extensions, tls=server_context(ca, name))
-    lines, _ = await converse(mx, Manner(tls=policy), settings={"tls": contexts(ca_file)})
+    lines, _ = await converse(mx, RouteSettings(tls=policy), settings={"tls": contexts(ca_file)})
     assert mx.accepted[0].body == WIRE
     assert mx.tls_used == [secure]
     assert [command for command in mx.commands if command.startswith("EHLO")] == ["EHLO here.test"] * (1 + secure)
@@ -164,8 +166,8 @@ async def test_without_the_tls_that_is_wanted_nothing_is_sent(
     if script.get("client_certificate"):
         want_client_certificate(context, ca)
     mx = FakeMx(script, extensions=extensions, tls=context)
-    with pytest.raises(TroubleError) as caught:
-        await converse(mx, Manner(tls=policy), settings={"tls": contexts(ca_file)})
+    with pytest.raises(HostUnusableError) as caught:
+        await converse(mx, RouteSettings(tls=policy), settings={"tls": contexts(ca_file)})
     assert str(caught.value.status) == status
     assert not any(command.startswith("MAIL") for command in mx.commands)
 
@@ -198,7 +200,7 @@ async def test_may_does_without_tls_when_it_comes_to_nothing(
     if not script:
         want_client_certificate(context, ca)
     mx = FakeMx(script, extensions=STARTTLS, tls=context)
-    lines, _ = await converse(mx, Manner(tls=TlsPolicy.MAY))
+    lines, _ = await converse(mx, RouteSettings(tls=TlsPolicy.MAY))
     assert mx.connections == 2
     assert mx.tls_used == [False]
     assert "trying again without TLS" in lines
@@ -206,14 +208,14 @@ async def test_may_does_without_tls_when_it_comes_to_nothing(
 
 async def test_may_goes_on_when_starttls_is_refused(ca: trustme.CA, autojump_clock: MockClock) -> None:
     mx = FakeMx({"starttls": "454 4.7.0 not now"}, extensions=STARTTLS, tls=server_context(ca))
-    await converse(mx, Manner(tls=TlsPolicy.MAY))
+    await converse(mx, RouteSettings(tls=TlsPolicy.MAY))
     assert mx.connections == 1
     assert mx.tls_used == [False]
 
 
 async def test_what_was_offered_before_tls_does_not_count(ca: trustme.CA, autojump_clock: MockClock) -> None:
     mx = FakeMx(extensions=STARTTLS, after_tls=("SIZE",), tls=server_context(ca))
-    _, connection = await converse(mx, Manner(tls=TlsPolicy.MAY))
+    _, connection = await converse(mx, RouteSettings(tls=TlsPolicy.MAY))
     assert set(connection.offered.keywords) == {"SIZE"}
 
 
@@ -222,8 +224,8 @@ async def test_implicit_tls_comes_before_the_greeting(
     policy: TlsPolicy, ca: trustme.CA, ca_file: Path, autojump_clock: MockClock
 ) -> None:
     mx = FakeMx(extensions=(*PLAIN, "AUTH PLAIN"), tls=server_context(ca), implicit_tls=True, passwords={"u": "p"})
-    manner = Manner(tls=policy, implicit_tls=True, credentials=Credentials("u", "p"))
-    await converse(mx, manner, settings={"tls": contexts(ca_file)})
+    route = RouteSettings(tls=policy, implicit_tls=True, credentials=Credentials("u", "p"))
+    await converse(mx, route, settings={"tls": contexts(ca_file)})
     assert mx.tls_used == [True]
     assert mx.logins == [("u", "p")]
 
@@ -248,17 +250,17 @@ async def test_a_peer_that_repeats_the_password_does_not_tell_it(
         try:
             connection = await SmtpConnection.open(
                 Endpoint(host="mx.x.test", address="127.0.0.1", port=25),
-                Manner(tls=TlsPolicy.NONE, credentials=Credentials("u", "pass word")),
+                RouteSettings(tls=TlsPolicy.NONE, credentials=Credentials("u", "pass word")),
                 shared,
                 transcript,
             )
-            content, facts = await Content(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
-            transaction = OutboundTransaction(envelope(), facts, connection.offered)
+            content = await OutboundContent(HEAD, Body.of(BODY)).fitted(connection.offered, shared.disk)
+            transaction = OutboundTransaction(envelope(), content.facts, connection.offered)
             await connection.perform(transaction, content)
             (outcome,) = transaction.outcomes
             said = outcome.diagnostic
             await connection.quit()
-        except TroubleError as trouble:
+        except HostUnusableError as trouble:
             said = str(trouble)
         nursery.cancel_scope.cancel()
     assert "***" in said
@@ -271,7 +273,7 @@ async def test_the_first_octet_is_told(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, {ADDRESS: FakeMx()})
         connection = await SmtpConnection.open(
-            MX, Manner(), sending(net), Transcript(), lambda: heard.append(trio.current_time())
+            MX, RouteSettings(), sending(net), Transcript(), lambda: heard.append(trio.current_time())
         )
         assert heard
         await connection.aclose()
@@ -280,7 +282,7 @@ async def test_the_first_octet_is_told(autojump_clock: MockClock) -> None:
 
 async def test_a_slow_quit_is_not_waited_for(autojump_clock: MockClock) -> None:
     began = trio.current_time()
-    await converse(FakeMx({"quit": STALL}), Manner())
+    await converse(FakeMx({"quit": STALL}), RouteSettings())
     assert trio.current_time() - began <= 1.0
 
 
@@ -307,8 +309,8 @@ async def test_a_peer_that_does_not_read_is_given_up(autojump_clock: MockClock) 
                 return ours
 
         shared = sending(Net())  # type: ignore[arg-type]
-        connection = await SmtpConnection.open(MX, Manner(), shared, Transcript())
-        with pytest.raises(TroubleError, match="nothing could be sent for 180 s") as caught:
+        connection = await SmtpConnection.open(MX, RouteSettings(), shared, Transcript())
+        with pytest.raises(HostUnusableError, match="nothing could be sent for 180 s") as caught:
             await send_one(connection, shared)
         assert str(caught.value.status) == "4.4.2"
         assert not connection.healthy
@@ -395,13 +397,13 @@ async def test_real_connections_pass_the_policy_and_carry_a_message() -> None:
         port = await mx.listen(nursery)
         shared = sending(None, allow=["127.0.0.0/8"])
         connection = await SmtpConnection.open(
-            Endpoint(host="localhost", address="127.0.0.1", port=port), Manner(), shared, Transcript()
+            Endpoint(host="localhost", address="127.0.0.1", port=port), RouteSettings(), shared, Transcript()
         )
         await send_one(connection, shared)
         await connection.quit()
         with pytest.raises(EgressDeniedError) as caught:
             await SmtpConnection.open(
-                Endpoint(host="far.test", address=ADDRESS, port=25), Manner(), shared, Transcript()
+                Endpoint(host="far.test", address=ADDRESS, port=25), RouteSettings(), shared, Transcript()
             )
         assert str(caught.value) == "egress.allow has no room for far.test [192.0.2.1]:25"
         nursery.cancel_scope.cancel()
@@ -410,8 +412,10 @@ async def test_real_connections_pass_the_policy_and_carry_a_message() -> None:
 
 async def test_nothing_listening_is_no_connection(tmp_path: Path) -> None:
     shared = sending(None)
-    with pytest.raises(TroubleError) as caught:
-        await SmtpConnection.open(Endpoint(host="localhost", path=tmp_path / "none"), Manner(), shared, Transcript())
+    with pytest.raises(HostUnusableError) as caught:
+        await SmtpConnection.open(
+            Endpoint(host="localhost", path=tmp_path / "none"), RouteSettings(), shared, Transcript()
+        )
     assert str(caught.value.status) == "4.4.1"
 
 

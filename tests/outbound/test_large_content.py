@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trimta.mail.reply import Reply
-from trimta.outbound.transports.outbound_content import Content
+from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.runtime.disk import InlineDisk
 from trimta.smtp.extensions import Offered
 from trimta.store.spool import Body, BodyDamagedError
@@ -18,7 +18,7 @@ from trimta.store.spool import Body, BodyDamagedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.outbound.transports.outbound_content import Octets
+    from trimta.outbound.transports.outbound_content import WireOctets
 
 TOP = b"Subject: large\nMIME-Version: 1.0\n"
 SIZE = 8 * 1024 * 1024
@@ -45,7 +45,7 @@ async def test_memory_does_not_grow_with_what_is_re_encoded(line: bytes, multipa
     body = spooled(tmp_path / "body", top, line)
     disk = InlineDisk()
     tracemalloc.start()
-    content, facts = await Content(b"Received: x\n", body).fitted(Offered.parse(Reply(250, ("host",))), disk)
+    content = await OutboundContent(b"Received: x\n", body).fitted(Offered.parse(Reply(250, ("host",))), disk)
     octets = content.for_bdat(disk)
     size = 0
     while block := await octets.take():
@@ -54,7 +54,7 @@ async def test_memory_does_not_grow_with_what_is_re_encoded(line: bytes, multipa
     octets.close()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert size == facts.size > SIZE
+    assert size == content.facts.size > SIZE
     assert peak < SIZE // 2
 
 
@@ -62,7 +62,7 @@ async def test_memory_does_not_grow_with_what_is_re_encoded(line: bytes, multipa
 async def test_a_large_body_decodes_to_what_it_was(line: bytes, tmp_path: Path) -> None:
     body = spooled(tmp_path / "body", TOP + b"Content-Type: text/plain; charset=utf-8\n\n", line)
     disk = InlineDisk()
-    content, _ = await Content(b"", body).fitted(Offered(), disk)
+    content = await OutboundContent(b"", body).fitted(Offered(), disk)
     octets = content.for_bdat(disk)
     wire = await read_all(octets)
     octets.close()
@@ -77,7 +77,7 @@ async def test_a_large_body_decodes_to_what_it_was(line: bytes, tmp_path: Path) 
 async def test_a_body_that_is_damaged_is_said_to_be(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "body"
     body = spooled(path, TOP + b"Content-Type: text/plain\n\n", LINES["8-bit"])
-    content, _ = await Content(b"", body).fitted(Offered(), InlineDisk())
+    content = await OutboundContent(b"", body).fitted(Offered(), InlineDisk())
     match damage:
         case "gone":
             path.unlink()
@@ -91,7 +91,7 @@ async def test_a_body_that_is_damaged_is_said_to_be(damage: str, tmp_path: Path)
     octets.close()
 
 
-async def read_all(octets: Octets) -> bytes:
+async def read_all(octets: WireOctets) -> bytes:
     found = bytearray()
     while block := await octets.take():
         found += block

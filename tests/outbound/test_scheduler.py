@@ -305,14 +305,14 @@ async def test_a_bug_with_one_envelope_stops_neither_the_server_nor_the_others(
     mx = FakeMx()
     async with open_lab(tmp_path, {ONE: mx}) as lab:
         lab.bugs_expected = True
-        job = lab.mta.dispatch._job
+        outbound = lab.mta.dispatch._outbound
 
         def buggy(claimed: Any) -> Any:
             if claimed.message.id == "bad":
                 raise LookupError("a bug")
-            return job(claimed)
+            return outbound(claimed)
 
-        monkeypatch.setattr(lab.mta.dispatch, "_job", buggy)
+        monkeypatch.setattr(lab.mta.dispatch, "_outbound", buggy)
         await lab.submit("a@x.test", message_id="bad")
         await lab.submit("b@x.test")
         await lab.idle()

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from trimta.outbound.transports.connection import TlsContexts
+from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.tls import (
     LIFETIME,
     ServerTls,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
 
-    from trimta.outbound.transports.connection import Endpoint
+    from trimta.outbound.transports.client_settings import Endpoint
 
 PLAIN: Final = ("PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES")
 MODERN: Final = (*PLAIN, "DSN", "CHUNKING", "BINARYMIME", "SMTPUTF8")
@@ -177,7 +177,7 @@ class FakeNet:
         """The addresses, in the order of the connects."""
 
     async def dial(self, endpoint: Endpoint) -> trio.abc.Stream:
-        """Fit for `Sending.dial`."""
+        """Fit for `ClientSettings.dial`."""
         address = endpoint.address or str(endpoint.path)
         self.tried.append(address)
         await trio.lowlevel.checkpoint()

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Config
     from trimta.mail.envelope import Recipient
-    from trimta.outbound.transports.connection import TlsContexts
+    from trimta.outbound.transports.client_settings import TlsContexts
     from trimta.runtime.disk import Disk
     from trimta.runtime.event_names import EventName
     from trimta.runtime.events import Event

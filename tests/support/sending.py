@@ -1,4 +1,4 @@
-"""What tests of the sending side share: recipients, jobs, a resolver that knows its answers, settings."""
+"""What tests of the sending side share: recipients, messages, a resolver that knows its answers, settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from trimta.mail.envelope import Envelope, Recipient
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.egress import EgressPolicy
 from trimta.outbound.resolver import Host, MxHosts, RoutingFailure
-from trimta.outbound.transports.attempt import Job
-from trimta.outbound.transports.connection import Sending, TlsContexts
-from trimta.outbound.transports.outbound_content import Content
+from trimta.outbound.transports.attempt import OutboundMessage
+from trimta.outbound.transports.client_settings import ClientSettings, TlsContexts
+from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.runtime.disk import InlineDisk
 from trimta.runtime.tls import opportunistic_context, verified_context
 from trimta.store.spool import Body
@@ -49,11 +49,11 @@ def envelope(*addresses: str, sender: str | None = "me@here.test", **options: An
     )
 
 
-def job(*addresses: str, content: bytes | Body = BODY, name: str = "JOB", **options: Any) -> Job:
+def outbound(*addresses: str, content: bytes | Body = BODY, name: str = "M", **options: Any) -> OutboundMessage:
     """One message with a Received field on top."""
     found = envelope(*addresses, **options)
     body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(found.body))
-    return Job(id=name, envelope=found, content=Content(HEAD, body))
+    return OutboundMessage(id=name, envelope=found, content=OutboundContent(HEAD, body))
 
 
 @functools.cache
@@ -61,11 +61,11 @@ def contexts(ca: Path | None = None) -> TlsContexts:
     return TlsContexts(opportunistic=opportunistic_context(), verifying=verified_context(ca))
 
 
-def sending(net: FakeNet | None, *, allow: Sequence[str] = ("0.0.0.0/0", "::/0"), **options: Any) -> Sending:
+def sending(net: FakeNet | None, *, allow: Sequence[str] = ("0.0.0.0/0", "::/0"), **options: Any) -> ClientSettings:
     """Settings for connections that `net` makes, or real ones without it."""
     options.setdefault("timeouts", Timeouts())
     options.setdefault("tls", contexts())
-    return Sending(
+    return ClientSettings(
         hostname="here.test",
         egress=EgressPolicy(Egress(allow=tuple(ip_network(network) for network in allow))),
         disk=InlineDisk(),

@@ -24,9 +24,10 @@ from trimta.outbound.reports import envelope_of
 from trimta.outbound.retries import is_late
 from trimta.outbound.settlement import deferral, recipients_of
 from trimta.outbound.transports import pipe
-from trimta.outbound.transports.attempt import Attempt, Job, SmtpDelivery
+from trimta.outbound.transports.attempt import OutboundMessage
 from trimta.outbound.transports.copies import copies_of
-from trimta.outbound.transports.outbound_content import Content
+from trimta.outbound.transports.outbound_content import OutboundContent
+from trimta.outbound.transports.smtp_client import SmtpClient
 from trimta.routing.destination import LocalDestination, RoutedEnvelope, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import (
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from trimta.outbound.notices import Notices
     from trimta.outbound.resolver import Resolver
     from trimta.outbound.settlement import Settlement
-    from trimta.outbound.transports.connection import Sending
+    from trimta.outbound.transports.attempt import AttemptResult
+    from trimta.outbound.transports.client_settings import ClientSettings
     from trimta.outbound.transports.maildir import Maildirs
     from trimta.outbound.worker import Claimed, Worker
     from trimta.routing.destination import Destination
@@ -84,7 +86,7 @@ class Dispatch:
         services: CurrentServices,
         *,
         resolver: Callable[[], Resolver],
-        sending: Callable[[], Sending],
+        sending: Callable[[], ClientSettings],
         clock: QueueClock,
         disk: Disk,
         queue: QueueDoor,
@@ -195,7 +197,7 @@ class Dispatch:
     # By SMTP and LMTP.
 
     async def _send(self, worker: Worker, claimed: Claimed, part: RoutedEnvelope, route: MxRoute | HostRoute) -> None:
-        delivery = SmtpDelivery(
+        client = SmtpClient(
             route,
             part.domain,
             self._sending(),
@@ -203,10 +205,10 @@ class Dispatch:
             recipients_per_transaction=self._services().configuration.queue.recipients_per_transaction,
             now=self._clock.now,
         )
-        worker.connection = delivery
+        worker.connection = client
         taken = {claimed.envelope.id: claimed}
 
-        async def more() -> Job | None:
+        async def more() -> OutboundMessage | None:
             following = await worker.claim()
             if following is None:
                 return None
@@ -215,35 +217,35 @@ class Dispatch:
             if not same or self._is_late(following):
                 worker.give_back(following.envelope.id)  # another worker will look at it
                 return None
-            return self._job(following)
+            return self._outbound(following)
 
-        async def report(job: Job, attempt: Attempt) -> None:
-            await self._report(worker, taken.pop(job.id), attempt)
-            worker.done(job.id)
+        async def report(message: OutboundMessage, result: AttemptResult) -> None:
+            await self._report(worker, taken.pop(message.id), result)
+            worker.done(message.id)
 
-        await delivery.run(self._job(claimed), more, report)
+        await client.run(self._outbound(claimed), more, report)
 
-    def _job(self, claimed: Claimed) -> Job:
+    def _outbound(self, claimed: Claimed) -> OutboundMessage:
         message = claimed.message
-        return Job(
+        return OutboundMessage(
             id=claimed.envelope.id,
             envelope=envelope_of(message, tuple(recipients_of(claimed))),
-            content=Content(message.trace, message.content),
+            content=OutboundContent(message.trace, message.content),
         )
 
-    async def _report(self, worker: Worker, claimed: Claimed, attempt: Attempt) -> None:
-        self._message_log.note_dialogue(claimed.message.id, attempt.transcript)
-        if attempt.damaged is not None:
-            await set_aside(self._queue, self._events, claimed.message.id, str(attempt.damaged))
+    async def _report(self, worker: Worker, claimed: Claimed, result: AttemptResult) -> None:
+        self._message_log.note_dialogue(claimed.message.id, result.transcript)
+        if result.damaged is not None:
+            await set_aside(self._queue, self._events, claimed.message.id, str(result.damaged))
             return
-        if attempt.trouble is None:
+        if result.unusable is None:
             worker.heard()
         held = None
-        if attempt.held is not None:
-            where = attempt.held
+        if result.denied is not None:
+            where = result.denied
             held = f"egress.allow keeps it here; it would have gone to {where.host} [{where.address}]:{where.port}"
-        spare = attempt.trouble is not None and not attempt.cut_short
-        await self._settlement.settle(claimed, attempt.outcomes, hold=held, where=attempt.host, spare=spare)
+        spare = result.unusable is not None and not result.cut_short
+        await self._settlement.settle(claimed, result.outcomes, hold=held, where=result.host, spare=spare)
 
     # By the other transports.
 

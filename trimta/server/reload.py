@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trimta.config.errors import ConfigErrors, ConfigFileError
-from trimta.outbound.transports.connection import TlsContexts
+from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.tls import TlsError
 from trimta.server.start import tls_settings
 

@@ -16,7 +16,7 @@ import trio
 
 from trimta.control import socket as control
 from trimta.inbound.listener import accept_connections, room_for_connections
-from trimta.outbound.transports.connection import TlsContexts
+from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.wire import Wire

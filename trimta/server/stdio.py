@@ -15,7 +15,7 @@ from trimta.config.model import Listen, ListenAuth
 from trimta.control import socket as control
 from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
 from trimta.inbound.client import UNIX, ClientAddress
-from trimta.outbound.transports.connection import TlsContexts
+from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk

@@ -33,7 +33,7 @@ from trimta.outbound.resolver import Resolver
 from trimta.outbound.retries import Retries
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.settlement import Settlement
-from trimta.outbound.transports.connection import Sending, TlsContexts
+from trimta.outbound.transports.client_settings import ClientSettings, TlsContexts
 from trimta.outbound.transports.maildir import Maildirs
 from trimta.runtime.bugs import Bugs
 from trimta.runtime.drain import Drain
@@ -187,7 +187,7 @@ class Mta:
             allowed=configuration.egress.allows,
             rng=self._rng,
         )
-        self.sending = Sending(
+        self.sending = ClientSettings(
             hostname=configuration.hostname,
             timeouts=configuration.timeouts,
             egress=EgressPolicy(configuration.egress),

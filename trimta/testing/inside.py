@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
-from trimta.outbound.transports.connection import TlsContexts
+from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.server.running import Server as MtaServer
 from trimta.store.arrivals import FOLDERS, unique_name
 from trimta.store.arrivals import Watch as Arrivals

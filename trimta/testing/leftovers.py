@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.config.model import Config
-    from trimta.outbound.transports.connection import Endpoint, Sending
+    from trimta.outbound.transports.client_settings import ClientSettings, Endpoint
     from trimta.server.running import Server
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
@@ -84,7 +84,7 @@ class Watch:
         if found:
             raise LeftBehindError("the server has ended, and left behind: " + "; ".join(found))
 
-    def _watched(self, sending: Sending) -> Sending:
+    def _watched(self, sending: ClientSettings) -> ClientSettings:
         async def dial(endpoint: Endpoint) -> trio.abc.Stream:
             stream = await sending.connect(endpoint)
             self._outgoing[stream] = endpoint

@@ -1,9 +1,9 @@
-"""A message on its way out: what it asks of the next hop, and its octets in the form that the hop can take."""
+"""The content of a message on its way out: fitted to the extensions of a host, and as octets on the wire."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.content.downgrade import EIGHT_BIT_LEFT, CannotDowngrade, rewriting_plan
@@ -24,35 +24,99 @@ if TYPE_CHECKING:
     from trimta.store.spool import Body
 
 BLOCK: Final = 64 * 1024
-"""Octets of content written at once: what `timeouts.data` is for."""
+"""Octets of content that are written at once: `timeouts.data` is the time for them."""
+
+_NONE_INTERNATIONALIZED: Final = InternationalizedParts(part_header=False, message_global=False)
 
 
-_NOTHING: Final = InternationalizedParts(part_header=False, message_global=False)
+@dataclass(frozen=True, slots=True)
+class OutboundContent:
+    """The content of a message: our trace fields, then the body as it was received."""
+
+    head: bytes
+    """The trace fields, with LF line ends before a raw body too."""
+    body: Body
+
+    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> FittedContent:
+        """The content as a host with the extensions `offered` can take it.  `smtputf8`: the message asked for SMTPUTF8,
+        so that internationalized headers of its parts count.
+
+        What the host offers to take is not touched; else parts are re-encoded.  Raises CannotDowngrade where that is
+        not possible; BodyDamagedError or OSError if the body can't be read.
+        """
+        needs = await self._needs(disk)
+        parts = await self._parts(disk) if smtputf8 and needs.eight_bit_body else _NONE_INTERNATIONALIZED
+        global_ok = offered.smtputf8 or not parts.message_global
+        if self.body.form is BodyForm.RAW:
+            binary = offered.binarymime and (global_ok or not needs.bare_cr)
+            rewritten = not binary
+            global_ok = True
+        elif global_ok and needs.fits(eight_bit_ok=offered.eight_bit_mime):
+            binary = rewritten = False
+        else:
+            # BINARYMIME takes text with NULs or endless lines as it is, too.
+            binary = global_ok and offered.binarymime and not needs.bare_cr
+            rewritten = not binary
+        body: Body | RewrittenBody = self.body
+        eight_bit = needs.eight_bit
+        if rewritten:
+            body = await disk.run(RewrittenBody.of, self.body, eight_bit_ok=offered.eight_bit_mime, global_ok=global_ok)
+            eight_bit = not body.is_ascii
+        head = self.head if offered.smtputf8 else self.head.decode().encode("ascii", "backslashreplace")
+        facts = ContentFacts(
+            size=BodyForm.TEXT.wire_size(len(head), head.count(b"\n")) + body.wire_size,
+            eight_bit=eight_bit or not head.isascii(),
+            binary=binary,
+            utf8_header=needs.eight_bit_header or not head.isascii() or parts.part_header,
+            utf8_inside=parts.message_global,
+        )
+        return FittedContent(head, body, facts)
+
+    async def _needs(self, disk: Disk) -> ContentNeeds:
+        def look() -> ContentNeeds:
+            return needs_of(self.body.chunks(BLOCK), binary=self.body.form is BodyForm.RAW)
+
+        return look() if self.body.in_memory else await disk.run(look)
+
+    async def _parts(self, disk: Disk) -> InternationalizedParts:
+        def look() -> InternationalizedParts:
+            with self.body.reader() as read:
+                octets = WindowedOctets(self.body.size, read)
+                return internationalized_parts(octets, binary=self.body.form is BodyForm.RAW)
+
+        return await disk.run(look)
 
 
 @dataclass(frozen=True, slots=True)
 class RewrittenBody:
-    """A body as a plan has it, made anew from what is kept each time that it is read: it takes no room anywhere."""
+    """A body whose parts are re-encoded by a plan, each time that it is read, so that the result is stored nowhere.
+
+    Its attributes and methods have the meaning of those of `Body`.
+    """
 
     kept: Body
+    """The body as it was received."""
     plan: RewritingPlan
     size: int
     lines: int
     is_ascii: bool
+    """Whether no octet is over 127."""
 
     @classmethod
     def of(cls, kept: Body, *, eight_bit_ok: bool, global_ok: bool = True) -> Self:
-        """The body for a host with 8BITMIME (`eight_bit_ok`) or without.  Raises CannotDowngrade, BodyDamagedError.
-        Blocks: everything is read several times.
+        """The body for a host with 8BITMIME (`eight_bit_ok`) or without, and with SMTPUTF8 or with no need of it
+        (`global_ok`) or without.  Blocks: the body is read several times.
+
+        Raises CannotDowngrade where it can't be re-encoded; BodyDamagedError or OSError where it can't be read.
         """
         size = lines = 0
         is_ascii = True
         with kept.reader() as read:
-            source = WindowedOctets(kept.size, read)
+            octets = WindowedOctets(kept.size, read)
             plan = rewriting_plan(
-                source, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok
+                octets, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok
             )
-            for piece in plan.render(source):
+            for piece in plan.render(octets):
                 if b"\r" in piece:
                     raise CannotDowngrade("a bare CR where nothing may be rewritten")
                 size += len(piece)
@@ -64,12 +128,12 @@ class RewrittenBody:
 
     @property
     def in_memory(self) -> bool:
-        """Whether reading it never blocks."""
+        """Whether the body can be read without blocking."""
         return self.kept.in_memory
 
     @property
     def form(self) -> BodyForm:
-        """Always text: what is re-encoded has lines."""
+        """Text, whatever the form of the kept body: re-encoded parts have lines."""
         return BodyForm.TEXT
 
     @property
@@ -78,121 +142,65 @@ class RewrittenBody:
         return self.form.wire_size(self.size, self.lines)
 
     def chunks(self, size: int) -> Generator[bytes, None, None]:
-        """As of a Body; `size` is what it goes by where the octets are new."""
+        """The octets of the body in pieces of `size`.  Blocks unless `in_memory`.  Raises as `Body.reader`."""
         with self.kept.reader() as read:
-            held = bytearray()
+            buffer = bytearray()
             for piece in self.plan.render(WindowedOctets(self.kept.size, read)):
-                held += piece
-                while len(held) >= size:
-                    yield bytes(held[:size])
-                    del held[:size]
-            if held:
-                yield bytes(held)
+                buffer += piece
+                while len(buffer) >= size:
+                    yield bytes(buffer[:size])
+                    del buffer[:size]
+            if buffer:
+                yield bytes(buffer)
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """Our trace fields with LF line ends, then what the client sent."""
+class FittedContent:
+    """A content in a form that a certain host can take."""
 
     head: bytes
+    """The trace fields, with LF line ends."""
     body: Body | RewrittenBody
+    facts: ContentFacts
+    """What MAIL says of the content."""
 
-    @property
-    def is_raw(self) -> bool:
-        """Whether the octets of the body go as they are (BODY=BINARYMIME)."""
-        return self.body.form is BodyForm.RAW
-
-    @property
-    def wire_size(self) -> int:
-        """Octets on the wire, before dot-stuffing."""
-        return BodyForm.TEXT.wire_size(len(self.head), self.head.count(b"\n")) + self.body.wire_size
-
-    async def fitted(self, offered: Offered, disk: Disk, *, smtputf8: bool = False) -> tuple[Content, ContentFacts]:
-        """The content as a host with these extensions can take it, and what to tell it.  `smtputf8`: the message asked
-        for SMTPUTF8, so that what is internationalised inside counts.
-
-        What it offers to take is not touched; else parts are re-encoded.  Raises CannotDowngrade.
-        """
-        found = await self._needs(disk)
-        head = self.head if offered.smtputf8 else self.head.decode().encode("ascii", "backslashreplace")
-        content = replace(self, head=head)
-        binary = False
-        eight_bit = found.eight_bit
-        within = await self._inside(disk) if smtputf8 and found.eight_bit_body else _NOTHING
-        global_ok = offered.smtputf8 or not within.message_global
-        if self.is_raw and offered.binarymime and global_ok:
-            binary = True
-        elif not global_ok and not self.is_raw:
-            body = await self._rewritten(offered, disk, global_ok=False)
-            content = Content(head, body)
-            eight_bit = not body.is_ascii
-        elif self.is_raw or not found.fits(eight_bit_ok=offered.eight_bit_mime):
-            if offered.binarymime and not found.bare_cr and found.fits(eight_bit_ok=True, binary_ok=True):
-                binary = True  # text with NULs or endless lines is not touched either
-            else:
-                body = await self._rewritten(offered, disk)
-                content = Content(head, body)
-                eight_bit = not body.is_ascii
-        return content, ContentFacts(
-            size=content.wire_size,
-            eight_bit=eight_bit or not head.isascii(),
-            binary=binary,
-            utf8_header=found.eight_bit_header or not head.isascii() or within.part_header,
-            utf8_inside=within.message_global,
-        )
-
-    async def _needs(self, disk: Disk) -> ContentNeeds:
-        def look() -> ContentNeeds:
-            return needs_of(self.body.chunks(BLOCK), binary=self.is_raw)
-
-        return look() if self.body.in_memory else await disk.run(look)
-
-    async def _inside(self, disk: Disk) -> InternationalizedParts:
-        assert not isinstance(self.body, RewrittenBody)
-        kept, binary = self.body, self.is_raw
-
-        def look() -> InternationalizedParts:
-            with kept.reader() as read:
-                return internationalized_parts(WindowedOctets(kept.size, read), binary=binary)
-
-        return await disk.run(look)
-
-    async def _rewritten(self, offered: Offered, disk: Disk, *, global_ok: bool = True) -> RewrittenBody:
-        assert not isinstance(self.body, RewrittenBody)
-        return await disk.run(
-            RewrittenBody.of,
-            self.body,
-            eight_bit_ok=offered.eight_bit_mime,
-            global_ok=global_ok,
-        )
-
-    def for_data(self, disk: Disk) -> Octets:
-        """What follows the 354 to DATA: CRLF, dots doubled, the end included.  Text only."""
+    def for_data(self, disk: Disk) -> WireOctets:
+        """The octets that follow the reply to DATA: CRLF line ends, dots doubled, the end included.  Text only."""
         encoder = DataEncoder()
-        return Octets(self, disk, encoder.feed, encoder.finish)
+        return WireOctets(encoder.feed(self.head), self.body, disk, encoder.feed, encoder.finish)
 
-    def for_bdat(self, disk: Disk) -> Octets:
-        """What BDAT chunks carry: CRLF and no dots doubled, or the octets of a raw body; `wire_size` of them."""
-        return Octets(self, disk, _as_it_is if self.is_raw else lf_to_crlf, lambda: b"")
+    def for_bdat(self, disk: Disk) -> WireOctets:
+        """The octets that BDAT chunks carry, `facts.size` of them: CRLF line ends and no dots doubled, or the octets of
+        a raw body as they are.
+        """
+        encode = _unchanged if self.body.form is BodyForm.RAW else lf_to_crlf
+        return WireOctets(lf_to_crlf(self.head), self.body, disk, encode, lambda: b"")
 
 
-class Octets:
-    """A content's octets on the wire, a piece at a time and bounded in memory.  Close it after use.
+class WireOctets:
+    """The octets of a content on the wire, read a block at a time, so that memory is bounded.  To be closed after use.
 
-    Raises BodyDamagedError, before the end is reached, for a body whose file is not what it was, and OSError.
+    The methods raise BodyDamagedError, before the end is reached, for a body whose file is not what it was; OSError.
     """
 
     def __init__(
-        self, content: Content, disk: Disk, encode: Callable[[bytes], bytes], finish: Callable[[], bytes]
+        self,
+        head: bytes,
+        body: Body | RewrittenBody,
+        disk: Disk,
+        encode: Callable[[bytes], bytes],
+        finish: Callable[[], bytes],
     ) -> None:
+        """`head`: the first octets, encoded already.  `encode` makes octets on the wire of the body's, and `finish`
+        those that follow the last.
+        """
         self._encode = encode
         self._finish: Callable[[], bytes] | None = finish
-        self._body = Pieces(content.body.chunks(BLOCK), disk, in_memory=content.body.in_memory)
-        # The head is LF text before a raw body, too.
-        self._ready: deque[bytes] = deque([lf_to_crlf(content.head) if content.is_raw else encode(content.head)])
+        self._pieces = Pieces(body.chunks(BLOCK), disk, in_memory=body.in_memory)
+        self._ready: deque[bytes] = deque([head])
 
     async def take(self, size: int | None = None) -> bytes:
-        """Some octets, at most `size`; b"" at the end."""
+        """The next octets, at most `size`; b"" at the end."""
         if await self.at_end():
             return b""
         block = self._ready.popleft()
@@ -202,7 +210,7 @@ class Octets:
         return block
 
     async def at_end(self) -> bool:
-        """Whether there is nothing more."""
+        """Whether all octets have been taken."""
         while not self._ready or not self._ready[0]:
             if self._ready:
                 self._ready.popleft()
@@ -213,16 +221,16 @@ class Octets:
         return False
 
     async def _refill(self, finish: Callable[[], bytes]) -> None:
-        found = await self._body.some()
-        self._ready.extend(self._encode(block) for block in found)
-        if not found:
+        pieces = await self._pieces.some()
+        self._ready.extend(self._encode(piece) for piece in pieces)
+        if not pieces:
             self._ready.append(finish())
             self._finish = None
 
     def close(self) -> None:
-        """Close the file, if there is one."""
-        self._body.close()
+        """Close the file of the body, if there is one.  Idempotent."""
+        self._pieces.close()
 
 
-def _as_it_is(block: bytes) -> bytes:
-    return block
+def _unchanged(octets: bytes) -> bytes:
+    return octets

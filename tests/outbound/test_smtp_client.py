@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, Finally, Late, Raw
-from tests.support.sending import BODY, WIRE, FakeHosts, job, sending, verdicts
+from tests.support.sending import BODY, WIRE, FakeHosts, outbound, sending, verdicts
 from trimta.mail.envelope import BodyKind, Notify
 from trimta.mail.outcome import Delivered, Handover
-from trimta.outbound.transports.attempt import REUSE_MESSAGES, REUSE_SECONDS, Attempt, Job, SmtpDelivery
-from trimta.outbound.transports.connection import SmtpConnection
+from trimta.outbound.transports.conversation import Conversation
+from trimta.outbound.transports.smtp_client import REUSE_MESSAGES, REUSE_SECONDS, SmtpClient
 from trimta.routing.routes import HostRoute, MxRoute, TlsPolicy
 from trimta.store.spool import Body
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from tests.support.fake_mx import Action
+    from trimta.outbound.transports.attempt import AttemptResult, OutboundMessage
 
 ONE = "192.0.2.1"
 TWO = "192.0.2.2"
@@ -33,18 +34,18 @@ NO_TLS = MxRoute(tls=TlsPolicy.NONE)
 
 async def deliver(
     hosts: dict[str, Any],
-    *jobs: Job,
+    *messages: OutboundMessage,
     answers: dict[str, Any] | None = None,
     route: MxRoute | HostRoute = NO_TLS,
     recipients_per_transaction: int = 100,
     **options: Any,
-) -> tuple[list[Attempt], FakeNet]:
-    """Carry these jobs out (by default one to a@x.test), one after the other."""
-    attempts: list[Attempt] = []
-    waiting = list(jobs or (job(),))
+) -> tuple[list[AttemptResult], FakeNet]:
+    """Send these messages (by default one to a@x.test), one after the other."""
+    results: list[AttemptResult] = []
+    waiting = list(messages or (outbound(),))
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, hosts)
-        delivery = SmtpDelivery(
+        client = SmtpClient(
             route,
             "x.test",
             sending(net, **options),
@@ -52,27 +53,27 @@ async def deliver(
             recipients_per_transaction=recipients_per_transaction,
         )
 
-        async def more() -> Job | None:
+        async def more() -> OutboundMessage | None:
             await trio.lowlevel.checkpoint()
             return waiting.pop(0) if waiting else None
 
-        async def report(_: Job, attempt: Attempt) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult) -> None:
             await trio.lowlevel.checkpoint()
-            attempts.append(attempt)
+            results.append(result)
 
         while waiting:
-            await delivery.run(waiting.pop(0), more, report)
-        assert delivery.silent_since is None
+            await client.run(waiting.pop(0), more, report)
+        assert client.silent_since is None
         nursery.cancel_scope.cancel()
     for mx in hosts.values():
         if isinstance(mx, FakeMx):
             assert mx.violations == []
-    return attempts, net
+    return results, net
 
 
-async def deliver_one(hosts: dict[str, Any], *args: Any, **options: Any) -> tuple[Attempt, FakeNet]:
-    (attempt,), net = await deliver(hosts, *args, **options)
-    return attempt, net
+async def deliver_one(hosts: dict[str, Any], *args: Any, **options: Any) -> tuple[AttemptResult, FakeNet]:
+    (result,), net = await deliver(hosts, *args, **options)
+    return result, net
 
 
 # What arrives.
@@ -83,13 +84,13 @@ async def test_a_message_arrives_as_it_is_whatever_is_offered(
     extensions: Sequence[str], autojump_clock: MockClock
 ) -> None:
     mx = FakeMx(extensions=extensions)
-    attempt, _ = await deliver_one({ONE: mx}, job("a@x.test", "b@x.test"))
+    result, _ = await deliver_one({ONE: mx}, outbound("a@x.test", "b@x.test"))
     (received,) = mx.accepted
     assert received.body == WIRE
     assert received.rcpts == ["<a@x.test>", "<b@x.test>"]
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Delivered 2.0.0", "b@x.test": "Delivered 2.0.0"}
-    assert all(outcome.host == "one.x.test" for outcome in attempt.outcomes)
-    assert attempt.trouble is None
+    assert verdicts(result.outcomes) == {"a@x.test": "Delivered 2.0.0", "b@x.test": "Delivered 2.0.0"}
+    assert all(outcome.host == "one.x.test" for outcome in result.outcomes)
+    assert result.unusable is None
     assert mx.commands[-1] == "QUIT"
     assert bool(received.chunks) == ("CHUNKING" in extensions)
 
@@ -110,7 +111,7 @@ async def test_a_large_spooled_body_arrives_whole(
     path.write_bytes(b"Subject: large\n\n" + lines)
     body = Body(path.stat().st_size, lines.count(b"\n") + 2, None, path)
     mx = FakeMx(extensions=extensions)
-    await deliver({ONE: mx}, job(content=body))
+    await deliver({ONE: mx}, outbound(content=body))
     (received,) = mx.accepted
     assert received.body.endswith(lines.replace(b"\n", b"\r\n"))
     assert len(received.chunks) == (4 if "CHUNKING" in extensions else 0)
@@ -137,7 +138,7 @@ async def test_content_is_sent_as_the_host_can_take_it(
     autojump_clock: MockClock,
 ) -> None:
     mx = FakeMx(extensions=extensions)
-    await deliver({ONE: mx}, job(content=content, **options))
+    await deliver({ONE: mx}, outbound(content=content, **options))
     (received,) = mx.accepted
     assert mail in received.mail
     assert body in received.body
@@ -145,8 +146,8 @@ async def test_content_is_sent_as_the_host_can_take_it(
 
 async def test_content_that_cannot_be_made_to_fit_fails(autojump_clock: MockClock) -> None:
     mx = FakeMx(extensions=())
-    attempt, net = await deliver_one({ONE: mx}, job(content=b"Subject: \xc3\xa9\n\n\n"))
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Failed 5.6.3"}
+    result, net = await deliver_one({ONE: mx}, outbound(content=b"Subject: \xc3\xa9\n\n\n"))
+    assert verdicts(result.outcomes) == {"a@x.test": "Failed 5.6.3"}
     assert net.tried == [ONE]
 
 
@@ -207,26 +208,26 @@ async def test_the_next_host_is_tried_when_this_one_is_of_no_use(
         script, extensions = first
         first = FakeMx(script, extensions=extensions)
     second = FakeMx()
-    attempt, net = await deliver_one({ONE: first, TWO: second})
+    result, net = await deliver_one({ONE: first, TWO: second})
     assert net.tried == tried
-    assert len(attempt.outcomes) == 1
-    assert isinstance(attempt.outcomes[0], Delivered) == (TWO in tried)
+    assert len(result.outcomes) == 1
+    assert isinstance(result.outcomes[0], Delivered) == (TWO in tried)
     assert len(second.accepted) == (TWO in tried)
 
 
 async def test_the_next_host_gets_only_those_whom_this_one_puts_off(autojump_clock: MockClock) -> None:
     first = FakeMx({"rcpt": ["250 ok", "451 4.7.1 greylisted", "550 5.1.1 no", "451 4.2.1 later"]}, extensions=MODERN)
     second = FakeMx({"rcpt": ["250 ok", "452 4.2.2 full"]}, extensions=MODERN)
-    attempt, net = await deliver_one({ONE: first, TWO: second}, job("a@x.test", "b@x.test", "c@x.test", "d@x.test"))
+    result, net = await deliver_one({ONE: first, TWO: second}, outbound("a@x.test", "b@x.test", "c@x.test", "d@x.test"))
     assert net.tried == [ONE, TWO]
     assert second.accepted[0].rcpts == ["<b@x.test>"]
-    assert verdicts(attempt.outcomes) == {
+    assert verdicts(result.outcomes) == {
         "a@x.test": "Delivered 2.0.0",
         "b@x.test": "Delivered 2.0.0",
         "c@x.test": "Failed 5.1.1",
         "d@x.test": "Deferred 4.2.2",
     }
-    assert attempt.trouble is None
+    assert result.unusable is None
 
 
 STAGES: list[tuple[str, Action | None, str, float]] = [
@@ -256,10 +257,10 @@ async def test_trouble_at_every_stage_ends_in_a_known_state_and_time(
     stage: str, action: Action, outcome: str, seconds: float, autojump_clock: MockClock
 ) -> None:
     began = trio.current_time()
-    attempt, _ = await deliver_one(
+    result, _ = await deliver_one(
         {ONE: FakeMx({stage: action}, extensions=PLAIN)}, answers={"x.test": [("one.x.test", ONE)]}
     )
-    assert verdicts(attempt.outcomes) == {"a@x.test": outcome}
+    assert verdicts(result.outcomes) == {"a@x.test": outcome}
     assert trio.current_time() - began == pytest.approx(seconds)
 
 
@@ -281,21 +282,21 @@ async def test_a_slow_drip_does_not_extend_the_time_of_a_reply(autojump_clock: M
 
         net = FakeNet(nursery, {})
         net.dial = dial  # type: ignore[method-assign, assignment]
-        delivery = SmtpDelivery(NO_TLS, "x.test", sending(net), FakeHosts({"x.test": [("one.x.test", ONE)]}))
-        attempt = await delivery.attempt(job())
+        client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts({"x.test": [("one.x.test", ONE)]}))
+        result = await client.send(outbound())
         assert trio.current_time() - began == pytest.approx(300)
         nursery.cancel_scope.cancel()
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Deferred 4.4.2"}
+    assert verdicts(result.outcomes) == {"a@x.test": "Deferred 4.4.2"}
 
 
 async def test_a_whole_attempt_has_its_time(autojump_clock: MockClock) -> None:
     began = trio.current_time()
     slow = FakeMx({stage: Late(299, "250 ok") for stage in ("ehlo", "mail", "rcpt", "rset")}, extensions=())
-    many = job(*(f"u{number}@x.test" for number in range(20)))
-    attempt, _ = await deliver_one({ONE: slow}, many)
+    many = outbound(*(f"u{number}@x.test" for number in range(20)))
+    result, _ = await deliver_one({ONE: slow}, many)
     assert trio.current_time() - began == pytest.approx(1800)
-    assert set(verdicts(attempt.outcomes).values()) == {"Deferred 4.4.2"}
-    assert len(attempt.outcomes) == 20
+    assert set(verdicts(result.outcomes).values()) == {"Deferred 4.4.2"}
+    assert len(result.outcomes) == 20
 
 
 async def test_all_addresses_of_a_host_are_tried(autojump_clock: MockClock) -> None:
@@ -306,18 +307,18 @@ async def test_all_addresses_of_a_host_are_tried(autojump_clock: MockClock) -> N
 
 
 async def test_nobody_answering_defers_with_the_last_reason(autojump_clock: MockClock) -> None:
-    attempt, _ = await deliver_one({ONE: OSError(113, "No route to host")})
-    (outcome,) = attempt.outcomes
+    result, _ = await deliver_one({ONE: OSError(113, "No route to host")})
+    (outcome,) = result.outcomes
     assert str(outcome.status) == "4.4.1"
     assert outcome.diagnostic == f"cannot connect to two.x.test [{TWO}]:25: connection refused"
-    assert attempt.trouble is not None
+    assert result.unusable is not None
 
 
 @pytest.mark.parametrize("status", ["5.1.2", "5.1.10", "5.4.4", "4.4.3"])
 async def test_a_domain_without_hosts_has_the_resolvers_verdict(status: str, autojump_clock: MockClock) -> None:
-    attempt, _ = await deliver_one({}, answers={"x.test": status})
+    result, _ = await deliver_one({}, answers={"x.test": status})
     kind = "Failed" if status.startswith("5") else "Deferred"
-    assert verdicts(attempt.outcomes) == {"a@x.test": f"{kind} {status}"}
+    assert verdicts(result.outcomes) == {"a@x.test": f"{kind} {status}"}
 
 
 # Recipients apart.
@@ -328,8 +329,8 @@ async def test_recipients_of_one_transaction_have_outcomes_of_their_own(
     extensions: Sequence[str], autojump_clock: MockClock
 ) -> None:
     mx = FakeMx({"rcpt:b@x.test": "451 4.2.1 later", "rcpt:c@x.test": "550 5.1.1 nobody"}, extensions=extensions)
-    attempt, _ = await deliver_one({ONE: mx}, job("a@x.test", "b@x.test", "c@x.test"))
-    assert verdicts(attempt.outcomes) == {
+    result, _ = await deliver_one({ONE: mx}, outbound("a@x.test", "b@x.test", "c@x.test"))
+    assert verdicts(result.outcomes) == {
         "a@x.test": "Delivered 2.0.0",
         "b@x.test": "Deferred 4.2.1",
         "c@x.test": "Failed 5.1.1",
@@ -340,9 +341,9 @@ async def test_recipients_of_one_transaction_have_outcomes_of_their_own(
 async def test_only_the_undecided_go_to_the_next_host(autojump_clock: MockClock) -> None:
     first = FakeMx({"rcpt:a@x.test": "550 5.1.1 nobody", "rcpt:c@x.test": Finally("421 4.3.2 bye")})
     second = FakeMx()
-    attempt, _ = await deliver_one({ONE: first, TWO: second}, job("a@x.test", "b@x.test", "c@x.test"))
+    result, _ = await deliver_one({ONE: first, TWO: second}, outbound("a@x.test", "b@x.test", "c@x.test"))
     assert second.accepted[0].rcpts == ["<b@x.test>", "<c@x.test>"]
-    assert verdicts(attempt.outcomes) == {
+    assert verdicts(result.outcomes) == {
         "a@x.test": "Failed 5.1.1",
         "b@x.test": "Delivered 2.0.0",
         "c@x.test": "Delivered 2.0.0",
@@ -351,46 +352,46 @@ async def test_only_the_undecided_go_to_the_next_host(autojump_clock: MockClock)
 
 async def test_recipients_over_the_peers_limit_follow_at_once(autojump_clock: MockClock) -> None:
     mx = FakeMx({"rcpt:c@x.test": ["452 4.5.3 too many", "250 ok"]})
-    attempt, net = await deliver_one({ONE: mx}, job("a@x.test", "b@x.test", "c@x.test"))
+    result, net = await deliver_one({ONE: mx}, outbound("a@x.test", "b@x.test", "c@x.test"))
     assert [received.rcpts for received in mx.accepted] == [["<a@x.test>", "<b@x.test>"], ["<c@x.test>"]]
-    assert len(attempt.outcomes) == 3
+    assert len(result.outcomes) == 3
     assert net.tried == [ONE]
 
 
 async def test_many_recipients_take_several_transactions(autojump_clock: MockClock) -> None:
     mx = FakeMx()
-    attempt, _ = await deliver_one({ONE: mx}, job("a@x.test", "b@x.test", "c@x.test"), recipients_per_transaction=2)
+    result, _ = await deliver_one({ONE: mx}, outbound("a@x.test", "b@x.test", "c@x.test"), recipients_per_transaction=2)
     assert [len(received.rcpts) for received in mx.accepted] == [2, 1]
-    assert len(attempt.outcomes) == 3
+    assert len(result.outcomes) == 3
 
 
 async def test_a_host_that_takes_nobody_more_is_not_asked_forever(autojump_clock: MockClock) -> None:
     mx = FakeMx({"rcpt": [*["250 ok"] * 20, "452 4.5.3 too many"]}, extensions=(*MODERN, "LIMITS RCPTMAX=1"))
-    attempt, net = await deliver_one({ONE: mx}, job(*(f"u{number}@x.test" for number in range(30))))
-    found = list(verdicts(attempt.outcomes).values())
+    result, net = await deliver_one({ONE: mx}, outbound(*(f"u{number}@x.test" for number in range(30))))
+    found = list(verdicts(result.outcomes).values())
     assert found.count("Delivered 2.0.0") == 20
     assert found.count("Deferred 4.5.3") == 10
-    assert attempt.trouble is None
+    assert result.unusable is None
     assert len(net.tried) < 10
 
 
 async def test_a_host_that_takes_few_messages_at_a_time_is_visited_again(autojump_clock: MockClock) -> None:
     mx = FakeMx(extensions=(*MODERN, "LIMITS RCPTMAX=1 MAILMAX=1"))
-    attempt, net = await deliver_one({ONE: mx}, job("a@x.test", "b@x.test", "c@x.test"))
-    assert set(verdicts(attempt.outcomes).values()) == {"Delivered 2.0.0"}
+    result, net = await deliver_one({ONE: mx}, outbound("a@x.test", "b@x.test", "c@x.test"))
+    assert set(verdicts(result.outcomes).values()) == {"Delivered 2.0.0"}
     assert net.tried == [ONE, ONE, ONE]
 
 
 async def test_why_a_peer_stopped_reading_is_heard(autojump_clock: MockClock) -> None:
     mx = FakeMx({"during": "552 5.3.4 too large for us"}, extensions=PLAIN)
-    attempt, _ = await deliver_one({ONE: mx}, job(content=b"\n" + b"x" * 70 + b"\n" + b"y\n" * 100_000))
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Failed 5.3.4"}
+    result, _ = await deliver_one({ONE: mx}, outbound(content=b"\n" + b"x" * 70 + b"\n" + b"y\n" * 100_000))
+    assert verdicts(result.outcomes) == {"a@x.test": "Failed 5.3.4"}
 
 
 async def test_success_is_passed_on_or_reported_here(autojump_clock: MockClock) -> None:
     for extensions, handover in ((MODERN, Handover.PASSED_ON), (PLAIN, Handover.RELAYED)):
-        attempt, _ = await deliver_one({ONE: FakeMx(extensions=extensions)})
-        (outcome,) = attempt.outcomes
+        result, _ = await deliver_one({ONE: FakeMx(extensions=extensions)})
+        (outcome,) = result.outcomes
         assert isinstance(outcome, Delivered)
         assert outcome.handover is handover
         assert Notify.SUCCESS not in (outcome.recipient.notify or ())
@@ -401,17 +402,17 @@ async def test_success_is_passed_on_or_reported_here(autojump_clock: MockClock) 
 
 async def test_messages_for_one_destination_share_a_connection(autojump_clock: MockClock) -> None:
     mx = FakeMx()
-    attempts, net = await deliver({ONE: mx}, job(name="1"), job(name="2"), job(name="3"))
+    results, net = await deliver({ONE: mx}, outbound(name="1"), outbound(name="2"), outbound(name="3"))
     assert net.tried == [ONE]
-    assert len(mx.accepted) == len(attempts) == 3
+    assert len(mx.accepted) == len(results) == 3
     assert "RSET" not in mx.commands
-    assert any("open connection" in line for _, line in attempts[1].transcript)
+    assert any("open connection" in line for _, line in results[1].transcript)
 
 
 async def test_an_open_transaction_is_reset_before_the_next(autojump_clock: MockClock) -> None:
     mx = FakeMx({"rcpt": ["550 5.1.1 no", "250 ok"]}, extensions=())
-    attempts, net = await deliver({ONE: mx}, job(), job())
-    assert verdicts(attempts[1].outcomes) == {"a@x.test": "Delivered 2.0.0"}
+    results, net = await deliver({ONE: mx}, outbound(), outbound())
+    assert verdicts(results[1].outcomes) == {"a@x.test": "Delivered 2.0.0"}
     assert net.tried == [ONE]
     assert "RSET" in mx.commands
 
@@ -422,26 +423,26 @@ async def test_a_reused_connection_that_breaks_is_replaced_at_once(
     action: Action, extensions: Sequence[str], autojump_clock: MockClock
 ) -> None:
     mx = FakeMx({"mail": ["250 ok", action, "250 ok"]}, extensions=extensions)
-    attempts, net = await deliver({ONE: mx}, job(), job())
-    assert verdicts(attempts[1].outcomes) == {"a@x.test": "Delivered 2.0.0"}
+    results, net = await deliver({ONE: mx}, outbound(), outbound())
+    assert verdicts(results[1].outcomes) == {"a@x.test": "Delivered 2.0.0"}
     assert net.tried == [ONE, ONE]
-    assert attempts[1].trouble is None
+    assert results[1].unusable is None
 
 
 async def test_what_a_peer_says_between_messages_ends_the_connection(autojump_clock: MockClock) -> None:
     mx = FakeMx({"body": [Raw(b"250 ok\r\n421 4.4.2 bored\r\n"), "250 ok"]})
-    attempts, net = await deliver({ONE: mx}, job(), job())
-    assert [verdicts(attempt.outcomes) for attempt in attempts] == [{"a@x.test": "Delivered 2.0.0"}] * 2
+    results, net = await deliver({ONE: mx}, outbound(), outbound())
+    assert [verdicts(result.outcomes) for result in results] == [{"a@x.test": "Delivered 2.0.0"}] * 2
     assert net.tried == [ONE, ONE]
 
 
 async def test_a_connection_is_not_used_for_ever(autojump_clock: MockClock) -> None:
     mx = FakeMx()
-    attempts, net = await deliver({ONE: mx}, *(job() for _ in range(REUSE_MESSAGES + 1)))
-    assert len(attempts) == REUSE_MESSAGES + 1
+    results, net = await deliver({ONE: mx}, *(outbound() for _ in range(REUSE_MESSAGES + 1)))
+    assert len(results) == REUSE_MESSAGES + 1
     assert net.tried == [ONE, ONE]
     slow = FakeMx({"body": Late(REUSE_SECONDS / 2, "250 ok")})
-    _, net = await deliver({ONE: slow}, job(), job(), job())
+    _, net = await deliver({ONE: slow}, outbound(), outbound(), outbound())
     assert net.tried == [ONE, ONE]
 
 
@@ -449,11 +450,11 @@ async def test_a_connection_is_not_used_for_ever(autojump_clock: MockClock) -> N
 
 
 async def test_what_egress_does_not_allow_is_held_and_never_dialled(autojump_clock: MockClock) -> None:
-    attempt, net = await deliver_one({ONE: FakeMx()}, allow=["127.0.0.0/8", "::1/128"])
+    result, net = await deliver_one({ONE: FakeMx()}, allow=["127.0.0.0/8", "::1/128"])
     assert net.tried == []
-    assert attempt.outcomes == []
-    assert attempt.held is not None
-    assert (attempt.held.host, attempt.held.address) == ("one.x.test", ONE)
+    assert result.outcomes == []
+    assert result.denied is not None
+    assert (result.denied.host, result.denied.address) == ("one.x.test", ONE)
 
 
 @pytest.mark.parametrize(
@@ -473,17 +474,17 @@ async def test_egress_looks_at_the_address_that_is_really_meant(
     address: str, allowed: bool, autojump_clock: MockClock
 ) -> None:
     answers = {"x.test": [("one.x.test", address)]}
-    attempt, net = await deliver_one({address: FakeMx()}, answers=answers, allow=["127.0.0.0/8", "::1/128"])
+    result, net = await deliver_one({address: FakeMx()}, answers=answers, allow=["127.0.0.0/8", "::1/128"])
     assert bool(net.tried) is allowed
-    assert (attempt.held is None) is allowed
+    assert (result.denied is None) is allowed
 
 
 async def test_an_allowed_host_is_used_though_another_is_not(autojump_clock: MockClock) -> None:
     mx = FakeMx()
-    attempt, net = await deliver_one(
+    result, net = await deliver_one(
         {"127.0.0.1": mx}, answers={"x.test": [("one.x.test", ONE, "127.0.0.1")]}, allow=["127.0.0.0/8"]
     )
-    assert attempt.held is None
+    assert result.denied is None
     assert net.tried == ["127.0.0.1"]
     assert len(mx.accepted) == 1
 
@@ -492,8 +493,8 @@ async def test_an_allowed_host_is_used_though_another_is_not(autojump_clock: Moc
 
 
 async def test_the_transcript_shows_the_dialogue_without_the_body(autojump_clock: MockClock) -> None:
-    attempt, _ = await deliver_one({ONE: FakeMx({"rcpt": "550 5.1.1 no\x1b[2Jbody"})})
-    text = "\n".join(line for _, line in attempt.transcript)
+    result, _ = await deliver_one({ONE: FakeMx({"rcpt": "550 5.1.1 no\x1b[2Jbody"})})
+    text = "\n".join(line for _, line in result.transcript)
     assert "connecting to one.x.test [192.0.2.1]:25" in text
     assert "C: MAIL FROM:<me@here.test>" in text
     assert "S: 550 5.1.1 no?[2Jbody" in text
@@ -503,14 +504,14 @@ async def test_the_transcript_shows_the_dialogue_without_the_body(autojump_clock
 async def test_silence_of_a_fresh_peer_can_be_seen(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, {ONE: FakeMx({"connect": Late(10, "220 hi"), "ehlo": Late(10, "250 hi")})})
-        delivery = SmtpDelivery(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
-        assert delivery.silent_since is None
+        client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
+        assert client.silent_since is None
         began = trio.current_time()
-        nursery.start_soon(delivery.attempt, job())
+        nursery.start_soon(client.send, outbound())
         await trio.sleep(5)
-        assert delivery.silent_since == pytest.approx(began)
+        assert client.silent_since == pytest.approx(began)
         await trio.sleep(10)
-        assert delivery.silent_since is None
+        assert client.silent_since is None
         nursery.cancel_scope.cancel()
 
 
@@ -519,9 +520,9 @@ async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_o
     stage: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
-    original = SmtpConnection.__init__
+    original = Conversation.__init__
 
-    def spy(self: SmtpConnection, wire: Any, *args: Any) -> None:
+    def spy(self: Conversation, wire: Any, *args: Any) -> None:
         original(self, wire, *args)
         aclose = wire.aclose
 
@@ -531,21 +532,21 @@ async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_o
 
         wire.aclose = noted
 
-    monkeypatch.setattr(SmtpConnection, "__init__", spy)
-    reported: list[Attempt] = []
+    monkeypatch.setattr(Conversation, "__init__", spy)
+    reported: list[AttemptResult] = []
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, {ONE: FakeMx({stage: STALL})})
-        delivery = SmtpDelivery(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
+        client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
 
-        async def report(_: Job, attempt: Attempt) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult) -> None:
             await trio.lowlevel.checkpoint()
-            reported.append(attempt)
+            reported.append(result)
 
-        async def more() -> Job | None:
+        async def more() -> OutboundMessage | None:
             return None
 
         with trio.move_on_after(0.5):
-            await delivery.run(job(), more, report)
+            await client.run(outbound(), more, report)
         nursery.cancel_scope.cancel()
     assert closed
     assert len(reported) == (stage in ("body", "quit"))  # a message that may have been taken is not sent again at once
@@ -563,24 +564,24 @@ async def test_a_cancelled_delivery_reports_who_has_the_message_already(
     second: dict[str, Any], outcomes: dict[str, str], autojump_clock: MockClock
 ) -> None:
     first = FakeMx({"mail": ["250 ok", "421 4.3.2 enough"]}, extensions=(*MODERN, "LIMITS RCPTMAX=1"))
-    reported: list[Attempt] = []
+    reported: list[AttemptResult] = []
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, {ONE: first, TWO: FakeMx(second)})
-        delivery = SmtpDelivery(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
+        client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
 
-        async def report(_: Job, attempt: Attempt) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult) -> None:
             await trio.sleep(1)
-            reported.append(attempt)
+            reported.append(result)
 
-        async def more() -> Job | None:
+        async def more() -> OutboundMessage | None:
             return None
 
         with trio.move_on_after(5):
-            await delivery.run(job("a@x.test", "b@x.test"), more, report)
+            await client.run(outbound("a@x.test", "b@x.test"), more, report)
         nursery.cancel_scope.cancel()
-    (attempt,) = reported
-    assert attempt.cut_short
-    assert verdicts(attempt.outcomes) == outcomes
+    (result,) = reported
+    assert result.cut_short
+    assert verdicts(result.outcomes) == outcomes
 
 
 async def test_a_damaged_spool_file_is_told_apart_and_never_finished(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -588,9 +589,9 @@ async def test_a_damaged_spool_file_is_told_apart_and_never_finished(tmp_path: P
     path.write_bytes(BODY)
     for extensions in (PLAIN, MODERN):
         mx = FakeMx(extensions=extensions)
-        attempt, _ = await deliver_one({ONE: mx}, job(content=Body(len(BODY) + 1, 4, None, path)))
-        assert attempt.damaged is not None
-        assert attempt.outcomes == []
+        result, _ = await deliver_one({ONE: mx}, outbound(content=Body(len(BODY) + 1, 4, None, path)))
+        assert result.damaged is not None
+        assert result.outcomes == []
         assert mx.accepted == []
 
 
@@ -599,15 +600,15 @@ async def test_a_damaged_spool_file_is_told_apart_and_never_finished(tmp_path: P
 
 async def test_a_relay_is_asked_for_by_its_host_and_lmtp_answers_for_each(autojump_clock: MockClock) -> None:
     mx = FakeMx({"body:b@x.test": "452 4.2.2 full"}, lmtp=True, extensions=PLAIN)
-    attempt, net = await deliver_one(
+    result, net = await deliver_one(
         {ONE: mx},
-        job("a@x.test", "b@x.test"),
+        outbound("a@x.test", "b@x.test"),
         route=HostRoute(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
         answers={"lmtp.test": [("lmtp.test", ONE)]},
     )
     assert mx.commands[0] == "LHLO here.test"
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Delivered 2.1.5", "b@x.test": "Deferred 4.2.2"}
-    delivered = attempt.outcomes[0]
+    assert verdicts(result.outcomes) == {"a@x.test": "Delivered 2.1.5", "b@x.test": "Deferred 4.2.2"}
+    delivered = result.outcomes[0]
     assert isinstance(delivered, Delivered)
     assert delivered.handover is Handover.FINAL
     assert net.tried == [ONE]
@@ -615,24 +616,24 @@ async def test_a_relay_is_asked_for_by_its_host_and_lmtp_answers_for_each(autoju
 
 async def test_lmtp_has_no_helo_to_fall_back_to(autojump_clock: MockClock) -> None:
     mx = FakeMx({"ehlo": "500 what"}, lmtp=True)
-    attempt, _ = await deliver_one(
+    result, _ = await deliver_one(
         {ONE: mx},
         route=HostRoute(host="lmtp.test", port=24, protocol="lmtp", tls=TlsPolicy.NONE),
         answers={"lmtp.test": [("lmtp.test", ONE)]},
     )
     assert mx.commands == ["LHLO here.test"]
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Deferred 4.5.2"}
+    assert verdicts(result.outcomes) == {"a@x.test": "Deferred 4.5.2"}
 
 
 async def test_a_unix_socket_needs_no_resolver_and_no_egress(autojump_clock: MockClock) -> None:
     mx = FakeMx(lmtp=True)
-    attempt, net = await deliver_one(
+    result, net = await deliver_one(
         {"/run/lmtp": mx},
         route=HostRoute(unix_path="/run/lmtp", protocol="lmtp", tls=TlsPolicy.NONE),
         allow=["203.0.113.0/24"],
     )
     assert net.tried == ["/run/lmtp"]
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Delivered 2.1.5"}
+    assert verdicts(result.outcomes) == {"a@x.test": "Delivered 2.1.5"}
 
 
 def secured(path: Path, **options: Any) -> HostRoute:
@@ -665,14 +666,14 @@ async def test_credentials_go_in_clear_to_loopback_only_and_their_refusal_defers
     secret = tmp_path / "secret"
     secret.write_text(password)
     mx = FakeMx(script, extensions=extensions, passwords={"u": "secret"})
-    attempt, _ = await deliver_one({address: mx}, route=secured(secret), answers={"hub.test": [("hub.test", address)]})
-    assert verdicts(attempt.outcomes) == {"a@x.test": outcome}
+    result, _ = await deliver_one({address: mx}, route=secured(secret), answers={"hub.test": [("hub.test", address)]})
+    assert verdicts(result.outcomes) == {"a@x.test": outcome}
     assert mx.logins[:1] == logins
     assert all(command.endswith(" AUTH=<>") for command in mx.commands if command.startswith("MAIL"))
-    assert "secret" not in "\n".join(line for _, line in attempt.transcript)
+    assert "secret" not in "\n".join(line for _, line in result.transcript)
 
 
 async def test_a_missing_password_file_defers(tmp_path: Path, autojump_clock: MockClock) -> None:
-    attempt, net = await deliver_one({}, route=secured(tmp_path / "none"), answers={"hub.test": [("hub.test", ONE)]})
-    assert verdicts(attempt.outcomes) == {"a@x.test": "Deferred 4.3.5"}
+    result, net = await deliver_one({}, route=secured(tmp_path / "none"), answers={"hub.test": [("hub.test", ONE)]})
+    assert verdicts(result.outcomes) == {"a@x.test": "Deferred 4.3.5"}
     assert net.tried == []

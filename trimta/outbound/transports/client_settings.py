@@ -1,0 +1,118 @@
+"""The settings of an SMTP client: what all its connections share, what a route says of its own, and where one leads."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from trimta.routing.routes import TlsPolicy
+from trimta.runtime.tls import TlsError, opportunistic_context, trusting_nobody, verified_context
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+    import trio
+
+    from trimta.config.model import Timeouts
+    from trimta.outbound.egress import EgressPolicy
+    from trimta.runtime.disk import Disk
+    from trimta.smtp.sasl import Credentials
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One address of a host: an IP address and a TCP port, or a unix socket."""
+
+    host: str
+    """The host's name: for TLS, logs and DSNs."""
+    address: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the connection stays on this machine, where nobody listens in between."""
+        return self.path is not None or ipaddress.ip_address(self.address.partition("%")[0]).is_loopback
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        where = f"[{self.address}]:{self.port}"
+        return where if self.host == self.address else f"{self.host} {where}"
+
+
+class Dial(Protocol):
+    """A way to make a connection."""
+
+    async def __call__(self, endpoint: Endpoint) -> trio.abc.Stream:
+        """Connect.  OSError if nobody answers; a cancelled call leaves nothing open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsContexts:
+    """The TLS contexts of a client, one for each answer to the question whether the host's certificate is verified."""
+
+    opportunistic: ssl.SSLContext
+    """Accepts every certificate."""
+    verifying: ssl.SSLContext
+    """Accepts those that an authority has signed."""
+    trouble: str = ""
+    """Why `verifying` trusts no authority, in words for people: the file or folder that the environment names is of no
+    use.  Empty if it does.
+    """
+
+    @classmethod
+    def load(cls, ca: Path | None = None) -> Self:
+        """Read the certificates of the authorities: the configuration's file `ca`, else the system's.  Blocks.
+
+        Raises TlsError if `ca` can't be read.  The system's may be missing, since mail whose route asks for no
+        verification can go out without them.
+        """
+        try:
+            return cls(opportunistic=opportunistic_context(), verifying=verified_context(ca))
+        except TlsError as cause:
+            if ca is not None:
+                raise
+            return cls(opportunistic=opportunistic_context(), verifying=trusting_nobody(), trouble=str(cause))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """What all connections of a server to other hosts share."""
+
+    hostname: str
+    """The name in EHLO (RFC 5321 4.1.1.1)."""
+    timeouts: Timeouts
+    egress: EgressPolicy
+    tls: TlsContexts
+    disk: Disk
+    dial: Dial | None = None
+    """How connections are made once `egress` has allowed them; None: over TCP and unix sockets."""
+
+    async def connect(self, endpoint: Endpoint) -> trio.abc.Stream:
+        """Connect to an endpoint.  EgressDeniedError before any packet if `egress` does not allow it; OSError if nobody
+        answers.  The timeout is the caller's.
+        """
+        if endpoint.path is None:
+            self.egress.check(endpoint.host, endpoint.address, endpoint.port)
+        if self.dial is not None:
+            return await self.dial(endpoint)
+        if endpoint.path is not None:
+            return await self.egress.connect_unix(endpoint.path)
+        return await self.egress.connect(endpoint.host, endpoint.address, endpoint.port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """What a route says of the connections to its hosts."""
+
+    lmtp: bool = False
+    tls: TlsPolicy = TlsPolicy.MAY
+    implicit_tls: bool = False
+    """TLS begins at once (RFC 8314 3.3), not by STARTTLS."""
+    credentials: Credentials | None = None
+    """For AUTH; None: no AUTH."""
+    smarthost: bool = False
+    """The route names the host, so that an AUTH which the host requires is for the route to give."""
