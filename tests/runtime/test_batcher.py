@@ -266,3 +266,16 @@ async def test_what_has_not_begun_needs_no_undoing(autojump_clock: MockClock) ->
         with trio.move_on_after(0.5):
             await batcher.run(2, undo=1000)
     assert work.lists == [[1]]
+
+
+async def test_what_is_not_to_be_withdrawn_is_done_though_its_caller_has_gone(autojump_clock: MockClock) -> None:
+    work = Work()
+    batcher = Batcher(SlowDisk(), work, lanes=1, size=SIZE)
+    async with serving(batcher), trio.open_nursery() as patient:
+        patient.start_soon(partial(batcher.run, 1))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.5) as scope:
+            await batcher.run(2, withdraw=False)
+        assert scope.cancelled_caught
+        await batcher.run(3)
+    assert work.lists == [[1], [2, 3]]

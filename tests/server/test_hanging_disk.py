@@ -16,7 +16,7 @@ from tests.support.receiving import configuration, mailbox, record
 from trimta.inbound import transaction
 from trimta.outbound.transports import maildir as maildirs
 from trimta.server.running import Server
-from trimta.store import durable
+from trimta.store import durable, maildir
 from trimta.store.queue.queue import Queue
 from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body
 
@@ -138,6 +138,41 @@ async def test_a_commit_that_hangs_until_its_client_was_refused_is_undone(
             freed.set()
             assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 0
         assert mailbox(tmp_path, "alice") == []
+        await stream.aclose()
+
+
+async def test_what_was_queued_beside_a_copy_whose_rename_hangs_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transaction, "ACKNOWLEDGE_LIMIT", 0.3)
+    async with served(tmp_path, '[routes]\n"far.test" = "hold"') as server:
+        told = record(server.mta)
+        hung, freed, over = threading.Event(), threading.Event(), threading.Event()
+        commit_all = maildir.commit_all
+
+        def hang(pending: Any) -> Any:
+            if not pending:
+                return commit_all(pending)
+            hung.set()
+            freed.wait(HANGS)
+            try:
+                return commit_all(pending)
+            finally:
+                over.set()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(maildir, "commit_all", hang)
+            stream = await sent(server, b"x\r\n")
+            await replied(stream, b"452 4.3.1")
+            assert hung.is_set(), "the envelope for far.test had been queued"
+            assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 0
+            freed.set()
+            await trio.to_thread.run_sync(over.wait, HANGS, abandon_on_cancel=True)
+        assert mailbox(tmp_path, "alice") == [], "nor does the copy become visible later"
+        assert [event.name for event in told if event.name in ("accepted", "delivered")] == []
+        await send_again(stream)
+        assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 1
+        assert len(mailbox(tmp_path, "alice")) == 1
         await stream.aclose()
 
 

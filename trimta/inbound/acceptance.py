@@ -11,19 +11,19 @@ A crash before the end leaves the client without a 250: it sends again, and what
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trimta.mail.outcome import Deferred, Delivered, Handover
-from trimta.mail.status import DELIVERED, MAILBOX_TROUBLE
-from trimta.outbound.transports.copies import Copy, copies_of
+from trimta.mail.status import DELIVERED
+from trimta.outbound.transports.maildir import copies_of
 from trimta.routing.destination import LocalDestination
 from trimta.routing.policy import addresses
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import DiscardRoute, MaildirRoute
-from trimta.store.maildir import Delivery, MaildirError, Pending
+from trimta.store.maildir import MaildirError
 from trimta.store.queue.errors import QueueError, QueueUnavailable
 from trimta.store.queue.values import NewEnvelope
 
@@ -34,16 +34,18 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.outbound.reports import Reports
     from trimta.outbound.retries import Retries
-    from trimta.outbound.transports.maildir import Maildirs
+    from trimta.outbound.transports.maildir import Copy, Maildirs, WrittenCopies
+    from trimta.routing.destination import Destination
     from trimta.routing.policy import Policy
     from trimta.runtime.clock import QueueClock
+    from trimta.runtime.event_names import EventName
     from trimta.runtime.events import Events
     from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.values import StoredMessage
 
 
-DISCARD_LIMIT: Final = 1.0
-"""Seconds that a message waits for copies to go that are not to be seen: nothing depends on it."""
+TAKE_BACK_LIMIT: Final = 1.0
+"""Seconds that the reply waits until what the client is told to be refused is removed: nothing depends on it."""
 
 
 class Acceptance:
@@ -93,69 +95,79 @@ class Acceptance:
         envelopes: list[NewEnvelope] = []
         discarded: list[Recipient] = []
         for part in routed.envelopes:
-            destination = part.destination
             if envelope.hold_until is not None:
                 envelopes.append(NewEnvelope.of(part, next_try=envelope.hold_until, warn_at=warn_at))
-            elif isinstance(destination, LocalDestination) and not seen.was_delivered_to(destination.mailbox.address):
-                copies.extend(copies_of(part, message))
-            elif isinstance(destination, MatchedRoute) and isinstance(destination.route, MaildirRoute):
-                copies.extend(copies_of(part, message, Path(destination.route.path(part.domain))))
-            elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
+            elif _goes_into_a_maildir(part.destination, seen):
+                copies.extend(copies_of(message, part))
+            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, DiscardRoute):
                 discarded.extend(part.recipients)
             else:
                 envelopes.append(NewEnvelope.of(part, next_try=now, warn_at=warn_at))
 
-        results = await self._maildirs.write([_delivery(copy, message) for copy in copies], at_once=not envelopes)
-        failed = {
-            copy: str(result) for copy, result in zip(copies, results, strict=True) if isinstance(result, MaildirError)
-        }
+        written = await self._maildirs.write(copies, at_once=not envelopes)
         if queue_failed_copies:
             next_try = self._retries.next_try(attempts=1, now=now, expiry=self._retries.expiry(message))
             envelopes.extend(
-                _postponed(copy, reason, now=now, next_try=next_try, warn_at=warn_at) for copy, reason in failed.items()
+                _postponed(copy, outcomes, now=now, next_try=next_try, warn_at=warn_at)
+                for copy, outcomes in written.outcomes
+                if any(isinstance(outcome, Deferred) for outcome in outcomes)
             )
-        pending = [result for result in results if isinstance(result, Pending)]
-        are_visible = not pending
+        await self._commit(message, envelopes, written)
+        if envelopes:
+            self._wake()
+
+        outcomes = [outcome for _, outcomes in written.outcomes for outcome in outcomes]
+        delivered = [outcome.recipient for outcome in outcomes if isinstance(outcome, Delivered)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
+        if envelopes or discarded or delivered:
+            self._announce(message, envelope)
+        for to in addresses(discarded):
+            self._events.emit("discarded", id=message.id, to=to)
+        self._log(message, written, "deferred" if queue_failed_copies else "refused")
+        await self._confirm(message, [*discarded, *delivered], routed.expanded)
+        return _unwritten(policy, envelope, failed) if failed else {}
+
+    def _log(self, message: StoredMessage, written: WrittenCopies, failure: EventName) -> None:
+        """Log the outcome of each recipient of the copies, in their order."""
+        for copy, outcomes in written.outcomes:
+            for outcome in outcomes:
+                to = str(outcome.recipient.address)
+                if isinstance(outcome, Delivered):
+                    self._events.emit("delivered", id=message.id, to=to, maildir=str(copy.delivery.maildir))
+                else:
+                    self._events.emit(failure, id=message.id, to=to, reply=outcome.diagnostic)
+
+    async def _commit(self, message: StoredMessage, envelopes: Sequence[NewEnvelope], written: WrittenCopies) -> None:
+        """Queue the envelopes and make the copies visible.  If that fails or is cancelled, both are taken back as
+        far as possible, since the client is told that nothing was taken and sends the message again.
+        """
+        is_queued = is_complete = False
         try:
             if envelopes:
                 await self._queue.run(
                     lambda queue: queue.accept(message, envelopes), undo=lambda queue: queue.remove(message.id)
                 )
-            if pending:
-                await self._make_visible(message, pending, queued=bool(envelopes))
-            are_visible = True
+                is_queued = True
+            await written.commit()
+            is_complete = True
+        except MaildirError as error:
+            raise QueueUnavailable(str(error)) from error
         finally:
-            if not are_visible:  # those that are by now stay
-                # Else: files in tmp/ for a reader to remove some day.
-                with trio.move_on_after(DISCARD_LIMIT, shield=True):
-                    await self._maildirs.discard(pending)
-        if envelopes:
-            self._wake()
+            if not is_complete:
+                # Else: envelopes in the queue are sent, and files lie in tmp/ until a reader removes them.
+                with trio.move_on_after(TAKE_BACK_LIMIT, shield=True):
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(written.discard)
+                        if is_queued:
+                            nursery.start_soon(self._take_back, message)
 
-        if envelopes or discarded or len(failed) < len(copies):
-            self._announce(message, envelope)
-        done = list(discarded)
-        for to in addresses(discarded):
-            self._events.emit("discarded", id=message.id, to=to)
-        for copy in copies:
-            if copy not in failed:
-                done.extend(copy.recipients)
-            for to in addresses(copy.recipients):  # an outcome is of one recipient, here as in the queue
-                if copy not in failed:
-                    self._events.emit("delivered", id=message.id, to=to, maildir=str(copy.maildir))
-                elif queue_failed_copies:
-                    self._events.emit("deferred", id=message.id, to=to, reply=failed[copy])
-                else:
-                    self._events.emit("refused", id=message.id, to=to, reply=failed[copy])
-        await self._confirm(message, done, routed.expanded)
-        return _unwritten(policy, envelope, failed) if failed else {}
-
-    async def _make_visible(self, message: StoredMessage, pending: Sequence[Pending], *, queued: bool) -> None:
-        for result in await self._maildirs.commit(pending):
-            if isinstance(result, MaildirError):
-                if queued:  # the client is going to send all of it again
-                    await self._queue.run(lambda queue: queue.remove(message.id))
-                raise QueueUnavailable(str(result)) from result
+    async def _take_back(self, message: StoredMessage) -> None:
+        """Remove a message from the queue, also if the queue answers only after the caller has been cancelled."""
+        try:
+            await self._queue.run(lambda queue: queue.remove(message.id), withdraw=False)
+        except QueueError as error:
+            reason = f"refused, but still in the queue: {error}"
+            self._events.emit("queue_trouble", id=message.id, reason=reason)
 
     def _announce(self, message: StoredMessage, envelope: Envelope) -> None:
         self._events.emit(
@@ -185,35 +197,39 @@ class Acceptance:
             self._wake()
 
 
-def _unwritten(policy: Policy, envelope: Envelope, failed: dict[Copy, str]) -> dict[Recipient, str]:
-    """The recipients, as they were given, one of whose copies failed: behind an alias, or named a second time, too."""
-    reasons = {
-        policy.identity(recipient.address): reason for copy, reason in failed.items() for recipient in copy.recipients
-    }
-    found: dict[Recipient, str] = {}
+def _goes_into_a_maildir(destination: Destination, seen: HeaderSummary) -> bool:
+    """Whether a message is written into a Maildir before the 250.  One that has been in the mailbox before is in a
+    loop, which the queue reports.
+    """
+    match destination:
+        case LocalDestination(mailbox=mailbox):
+            return not seen.was_delivered_to(mailbox.address)
+        case MatchedRoute(route=MaildirRoute()):
+            return True
+        case _:
+            return False
+
+
+def _unwritten(policy: Policy, envelope: Envelope, failed: Sequence[Deferred]) -> dict[Recipient, str]:
+    """The recipients of an envelope, as they were given, one of whose copies failed, with the reason: also those that
+    an alias stands for, or that were named a second time.
+    """
+    reasons = {policy.identity(outcome.recipient.address): outcome.diagnostic for outcome in failed}
+    unwritten: dict[Recipient, str] = {}
     for recipient in envelope.recipients:
         for target in policy.aliases.expand(recipient.address):
             if (identity := policy.identity(target)) in reasons:
-                found[recipient] = reasons[identity]
-    return found
+                unwritten[recipient] = reasons[identity]
+    return unwritten
 
 
-def _delivery(copy: Copy, message: StoredMessage) -> Delivery:
-    return Delivery(copy.maildir, copy.head, message.content)
-
-
-def _postponed(copy: Copy, reason: str, *, now: float, next_try: float, warn_at: float | None) -> NewEnvelope:
+def _postponed(
+    copy: Copy, outcomes: Sequence[Delivered | Deferred], *, now: float, next_try: float, warn_at: float | None
+) -> NewEnvelope:
     """A copy that could not be written, as an envelope that is tried again."""
-    return NewEnvelope(
-        domain=copy.domain,
-        next_hop=copy.next_hop,
-        recipients=copy.recipients,
-        next_try=next_try,
-        warn_at=warn_at,
+    return replace(
+        NewEnvelope.of(copy.envelope, next_try=next_try, warn_at=warn_at),
         attempts=1,
         last_attempt=now,
-        deferred={
-            number: Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, diagnostic=reason)
-            for number, recipient in enumerate(copy.recipients)
-        },
+        deferred={number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, Deferred)},
     )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-import trio
+from typing import TYPE_CHECKING
 
 from trimta.config.route_syntax import read_route
 from trimta.mail.outcome import Delivered, Failed, Handover
 from trimta.mail.status import (
     BAD_CONFIGURATION,
     DELIVERED,
-    MAILBOX_TROUBLE,
     NO_SUCH_MAILBOX,
     NOT_AUTHORIZED,
     POLICY_TROUBLE,
@@ -25,7 +21,7 @@ from trimta.outbound.retries import is_late
 from trimta.outbound.settlement import deferral, recipients_of
 from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import OutboundMessage
-from trimta.outbound.transports.copies import copies_of
+from trimta.outbound.transports.maildir import copies_of
 from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.outbound.transports.smtp_client import SmtpClient
 from trimta.routing.destination import LocalDestination, RoutedEnvelope, UnknownUser
@@ -42,8 +38,6 @@ from trimta.routing.routes import (
 )
 from trimta.runtime.headers import read_header
 from trimta.runtime.queue_door import set_aside
-from trimta.store import maildir
-from trimta.store.maildir import MaildirError
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
@@ -62,20 +56,12 @@ if TYPE_CHECKING:
     from trimta.routing.destination import Destination
     from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
-    from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.message_log import MessageLog
     from trimta.runtime.queue_door import QueueDoor
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import StoredMessage
-
-
-DISK_LIMIT: Final = 60.0
-"""Seconds for one visit to the disk, shielded from cancellation: past it the disk hangs."""
-
-NO_ROOM_PAUSE: Final = 5.0
-"""Seconds until the queue is asked again to note what was done."""
 
 
 class Dispatch:
@@ -91,7 +77,6 @@ class Dispatch:
         disk: Disk,
         queue: QueueDoor,
         events: Events,
-        drain: Drain,
         maildirs: Maildirs,
         message_log: MessageLog,
         settlement: Settlement,
@@ -108,7 +93,6 @@ class Dispatch:
         self._disk = disk
         self._queue = queue
         self._events = events
-        self._drain = drain
         self._maildirs = maildirs
         self._message_log = message_log
         self._settlement = settlement
@@ -267,9 +251,9 @@ class Dispatch:
                     return [
                         Failed(recipient=one, status=ROUTING_LOOP.permanent, diagnostic=text) for one in part.recipients
                     ]
-                return await self._write(message, part)
-            case MatchedRoute(route=MaildirRoute() as route):
-                return await self._write(message, part, Path(route.path(part.domain)))
+                return await self._maildirs.deliver(copies_of(message, part))
+            case MatchedRoute(route=MaildirRoute()):
+                return await self._maildirs.deliver(copies_of(message, part))
             case MatchedRoute(route=DiscardRoute()):
                 return [_done(one, "discarded") for one in part.recipients]
             case MatchedRoute(route=RejectRoute() as reject):
@@ -292,24 +276,6 @@ class Dispatch:
     async def _was_there(self, message: StoredMessage, mailbox: Mailbox) -> bool:
         header = await read_header(message.content, self._disk)
         return header.was_delivered_to(mailbox)
-
-    async def _write(self, message: StoredMessage, part: RoutedEnvelope, capture: Path | None = None) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for copy in copies_of(part, message, capture):
-            delivery = maildir.Delivery(copy.maildir, copy.head, message.content)
-            try:
-                with self._drain.shielded(DISK_LIMIT) as shield:  # else: what is in new/ would be delivered again
-                    await self._maildirs.deliver(delivery)
-            except MaildirError as error:
-                outcomes.extend(deferral(one, MAILBOX_TROUBLE.transient, str(error)) for one in copy.recipients)
-            else:
-                if shield.cancelled_caught:
-                    await trio.lowlevel.checkpoint_if_cancelled()  # the server ends: it is due as before
-                    text = f"{copy.maildir} has not answered within {DISK_LIMIT:g} s"
-                    outcomes.extend(deferral(one, MAILBOX_TROUBLE.transient, text) for one in copy.recipients)
-                else:
-                    outcomes.extend(_done(one, f"delivered to {copy.maildir}") for one in copy.recipients)
-        return outcomes
 
 
 def _done(recipient: Recipient, text: str) -> Delivered:

@@ -72,11 +72,12 @@ class Batcher(Generic[S, T]):
         self.left_alone = False
         """A thread was still at work when the batcher ended, and may be so yet."""
 
-    async def run(self, item: S, *, undo: S | None = None) -> T:
+    async def run(self, item: S, *, undo: S | None = None, withdraw: bool = True) -> T:
         """Have one item done: its result, or what `work` gave as its exception; NotDoneError.
 
-        Cancelled, it is done all the same if it had begun, and else not at all.  `undo` is an item that follows then,
-        first in the next batch, if `item` was done well for nobody.
+        Where the caller is cancelled, an item that has begun is done all the same; one that has not begun is withdrawn,
+        unless `withdraw` is false.  `undo` is an item that follows then, first in the next batch, if `item` was done
+        well for nobody.
         """
         if self._ended:
             raise NotDoneError("the server has ended")
@@ -87,7 +88,7 @@ class Batcher(Generic[S, T]):
             await order.done.wait()
         except trio.Cancelled:
             order.undo = undo
-            if not order.begun:
+            if withdraw and not order.begun:
                 self._waiting.remove(order)
             raise
         if isinstance(order.result, NotDoneError):  # one for all of a batch: each raises its own

@@ -30,15 +30,18 @@ class QueueDoor:
         self._batcher: Batcher[Callable[[Queue], object], object] = Batcher(disk, queue.run, lanes=1, size=BATCH)
         self.serve = self._batcher.serve
 
-    async def run(self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None) -> T:
+    async def run(
+        self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None, withdraw: bool = True
+    ) -> T:
         """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
 
         Raises what the operation raised; then nothing of it was kept.  Where the caller is cancelled, what has not
-        begun is not done, and what has begun is done; `undo` follows it then, before any other operation.
+        begun is not done unless `withdraw` is false, and what has begun is done; `undo` follows it then, before any
+        other operation.
         QueueUnavailable where nothing can be committed, as once `serve` has ended.
         """
         try:
-            return cast("T", await self._batcher.run(operation, undo=undo))
+            return cast("T", await self._batcher.run(operation, undo=undo, withdraw=withdraw))
         except NotDoneError as cause:
             raise QueueUnavailable(str(cause)) from cause
 

@@ -92,7 +92,7 @@ class Mta:
         self.faults = FaultScript()
         self.message_log = MessageLog(self.queue, clock)
         self.events.subscribe(self.message_log)
-        self.maildirs = Maildirs(disk)
+        self.maildirs = Maildirs(disk, self.drain)
         self.server_tls = server_tls
         self.bound: Sequence[Bound] = ()
         """The listeners: what comes to one of them comes to this server."""
@@ -145,7 +145,6 @@ class Mta:
             disk=disk,
             queue=self.queue,
             events=self.events,
-            drain=self.drain,
             maildirs=self.maildirs,
             message_log=self.message_log,
             settlement=settlement,

@@ -1,178 +1,298 @@
-"""Writes copies into Maildirs, in threads of its own: a Maildir that hangs holds up its own mail and no other.
+"""The deliverer into Maildirs, for messages that are being accepted and for envelopes out of the queue.
 
-The copies of many messages are written in one visit to a thread, and each folder is synced once for all.  Where a visit
-takes too long each copy is tried alone, and a Maildir that does not answer then is left alone until it does: what is
-for it fails at once.  A copy that is given up is withdrawn: it does not become visible later, unless becoming visible
-is just what hangs.
+Copies are written in threads of their own: a Maildir that hangs holds up its own mail and no other.  The copies of many
+messages are written in one visit to a thread, and each folder is synced once for all.  Where a visit takes too long,
+each copy is tried alone, and a Maildir that does not answer then is left alone until it does: copies for it fail at
+once.  A copy that was given up is withdrawn: it does not become visible later, unless its rename is just what hangs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from trimta.content.trace import delivered_to_field, return_path_field, x_original_to_field
+from trimta.mail.outcome import Deferred, Delivered, Handover
+from trimta.mail.status import DELIVERED, MAILBOX_TROUBLE
+from trimta.routing.destination import LocalDestination
+from trimta.routing.route_table import MatchedRoute
+from trimta.routing.routes import MaildirRoute
 from trimta.runtime.batcher import Batcher, NotAnsweredError, NotDoneError
 from trimta.store import maildir
-from trimta.store.maildir import MaildirError, Pending
+from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from trimta.mail.address import Mailbox
+    from trimta.mail.envelope import Recipient
+    from trimta.mail.outcome import Outcome
+    from trimta.routing.destination import RoutedEnvelope
     from trimta.runtime.disk import Disk
-    from trimta.store.maildir import Delivery
+    from trimta.runtime.drain import Drain
+    from trimta.store.queue.values import StoredMessage
 
 LANES: Final = 3
-"""Batches of copies that are written at once: a Maildir that hangs has two others beside it."""
+"""Batches of copies that are written at once: a Maildir that hangs leaves two others."""
 
 BATCH: Final = 64
 """Messages in one batch of copies: more would make the first of them wait for the last."""
 
 THREADS: Final = 8
-"""For batches, and as many for copies alone: those that hang keep theirs."""
+"""Threads for batches, and as many for copies alone: a copy that hangs keeps its thread."""
 
 BATCH_LIMIT: Final = 20.0
 """Seconds for a batch: past it one of its Maildirs hangs."""
 SPOOLED_LIMIT: Final = 40.0
 """Seconds for the copies of a message that is in a file, and may be large."""
 ALONE_LIMIT: Final = 10.0
-"""Seconds for one copy after that.  All of it leaves time to tell the client before `session.ACKNOWLEDGE_LIMIT`."""
+"""Seconds for one copy after that.  The sum leaves time to tell the client before `transaction.ACKNOWLEDGE_LIMIT`."""
 DELIVER_LIMIT: Final = 50.0
 """Seconds for one copy out of the queue, for which no client waits."""
 
 
+# Copies.
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One file that a message becomes in a Maildir."""
+
+    envelope: RoutedEnvelope
+    """With the recipients that the file is for."""
+    delivery: Delivery
+
+    def outcomes(self, error: MaildirError | None) -> list[Delivered | Deferred]:
+        """The outcome of each recipient, in order: deferred for `error`, if there was one, else delivered."""
+        if error is None:
+            text = f"delivered to {self.delivery.maildir}"
+            return [
+                Delivered(recipient=recipient, status=DELIVERED, diagnostic=text, handover=Handover.FINAL)
+                for recipient in self.envelope.recipients
+            ]
+        return [
+            Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, diagnostic=str(error))
+            for recipient in self.envelope.recipients
+        ]
+
+
+def copies_of(message: StoredMessage, envelope: RoutedEnvelope) -> list[Copy]:
+    """The files that a message becomes at a destination.
+
+    In a local mailbox there is one for each recipient; in the Maildir of a route one for all recipients, with a
+    Delivered-To field for each, so that a Bcc shows.
+    """
+    match envelope.destination:
+        case LocalDestination(mailbox=mailbox, maildir=folder):
+            return [
+                Copy(
+                    replace(envelope, recipients=(recipient,)),
+                    Delivery(folder, _head(message, [(recipient, mailbox.address)]), message.content),
+                )
+                for recipient in envelope.recipients
+            ]
+        case MatchedRoute(route=MaildirRoute() as route):
+            addresses = [(recipient, recipient.address) for recipient in envelope.recipients]
+            folder = Path(route.path(envelope.domain))
+            return [Copy(envelope, Delivery(folder, _head(message, addresses), message.content))]
+        case other:
+            raise AssertionError(f"{other} has no Maildir")
+
+
+def _head(message: StoredMessage, delivered: Sequence[tuple[Recipient, Mailbox]]) -> bytes:
+    """The fields on top of a copy for these recipients, each with the address that it is delivered to."""
+    # Members of one list share the address of the list.
+    originals = dict.fromkeys(
+        x_original_to_field(recipient.original)
+        for recipient, address in delivered
+        if str(recipient.original) != str(address)
+    )
+    addresses = [delivered_to_field(address) for _, address in delivered]
+    return b"".join((return_path_field(message.reverse_path), *originals, *addresses, message.trace))
+
+
+# The deliverer.
+
+
 @dataclass(slots=True, eq=False)
 class Writing:
-    """The copies of one message."""
+    """The copies of one message while they are written."""
 
     deliveries: Sequence[Delivery]
     at_once: bool
     """If all of them can be written, they become visible as well."""
     withdrawn: bool = False
-    """Nobody waits for it any more: it is not to become visible.  Read in a thread."""
+    """The caller has gone, so that the copies are not to become visible.  Read in a thread."""
 
 
-Written: TypeAlias = "Sequence[Pending | Path | MaildirError]"
+Written: TypeAlias = "Pending | Path | MaildirError"
+"""What came of one copy: it is in tmp/, it is visible, or it could not be written."""
 
 
-class _Hang:
+class WrittenCopies:
+    """The copies of a message that is being accepted: in tmp/, or visible, as far as they could be written.
+
+    `commit` makes those in tmp/ visible; else `discard` removes them.
+    """
+
+    def __init__(self, copies: Sequence[Copy], written: Sequence[Written], disk: Disk) -> None:
+        self._disk = disk
+        self._pending = [result for result in written if isinstance(result, Pending)]
+        self.outcomes: list[tuple[Copy, list[Delivered | Deferred]]] = [
+            (copy, copy.outcomes(result if isinstance(result, MaildirError) else None))
+            for copy, result in zip(copies, written, strict=True)
+        ]
+        """Each copy, with an outcome for each of its recipients, which holds once all copies are visible."""
+
+    @property
+    def are_visible(self) -> bool:
+        """Whether no copy is in tmp/."""
+        return not self._pending
+
+    async def commit(self) -> None:
+        """Make the copies in tmp/ visible.  MaildirError if one of them can't be: others may be visible then.
+
+        A call that is cancelled may leave copies in tmp/, or make them visible later, where the rename hangs.
+        """
+        if not self._pending:
+            return
+        results = await self._disk.run(maildir.commit_all, self._pending)
+        for result in results:
+            if isinstance(result, MaildirError):
+                raise result
+        self._pending = []
+
+    async def discard(self) -> None:
+        """Remove the copies that are in tmp/.  Copies that have become visible stay."""
+        await self._disk.run(maildir.discard_all, self._pending)
+
+
+class _Visit:
     """A visit to a Maildir whose caller has gone."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.is_over = False
 
     def end(self) -> None:
-        self.over = True
+        self.is_over = True
 
 
 class Maildirs:
     """All Maildirs of a server.  `serve` must run, in a nursery that outlives all callers."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, drain: Drain) -> None:
         self.batches, self.alone = disk.apart(THREADS), disk.apart(THREADS)
-        self._batcher: Batcher[Writing, Written] = Batcher(
+        self._drain = drain
+        self._batcher: Batcher[Writing, Sequence[Written]] = Batcher(
             self.batches, write_all, lanes=LANES, size=BATCH, limit=BATCH_LIMIT
         )
-        self._hanging: dict[Path, _Hang] = {}
+        self._hanging: dict[Path, _Visit] = {}
         self.serve = self._batcher.serve
 
-    async def write(self, deliveries: Sequence[Delivery], *, at_once: bool) -> Written:
-        """Write the copies of a message in tmp/; `at_once`, if that went well, make them visible too.  QueueUnavailable
-        if there is no thread to be had.
+    async def write(self, copies: Sequence[Copy], *, at_once: bool) -> WrittenCopies:
+        """Write the copies of a message in tmp/; `at_once`, if all can be written, make them visible too.
+
+        Raises QueueUnavailable if there is no thread to be had.  A cancelled call leaves nothing that becomes visible.
         """
+        return WrittenCopies(copies, await self._write([copy.delivery for copy in copies], at_once), self.alone)
+
+    async def deliver(self, copies: Sequence[Copy]) -> list[Outcome]:
+        """Write copies out of the queue and make each visible: the outcome of each recipient.
+
+        Cancelled at the end of the server, a copy that hangs is left alone: its recipients are due as before.
+        """
+        outcomes: list[Outcome] = []
+        for copy in copies:
+            with self._drain.shielded() as shield:  # else: what is in new/ would be delivered again
+                writing = Writing([copy.delivery], at_once=True)
+                written = await self._write_alone(writing, DELIVER_LIMIT)
+            if shield.cancelled_caught:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                written = MaildirError(f"{copy.delivery.maildir} has not answered when the server was to end")
+            outcomes += copy.outcomes(written if isinstance(written, MaildirError) else None)
+        return outcomes
+
+    async def _write(self, deliveries: Sequence[Delivery], at_once: bool) -> Sequence[Written]:
         if not deliveries:
             return []
         if not any(self._hangs(delivery.maildir) for delivery in deliveries):
-            written = await self._write_together(Writing(deliveries, at_once))
-            if written is not None:
-                return written
-        results: dict[int, Pending | Path | MaildirError] = {}
+            together = await self._write_together(Writing(deliveries, at_once))
+            if together is not None:
+                return together
+        written: dict[int, Written] = {}
 
         async def write_one(number: int, delivery: Delivery) -> None:
-            results[number] = await self._write_alone(Writing([delivery], at_once=False), ALONE_LIMIT)
+            written[number] = await self._write_alone(Writing([delivery], at_once=False), ALONE_LIMIT)
 
         async with trio.open_nursery() as nursery:
             for number, delivery in enumerate(deliveries):
                 nursery.start_soon(write_one, number, delivery)
-        return [results[number] for number in range(len(deliveries))]
-
-    async def deliver(self, delivery: Delivery) -> None:
-        """Write one copy and make it visible.  MaildirError if that can't be done, or takes too long."""
-        result = await self._write_alone(Writing([delivery], at_once=True), DELIVER_LIMIT)
-        if isinstance(result, MaildirError):
-            raise result
-
-    async def commit(self, pending: Sequence[Pending]) -> list[Path | MaildirError]:
-        """Make visible what was written in tmp/."""
-        return await self.alone.run(maildir.commit_all, pending)
-
-    async def discard(self, pending: Sequence[Pending]) -> None:
-        """Remove it from tmp/."""
-        await self.alone.run(maildir.discard_all, pending)
+        return [written[number] for number in range(len(deliveries))]
 
     def _hangs(self, path: Path) -> bool:
-        hang = self._hanging.get(path)
-        if hang is not None and hang.over:
+        visit = self._hanging.get(path)
+        if visit is not None and visit.is_over:
             del self._hanging[path]
-        return hang is not None and not hang.over
+        return visit is not None and not visit.is_over
 
-    async def _write_together(self, writing: Writing) -> Written | None:
-        """None if that takes too long."""
+    async def _write_together(self, writing: Writing) -> Sequence[Written] | None:
+        """Write all copies in one visit to a thread; None if that takes too long."""
         try:
             if writing.deliveries[0].body.in_memory:
                 return await self._batcher.run(writing)
-            with trio.move_on_after(SPOOLED_LIMIT):  # it takes its time, and nobody else is to wait for it
+            with trio.move_on_after(SPOOLED_LIMIT):  # a large body takes its time, and nobody else is to wait for it
                 (written,) = await self.alone.run(write_all, [writing])
                 return written
         except NotAnsweredError:
             pass
-        except NotDoneError as cause:
-            raise QueueUnavailable(str(cause)) from cause
+        except NotDoneError as error:
+            raise QueueUnavailable(str(error)) from error
         except trio.Cancelled:
             writing.withdrawn = True
             raise
         writing.withdrawn = True
         return None
 
-    async def _write_alone(self, writing: Writing, limit: float) -> Pending | Path | MaildirError:
+    async def _write_alone(self, writing: Writing, limit: float) -> Written:
         (delivery,) = writing.deliveries
         path = delivery.maildir
         if self._hangs(path):
             return MaildirError(f"cannot write {path}: it has not answered for a while")
-        hang = _Hang()
+        visit = _Visit()
         with trio.move_on_after(limit) as scope:
             try:
-                ((result,),) = await self.alone.run_or_leave(write_all, [writing], left=hang.end)
+                ((written,),) = await self.alone.run_or_leave(write_all, [writing], left=visit.end)
             except trio.Cancelled:
                 writing.withdrawn = True
                 raise
         if scope.cancelled_caught:
-            self._hanging[path] = hang
+            self._hanging[path] = visit
             return MaildirError(f"cannot write {path}: no answer within {limit:g} s")
-        return result
+        return written
 
 
-def write_all(writings: Sequence[Writing]) -> Sequence[Written]:
+def write_all(writings: Sequence[Writing]) -> Sequence[Sequence[Written]]:
     """Write the copies of several messages, in a thread.  Folders that they share are synced once."""
-    written: list[Written] = []
-    done: list[tuple[int, list[Pending]]] = []
+    written: list[Sequence[Written]] = []
+    complete: list[tuple[int, list[Pending]]] = []
     for number, writing in enumerate(writings):
         prepared = maildir.prepare_all([] if writing.withdrawn else writing.deliveries)
-        pending = [one for one in prepared if isinstance(one, Pending)]
+        pending = [result for result in prepared if isinstance(result, Pending)]
         written.append(prepared)
         if writing.withdrawn:
             maildir.discard_all(pending)
         elif writing.at_once and len(pending) == len(prepared):
-            done.append((number, pending))
-    for number, pending in done:
-        if writings[number].withdrawn:  # while those behind it were written
+            complete.append((number, pending))
+    for number, pending in complete:
+        if writings[number].withdrawn:  # while the messages behind it were written
             maildir.discard_all(pending)
-    done = [(number, pending) for number, pending in done if not writings[number].withdrawn]
-    committed = iter(maildir.commit_all([one for _, pending in done for one in pending]))
-    for number, pending in done:
+    complete = [(number, pending) for number, pending in complete if not writings[number].withdrawn]
+    committed = iter(maildir.commit_all([copy for _, pending in complete for copy in pending]))
+    for number, pending in complete:
         written[number] = list(islice(committed, len(pending)))
     return written
