@@ -294,7 +294,7 @@ def test_the_schema_has_every_field_of_the_model() -> None:
         assert [*schemas[name]] == [field.name for field in fields(kind)] or name == "local", name
         assert {*schemas[name]} == {field.name for field in fields(kind)}, name
     tables = {*top_schema(Path("/b")), *TABLES}
-    assert tables == {field.name for field in fields(Config)} - {"source"}
+    assert tables == {field.name for field in fields(Config)} - {"source", "links"}
 
 
 def test_own_certificates_are_checked_with_their_key(tmp_path: Path) -> None:

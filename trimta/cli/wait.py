@@ -21,20 +21,17 @@ from trimta.cli.exits import EX_OK, EX_TEMPFAIL, CommandError
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
+from trimta.config.tables import local_maildirs
 from trimta.config.values import duration
 from trimta.content import reading
 from trimta.content.header import decoded, fields, split_header
 from trimta.content.matching import NULL_PATH, Address, Criteria
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns
-from trimta.routing.routes import MaildirRoute
 from trimta.store.arrivals import TICK, Arrival, Watch, arrived, read, read_header, unique_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from trimta.cli.arguments import Subparsers
-    from trimta.config.model import Config
 
 Mark: TypeAlias = tuple[int, str]
 """What came later than this is after it: a time, as in Arrival, and a name where times are the same."""
@@ -90,7 +87,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     streams.check_output()
     deadline = monotonic() + args.timeout
-    watch = Watch(_templates(load(find(args.config))))
+    watch = Watch(local_maildirs(load(find(args.config))).templates)
     criteria = Criteria(to=args.to, sender=args.sender, subject=args.subject)
     while True:
         began = monotonic()
@@ -104,13 +101,6 @@ def run(args: argparse.Namespace) -> int:
         if now >= deadline:
             raise CommandError(EX_TEMPFAIL, _in_vain(watch, args.timeout))
         time.sleep(min(max(PAUSE, 2 * (now - began)), deadline - now))
-
-
-def _templates(config: Config) -> Iterator[str]:
-    yield config.local.maildir
-    for route in config.routes.values():
-        if isinstance(route, MaildirRoute):
-            yield route.template
 
 
 def _arrivals(watch: Watch, *, after: Mark) -> list[Arrival]:

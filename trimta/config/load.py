@@ -14,12 +14,14 @@ import tomli
 from trimta.config import checks, entries, values
 from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
 from trimta.config.find import state_folder
+from trimta.config.links import links_of
 from trimta.config.locate import locate
 from trimta.config.model import Config, Fault, Listen, Local, Stage
 from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
+from trimta.config.tables import local_maildirs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,7 +142,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     checks.check_tls(reader, config)
     checks.check_aliases(reader, config)
     checks.check_routes(reader, config)
-    return config
+    return replace(config, links=links_of(local_maildirs(config).templates))
 
 
 def default_hostname() -> str:

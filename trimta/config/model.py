@@ -283,6 +283,10 @@ class Config:
     """Full address, domain, ".suffix" or "*" to where its mail goes; "*" is always there."""
     source: Path | None = field(default=None, compare=False)
     """The file that it was read from; None: the built-in defaults."""
+    links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    """Symbolic links on the way to the Maildirs of local mailboxes and of routes, each with the folder that it leads
+    to, as they were when the configuration was read.
+    """
     user: str = ""
     listen: tuple[Listen, ...] = (Listen(),)
     aliases: Mapping[str, tuple[Mailbox | str, ...]] = field(default_factory=lambda: MappingProxyType({}))

@@ -13,7 +13,7 @@ import tomli
 
 from trimta.mail.address import AddressError, parse_domain
 from trimta.mail.status import EnhancedStatus
-from trimta.routing.mailboxes import template_fields
+from trimta.routing.maildir_paths import template_fields
 from trimta.routing.routes import (
     MAX_PORT,
     PLACEHOLDERS,

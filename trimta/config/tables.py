@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.address import POSTMASTER, fold_local_part
 from trimta.routing.aliases import AliasError, AliasTable
+from trimta.routing.local_maildirs import LocalMaildirs
 from trimta.routing.mailboxes import LocalDomains
 from trimta.routing.policy import Policy
 from trimta.routing.retry import RetrySchedule
 from trimta.routing.route_table import RouteTable
+from trimta.routing.routes import MaildirRoute
 
 if TYPE_CHECKING:
     from trimta.config.model import Config
@@ -38,9 +41,23 @@ def alias_table(config: Config) -> AliasTable:
     return AliasTable(entries, local)
 
 
+def local_maildirs(config: Config) -> LocalMaildirs:
+    """The Maildirs of local mailboxes, apart from those that routes capture into."""
+    captures = dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
+    return LocalMaildirs(config.local.maildir, tuple(captures), config.links)
+
+
 def route_table(config: Config) -> RouteTable:
-    """[routes]."""
-    return RouteTable(dict(config.routes))
+    """[routes], apart from the Maildirs of local mailboxes."""
+    maildirs = local_maildirs(config)
+    return RouteTable(
+        {
+            key: replace(route, labels_apart=maildirs.may_meet(route.template))
+            if isinstance(route, MaildirRoute)
+            else route
+            for key, route in config.routes.items()
+        }
+    )
 
 
 def policy_of(config: Config, *, time_scale: float = 1.0) -> Policy:
@@ -50,7 +67,7 @@ def policy_of(config: Config, *, time_scale: float = 1.0) -> Policy:
         aliases=alias_table(config),
         routes=route_table(config),
         relay_networks=config.relay.networks,
-        maildir_template=config.local.maildir,
+        maildirs=local_maildirs(config),
         retry=RetrySchedule(
             steps=tuple(step / time_scale for step in config.queue.retry),
             lifetime=config.queue.lifetime / time_scale,

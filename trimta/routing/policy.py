@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trimta.mail.address import Mailbox
@@ -15,7 +13,7 @@ from trimta.mail.status import NO_SUCH_MAILBOX, NOT_AUTHORIZED
 from trimta.routing.destination import LocalDestination, RoutedEnvelope, RoutedMessage, UnknownUser
 from trimta.routing.networks import within
 from trimta.routing.route_table import MatchedRoute, RouteTable
-from trimta.routing.routes import HoldRoute, MaildirRoute, RejectRoute
+from trimta.routing.routes import HoldRoute, RejectRoute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.routing.aliases import AliasTable
     from trimta.routing.destination import Destination
+    from trimta.routing.local_maildirs import LocalMaildirs
     from trimta.routing.mailboxes import LocalDomains, LocalMailbox
     from trimta.routing.networks import IPNetwork
     from trimta.routing.retry import RetrySchedule
@@ -37,20 +36,15 @@ class Policy:
     routes: RouteTable
     relay_networks: tuple[IPNetwork, ...]
     """The networks whose clients may send to domains that are not local."""
-    maildir_template: str
-    """The path of local Maildirs, with {user}, {domain} and {detail} in it."""
+    maildirs: LocalMaildirs
     retry: RetrySchedule
 
-    captures: tuple[str, ...] = field(init=False)
-    """The templates of the Maildirs that routes capture into, each once; such a Maildir is nobody's mailbox."""
     _without_hold: RouteTable = field(init=False, repr=False)
     """The routes that say something else than `hold`, and `*`."""
 
     def __post_init__(self) -> None:
         routes = self.routes.routes
-        captures = dict.fromkeys(route.template for route in routes.values() if isinstance(route, MaildirRoute))
         not_held = {key: route for key, route in routes.items() if key == "*" or not isinstance(route, HoldRoute)}
-        object.__setattr__(self, "captures", tuple(captures))
         object.__setattr__(self, "_without_hold", RouteTable(not_held))
 
     @property
@@ -86,16 +80,12 @@ class Policy:
         local_mailbox = self.local.mailbox_of(mailbox)
         if local_mailbox is None:
             return UnknownUser()
-        return LocalDestination(local_mailbox, self.maildir(local_mailbox))
+        return LocalDestination(local_mailbox, self.maildirs.path(local_mailbox))
 
     def identity(self, mailbox: Mailbox) -> Mailbox | LocalMailbox:
         """A value that is equal for two spellings of one recipient: the mailbox, where the destination is local."""
         destination = self.destination(mailbox)
         return destination.mailbox if isinstance(destination, LocalDestination) else mailbox
-
-    def maildir(self, mailbox: LocalMailbox) -> Path:
-        """The Maildir of a local mailbox."""
-        return _maildir(self.maildir_template, self.captures, mailbox)
 
     def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
         """The negative reply to RCPT for an address; None if the address is accepted.  `may_relay`: whether the client
@@ -156,8 +146,3 @@ def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | No
     if notify is None:
         return None
     return (notify - {Notify.SUCCESS}) or frozenset({Notify.NEVER})
-
-
-@lru_cache(maxsize=1024)  # asked at RCPT and at the end of data, for the same few names
-def _maildir(template: str, captures: tuple[str, ...], mailbox: LocalMailbox) -> Path:
-    return Path(mailbox.maildir(template, captures))

@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
-from trimta.routing.mailboxes import maildir_path
+from trimta.routing.maildir_paths import component, domain_set_apart, fill
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,10 +143,12 @@ class MaildirRoute:
 
     template: str
     """The path, in which {domain} may stand."""
+    labels_apart: bool = False
+    """Whether the folder of a domain that is a single label would be the Maildir of a local user of that name."""
 
     def path(self, domain_key: str) -> str:
         """The Maildir that captures mail for a domain."""
-        return maildir_path(self.template, "-", domain_key, "")
+        return fill(self.template, domain=(domain_set_apart if self.labels_apart else component)(domain_key))
 
     def __str__(self) -> str:
         return f"maildir:{self.template}"

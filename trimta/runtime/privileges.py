@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trimta.routing.mailboxes import maildir_path
+from trimta.routing.maildir_paths import maildir_path
 from trimta.routing.routes import MaildirRoute
 from trimta.store import trusted_folders
 

@@ -156,7 +156,7 @@ class Mailboxes:
 
     def captured(self, domain: str | None = None) -> list[EmailMessage]:
         """What `maildir:` routes took, for one domain or for all."""
-        messages = read_all(self._policy.captures)
+        messages = read_all(self._policy.maildirs.captures)
         if domain is None:
             return messages
         end = f"@{domain.lower()}"
@@ -167,8 +167,8 @@ class Mailboxes:
         return (path for template in self.templates for path in maildirs_of(template) if path.is_dir())
 
     @property
-    def templates(self) -> list[str]:
-        return [self._policy.maildir_template, *self._policy.captures]
+    def templates(self) -> tuple[str, ...]:
+        return self._policy.maildirs.templates
 
     def _find(self, name: str) -> tuple[Path, str | None]:
         """The Maildir, and the address in Delivered-To where it may hold others' mail as well."""
