@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimta.config import render, values
+from trimta.config import address_values, render, values
 from trimta.config.errors import BadValueError
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
 from trimta.mail.address import Mailbox
@@ -89,16 +89,16 @@ def test_a_size_is_written_as_it_is_read(octets: int) -> None:
     ],
 )
 def test_a_listen_address_has_a_port(text: str, address: InetAddress, hosts: tuple[str, ...]) -> None:
-    parsed = values.listen_address(BASE)(text)
+    parsed = address_values.listen_address(BASE)(text)
     assert parsed == address
     assert isinstance(parsed, InetAddress)
     assert parsed.hosts == hosts
-    assert values.listen_address(BASE)(str(parsed)) == parsed
+    assert address_values.listen_address(BASE)(str(parsed)) == parsed
 
 
 @pytest.mark.parametrize(("text", "path"), [("unix:var/lmtp", "/etc/trimta/var/lmtp"), ("unix:/run/lmtp", "/run/lmtp")])
 def test_a_unix_socket_is_relative_to_the_file(text: str, path: str) -> None:
-    assert values.listen_address(BASE)(text) == UnixAddress(Path(path))
+    assert address_values.listen_address(BASE)(text) == UnixAddress(Path(path))
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_a_unix_socket_is_relative_to_the_file(text: str, path: str) -> None:
 )
 def test_anything_else_is_no_listen_address(value: str) -> None:
     with pytest.raises(BadValueError):
-        values.listen_address(BASE)(value)
+        address_values.listen_address(BASE)(value)
 
 
 def test_a_single_address_is_a_network() -> None:
-    assert values.network("10.0.0.1") == ip_network("10.0.0.1/32")
-    assert values.network("2001:db8::/32") == ip_network("2001:db8::/32")
+    assert address_values.network("10.0.0.1") == ip_network("10.0.0.1/32")
+    assert address_values.network("2001:db8::/32") == ip_network("2001:db8::/32")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_single_address_is_a_network() -> None:
     ],
 )
 def test_a_nameserver_may_have_a_port(text: str, nameserver: Nameserver) -> None:
-    assert values.nameserver(text) == nameserver
+    assert address_values.nameserver(text) == nameserver
     assert str(nameserver) == text
 
 
@@ -139,7 +139,7 @@ def test_a_nameserver_may_have_a_port(text: str, nameserver: Nameserver) -> None
     ],
 )
 def test_an_mx_record_is_a_preference_and_a_host(text: str, record: MxRecord) -> None:
-    assert values.mx_record(text) == record
+    assert address_values.mx_record(text) == record
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_mx_record_is_a_preference_and_a_host(text: str, record: MxRecord) ->
     ],
 )
 def test_a_fault_replies_with_a_code_a_status_and_a_text(text: str, reply: FaultReply) -> None:
-    assert values.fault_reply(text) == reply
+    assert address_values.fault_reply(text) == reply
     assert str(reply) == text
 
 
@@ -161,7 +161,7 @@ def test_a_fault_replies_with_a_code_a_status_and_a_text(text: str, reply: Fault
 )
 def test_anything_else_is_no_reply(value: str) -> None:
     with pytest.raises(BadValueError):
-        values.fault_reply(value)
+        address_values.fault_reply(value)
 
 
 @pytest.mark.parametrize(
@@ -176,23 +176,23 @@ def test_anything_else_is_no_reply(value: str) -> None:
     ],
 )
 def test_an_alias_leads_to_a_local_part_or_an_address(text: str, target: Mailbox | str) -> None:
-    assert values.alias_target(text) == target
+    assert address_values.alias_target(text) == target
 
 
 def test_a_user_is_looked_up_without_case() -> None:
-    assert values.user_name("Alice") == "alice"
-    assert values.user_name('"a b"') == "a b"
+    assert address_values.user_name("Alice") == "alice"
+    assert address_values.user_name('"a b"') == "a b"
 
 
 @pytest.mark.parametrize("value", ["", "+", "-", "+-", "_"])
 def test_a_subaddress_has_a_separator_or_none(value: str) -> None:
-    assert values.subaddress(value) == value
+    assert address_values.subaddress(value) == value
 
 
 @pytest.mark.parametrize("value", ["a", "@", " ", '"', "++++", "é", 5])
 def test_a_letter_is_no_separator(value: Any) -> None:
     with pytest.raises(BadValueError):
-        values.subaddress(value)
+        address_values.subaddress(value)
 
 
 def test_a_maildir_is_relative_to_the_file_and_names_the_user() -> None:

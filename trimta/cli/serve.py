@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
+from trimta.config.address_values import listen_address
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import Listen
 from trimta.config.route_syntax import parse_route
-from trimta.config.values import listen_address
 from trimta.routing.routes import RouteError
 from trimta.server.serve import Options
 from trimta.server.serve import run as run_server

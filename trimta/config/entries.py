@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config import values
+from trimta.config import address_values, values
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.model import Zone
 from trimta.config.reader import Reader
@@ -22,7 +22,7 @@ from trimta.routing.routes import Route
 
 
 def alias(value: Any) -> str:
-    values.alias_target(value)
+    address_values.alias_target(value)
     return str(value)
 
 
@@ -31,7 +31,7 @@ def targets(value: Any) -> tuple[Any, ...]:
     if not given:
         raise wrong(value, "at least one address")
     try:
-        return values.array(values.alias_target, "addresses")(given)
+        return values.array(address_values.alias_target, "addresses")(given)
     except BadValueError as error:
         if isinstance(value, list):
             raise

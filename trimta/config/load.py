@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tomli
 
-from trimta.config import checks, entries, values
+from trimta.config import address_values, checks, entries, values
 from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
 from trimta.config.find import state_folder
 from trimta.config.links import links_of
@@ -125,7 +125,9 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
         elif key in SECTIONS:
             section = reader.table((key,), value, sections[key])
             if key == "dns" and isinstance(value, dict) and "zones" in value:
-                zones = reader.mapping(("dns", "zones"), value["zones"], values.domain_key, entries.zone, tuple(ZONE))
+                zones = reader.mapping(
+                    ("dns", "zones"), value["zones"], address_values.domain_key, entries.zone, tuple(ZONE)
+                )
                 section["zones"] = zones
             if key == "auth" and isinstance(value, dict) and "users" in value:
                 section["users"] = reader.mapping(("auth", "users"), value["users"], entries.user_name, values.password)
@@ -149,7 +151,7 @@ def default_hostname() -> str:
     """This machine's name, or "localhost" where that is no domain."""
     name = socket.gethostname()
     try:
-        return values.hostname(name)
+        return address_values.hostname(name)
     except BadValueError:
         return "localhost"
 

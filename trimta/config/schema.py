@@ -9,7 +9,7 @@ import pwd
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config import values
+from trimta.config import address_values, values
 from trimta.config.model import (
     Auth,
     BareNewline,
@@ -66,31 +66,31 @@ SECTIONS: Final[Mapping[str, type]] = {
 """The tables that are one dataclass each."""
 
 ZONE: Final[Schema] = {
-    "mx": values.array(values.mx_record, 'texts such as "10 mx.partner.test"'),
-    "address": values.array(values.ip_address, "IP addresses"),
+    "mx": values.array(address_values.mx_record, 'texts such as "10 mx.partner.test"'),
+    "address": values.array(address_values.ip_address, "IP addresses"),
     "fail": values.choice(DnsFail),
 }
 
 
 def top_schema(base: Path) -> Schema:
-    return {"hostname": values.hostname, "data_dir": values.path(base), "user": _account}
+    return {"hostname": address_values.hostname, "data_dir": values.path(base), "user": _account}
 
 
 def section_schemas(base: Path) -> Mapping[str, Schema]:
-    duration, count, networks = values.duration(), values.count(), values.array(values.network, "networks")
+    duration, count, networks = values.duration(), values.count(), values.array(address_values.network, "networks")
     return {
         "listen": {
-            "address": values.listen_address(base),
+            "address": address_values.listen_address(base),
             "protocol": values.choice(Protocol),
             "tls": values.choice(ListenTls),
             "auth": values.choice(ListenAuth),
             "hide": _keywords,
         },
         "local": {
-            "domains": values.array(values.domain, "domains"),
+            "domains": values.array(address_values.domain, "domains"),
             "maildir": values.maildir_template(base),
             "users": _users,
-            "subaddress": values.subaddress,
+            "subaddress": address_values.subaddress,
         },
         "relay": {"networks": networks},
         "queue": {
@@ -111,7 +111,7 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
             "bare_newline": values.choice(BareNewline),
         },
         "dns": {
-            "nameservers": values.array(values.nameserver, "IP addresses"),
+            "nameservers": values.array(address_values.nameserver, "IP addresses"),
             "timeout": duration,
             "zones": read_elsewhere,
         },
@@ -125,7 +125,7 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
         "faults": {
             "stage": values.choice(Stage),
             **dict.fromkeys(("recipient", "sender", "client"), values.word('a glob such as "slow-*@dev.test"')),
-            "reply": values.fault_reply,
+            "reply": address_values.fault_reply,
             "delay": duration,
             "drop": values.boolean,
             "times": count,
@@ -191,4 +191,4 @@ def _users(value: Any) -> Any:
         return value
     if not isinstance(value, list):
         raise wrong(value, '"any", or an array of local parts such as ["alice", "bob"]')
-    return values.array(values.user_name, "local parts")(value)
+    return values.array(address_values.user_name, "local parts")(value)

@@ -1,31 +1,23 @@
-"""Parsers of single values: from what TOML gives to what the model holds.
+"""Parsers of single values: from a value of TOML to a value of the model.
 
-Each takes the TOML value and returns the parsed one, or raises BadValueError with what was found and what is expected.
-`Expected` texts are phrases for the reader of an error.
+A parser raises BadValueError, which says what was found and what is expected, for a value that is wrong.  `expected`
+texts are phrases for the reader of an error.  Names and addresses have their parsers in `address_values`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import os
 import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, Mistake
-from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
 from trimta.config.passwords import check_secret
-from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_local_part, parse_mailbox
-from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     import enum
     from pathlib import Path
 
-    from trimta.config.model import ListenAddress
-    from trimta.mail.address import IPAddress
-    from trimta.routing.networks import IPNetwork
 
 T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound="enum.StrEnum")
@@ -33,8 +25,6 @@ Parser = Callable[[Any], T]
 
 MAX_DURATION: Final = 3650 * 86400.0  # ten years: more than any queue keeps, and every date in it can be written
 MAX_INTEGER: Final = 2**63 - 1  # what TOML promises and SQLite holds
-MAX_PORT: Final = 65535
-MAX_UNIX_PATH: Final = 107  # octets: sun_path of Linux, without its NUL
 
 _UNITS: Final = {"s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd])", re.ASCII)
@@ -51,8 +41,6 @@ _SIZE_UNITS: Final = {
 }
 _SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,6})?) ?([KMG]i?B|B)", re.ASCII | re.IGNORECASE)
 SIZE: Final = 'a size such as "25 MiB", or a number of octets'
-
-LISTEN: Final = 'an address such as "localhost:2525", "0.0.0.0:25", "[::1]:2525" or "unix:PATH"'
 
 
 def show(value: object, limit: int = 60) -> str:
@@ -226,189 +214,6 @@ def size(value: Any) -> int:
     if not 1 <= octets <= MAX_INTEGER:
         raise wrong(value, "a size of 1 octet or more")
     return int(octets)
-
-
-# Names and addresses.
-
-
-def domain(value: Any) -> str:
-    """A domain or address literal; as it was written."""
-    return _domain(value, 'a domain such as "dev.test"')
-
-
-def hostname(value: Any) -> str:
-    """This machine's name: a domain, no literal.  One beyond ASCII becomes A-labels, since greeting, EHLO, trace and
-    reports have no room for anything else (RFC 6531 3.7.1).
-    """
-    name = _domain(value, 'a name such as "mail.dev.test"')
-    if name.startswith("["):
-        raise wrong(value, 'a name such as "mail.dev.test"')
-    return name if name.isascii() else parse_domain(name)
-
-
-def _domain(value: Any, expected: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(value, expected)
-    try:
-        parse_domain(value)
-    except AddressError as error:
-        raise wrong(value, expected, error) from None
-    return value
-
-
-def domain_key(value: Any) -> str:
-    """A domain in the form in which domains are compared."""
-    return parse_domain(domain(value))
-
-
-def user_name(value: Any) -> str:
-    """The local part of a local mailbox, in lower case; its content, without quotes."""
-    expected = 'a local part such as "alice"'
-    if not isinstance(value, str):
-        raise wrong(value, expected)
-    if "@" in value and not value.startswith('"'):
-        raise wrong(value, f"{expected}, without a domain: that is for [local] domains")
-    try:
-        return fold_local_part(parse_local_part(value))
-    except AddressError as error:
-        raise wrong(value, expected, error) from None
-
-
-def alias_target(value: Any) -> Mailbox | str:
-    """A full address; or a local part, as it was written."""
-    expected = 'a local part such as "alice" or an address such as "carol@partner.test"'
-    if not isinstance(value, str):
-        raise wrong(value, expected)
-    if value.startswith(("|", "/", ":include:")) and "@" not in value:
-        raise wrong(value, f'{expected}; commands and files are routes: "pipe:", "maildir:"')
-    try:
-        if "@" in value and not (value.startswith('"') and value.endswith('"')):
-            return parse_mailbox(value)
-        parse_local_part(value)
-    except AddressError as error:
-        raise wrong(value, expected, error) from None
-    return value
-
-
-def subaddress(value: Any) -> str:
-    """The separator of a subaddress; empty turns it off."""
-    if isinstance(value, str) and len(value) <= 3 and all(char in "+-_=.#~/!$%&*?^|" for char in value):
-        return value
-    raise wrong(value, 'a separator such as "+" or "-", or "" for none')
-
-
-# Networks.
-
-
-def ip_address(value: Any) -> IPAddress:
-    try:
-        if isinstance(value, str):
-            return ipaddress.ip_address(value)
-    except ValueError:
-        pass
-    raise wrong(value, 'an IP address such as "127.0.0.2" or "::1"')
-
-
-def network(value: Any) -> IPNetwork:
-    """A network, or one address."""
-    expected = 'a network such as "127.0.0.0/8" or "::1/128"'
-    if not isinstance(value, str):
-        raise wrong(value, expected)
-    try:
-        loose = ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        raise wrong(value, expected) from None
-    try:
-        return ipaddress.ip_network(value)
-    except ValueError:
-        raise wrong(value, f'the network itself, "{loose}"', "an address inside a network") from None
-
-
-def host_port(text: str) -> tuple[str, int] | None:
-    """Split "127.0.0.1:25" or "[::1]:25" into host, without brackets, and port; None where it is neither."""
-    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text, re.ASCII)
-    if found is None or int(found[3]) > MAX_PORT:
-        return None
-    if found[1] is not None and ":" not in found[1]:
-        return None
-    return found[1] or found[2], int(found[3])
-
-
-def listen_address(base: Path) -> Parser[ListenAddress]:
-    """localhost or an IP address, with a port; or a unix socket, its path below `base`."""
-
-    def parse(value: Any) -> ListenAddress:
-        if not isinstance(value, str):
-            raise wrong(value, LISTEN)
-        if value.startswith("unix:"):
-            if value == "unix:":
-                raise wrong(value, LISTEN)
-            socket = path(base)(value.removeprefix("unix:"))
-            if len(os.fsencode(socket)) > MAX_UNIX_PATH:
-                raise wrong(value, f"a path of at most {MAX_UNIX_PATH} octets", f"{socket} is too long for a socket")
-            return UnixAddress(socket)
-        split = host_port(value)
-        if split is None:
-            raise wrong(value, LISTEN)
-        host, port = split
-        if host.lower() == "localhost":
-            return InetAddress("localhost", port)
-        try:
-            return InetAddress(str(ipaddress.ip_address(host)), port)
-        except ValueError:
-            raise wrong(value, LISTEN) from None
-
-    return parse
-
-
-def nameserver(value: Any) -> Nameserver:
-    """ "127.0.0.1", "127.0.0.1:5353", "::1" or "[::1]:5353"."""
-    expected = 'an IP address, with a port or without, such as "127.0.0.1:5353"'
-    if not isinstance(value, str):
-        raise wrong(value, expected)
-    split = host_port(value)
-    host, port = split if split is not None else (value, 53)
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        raise wrong(value, expected) from None
-    if port == 0:
-        raise wrong(value, expected)
-    return Nameserver(address, port)
-
-
-def mx_record(value: Any) -> MxRecord:
-    """ "10 a.partner.test", or "0 ." for a null MX."""
-    expected = 'a preference and a host, such as "10 mx.partner.test"; "0 ." is a null MX'
-    found = re.fullmatch(r"([0-9]{1,5}) +(\S+)", value, re.ASCII) if isinstance(value, str) else None
-    if found is None or int(found[1]) > MAX_PORT:
-        raise wrong(value, expected)
-    if found[2] == ".":
-        return MxRecord(int(found[1]), ".")
-    try:
-        # An address where a name belongs does occur: what trimta makes of it is to be tried out, too.
-        return MxRecord(int(found[1]), parse_domain(found[2].removesuffix(".")))
-    except AddressError as error:
-        raise wrong(value, expected, error) from None
-
-
-_REPLY: Final = re.compile(r"([245][0-5][0-9])(?: +([245]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: +(\S.*))?", re.ASCII)
-
-
-def fault_reply(value: Any) -> FaultReply:
-    """A reply code, an enhanced status code or none, a text or none."""
-    expected = 'a reply such as "451 4.3.0 try again later"'
-    text = string(expected)(value)
-    found = _REPLY.fullmatch(text)
-    if found is None:
-        raise wrong(value, expected)
-    code, status, words = found.groups()
-    if status is not None and status[0] != code[0]:
-        raise wrong(value, expected, f"{code} and {status} are of different classes")
-    try:
-        return FaultReply(int(code), None if status is None else EnhancedStatus.parse(status), words or "")
-    except ValueError as error:
-        raise wrong(value, expected, error) from None
 
 
 # Files.
