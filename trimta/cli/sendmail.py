@@ -27,10 +27,12 @@ from trimta.cli.sendmail_flags import Flags, parse
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.tables import local_domains, policy_of
+from trimta.content.address_list import addresses
 from trimta.content.dsn import RETURN_LIMIT, DsnKind
 from trimta.content.header_summary import HeaderSummary
 from trimta.content.missing_fields import missing_fields
-from trimta.content.submission import BareCr, PipedText, addresses, has_whole_header, mended, named_recipients
+from trimta.content.sendmail_header import has_whole_header, header_recipients, passed_on
+from trimta.content.sendmail_input import BareCrError, PipedText
 from trimta.content.trace import submitted_field
 from trimta.control import socket as control
 from trimta.control.operations import TIME_SCALE
@@ -199,14 +201,14 @@ class Submission:
         given = text.header()
         bad: tuple[str, ...] = ()
         if flags.from_header:
-            named = named_recipients(given, domain)
+            named = header_recipients(given, domain)
             recipients += named.recipients
-            bad = named.bad
+            bad = named.problems
         if bad and not recipients:
             raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; {NOTHING_SENT}")
         if not recipients:
             raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
-        head = mended(given, domain)
+        head = passed_on(given, domain)
         header = HeaderSummary.of(head)
         if header.received_count > self.config.limits.hops:
             received = header.received_count
@@ -392,7 +394,7 @@ def _explained(config: Config) -> Iterator[None]:
     """What ends a submission, as one line."""
     try:
         yield
-    except BareCr as error:
+    except BareCrError as error:
         raise CommandError(EX_DATAERR, f"{error}; {NOTHING_SENT}") from error
     except (QueueError, OSError) as error:
         raise _not_stored(config, error) from error

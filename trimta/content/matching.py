@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.address_list import addresses
 from trimta.content.header import decoded, fields
-from trimta.content.submission import addresses
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:

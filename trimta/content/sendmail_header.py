@@ -1,0 +1,92 @@
+"""The header of a message that sendmail(1) takes: the recipients that it names for `-t`, and its form when passed on.
+
+Content has LF line ends here and begins with the header, which may be headed by From_ lines of an mbox.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from trimta.content.address_list import readable_addresses, with_domains
+from trimta.content.header import MAX_LINE, fields, split_header, without_from_lines
+from trimta.mail.address import AddressError
+
+if TYPE_CHECKING:
+    from trimta.content.header import Field
+    from trimta.mail.address import Mailbox
+
+_NAMED: Final = ("to", "cc", "bcc")
+_RESENT: Final = ("resent-to", "resent-cc", "resent-bcc")
+_DROPPED: Final = frozenset({"bcc", "resent-bcc", "return-path"})
+"""Fields that are not passed on, with `-t` or without: nobody else may see blind recipients, and Return-Path is added
+at final delivery (RFC 5321 4.4).
+"""
+_ADDRESSED: Final = frozenset(
+    {
+        *("from", "sender", "reply-to", "to", "cc"),
+        *("resent-from", "resent-sender", "resent-reply-to", "resent-to", "resent-cc"),
+        *("errors-to", "return-receipt-to", "disposition-notification-to", "mail-followup-to", "mail-reply-to"),
+    }
+)
+"""Fields whose addresses get a domain where they have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRecipients:
+    """The recipients that a header names."""
+
+    recipients: tuple[Mailbox, ...]
+    problems: tuple[str, ...]
+    """Elements that are no addresses: each with the name of its field, and what is wrong with it."""
+
+
+def has_whole_header(content: bytes) -> bool:
+    """Whether no octets that follow `content` can still belong to its header."""
+    _, rest = split_header(without_from_lines(content))
+    return b"\n" in rest or len(rest) > MAX_LINE
+
+
+def passed_on(content: bytes, domain: str) -> bytes:
+    """Content with the header in the form in which sendmail passes it on: an empty line behind the last field if there
+    is none, `domain` in addresses without a domain, no From_ lines, no Bcc and Return-Path.
+
+    `content` has the whole header.
+    """
+    header, rest = split_header(without_from_lines(content))
+    if header and rest and not rest.startswith(b"\n"):
+        rest = (b"\n" if header.endswith(b"\n") else b"\n\n") + rest
+    kept = [
+        _qualified(field, domain) if field.name in _ADDRESSED else field.raw
+        for field in fields(header)
+        if field.name not in _DROPPED
+    ]
+    return b"".join(kept) + rest
+
+
+def header_recipients(content: bytes, domain: str) -> HeaderRecipients:
+    """The recipients in To, Cc and Bcc; if a Resent-To, -Cc or -Bcc is there, in those.
+
+    A name without a domain belongs to `domain`.  An element that is no address does not keep the others from being
+    recipients.
+    """
+    all_fields = [*fields(without_from_lines(content))]
+    names = _RESENT if any(field.name in _RESENT for field in all_fields) else _NAMED
+    recipients: list[Mailbox] = []
+    problems: list[str] = []
+    for field in all_fields:
+        if field.name in names:
+            found = readable_addresses(field.value, domain)
+            recipients += found.mailboxes
+            problems += [f"{field.name.title()}: {problem}" for problem in found.problems]
+    return HeaderRecipients(tuple(dict.fromkeys(recipients)), tuple(problems))
+
+
+def _qualified(field: Field, domain: str) -> bytes:
+    """A field with a domain in each of its addresses; as it is where it can't be read."""
+    name, _, value = field.raw.partition(b":")
+    try:
+        text = with_domains(value.decode(errors="surrogateescape"), domain)
+    except AddressError:
+        return field.raw
+    return name + b":" + text.encode(errors="surrogateescape")
