@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
     from trimta.outbound.transports.client_settings import TlsContexts
     from trimta.runtime.disk import Disk
-    from trimta.runtime.event_names import EventName
+    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Event
     from trimta.store.queue.values import ListedEnvelope
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trimta.runtime.bugs import Bugs
     from trimta.runtime.clock import QueueClock
     from trimta.runtime.drain import Drain
-    from trimta.runtime.event_names import EventName
+    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
     from trimta.runtime.queue_door import QueueDoor
     from trimta.runtime.services import CurrentServices

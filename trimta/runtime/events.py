@@ -17,7 +17,7 @@ from trimta import real_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trimta.runtime.event_names import EventName
+    from trimta.runtime.event_declarations import EventName
 
 Value: TypeAlias = str | int | float | bool | list[str] | None
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
     from pathlib import Path
 
-    from trimta.runtime.event_names import EventName
+    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Event
     from trimta.testing.inside import Inside
     from trimta.testing.mail import Wanted
