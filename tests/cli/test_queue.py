@@ -15,8 +15,8 @@ import pytest
 
 from tests.store.support import deferred, envelope, message
 from tests.support.commands import Commands
-from trimta.control import socket as control
-from trimta.control.operations import CLOCK_OFFSET
+from trimta.control import socket_path
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.schema import FILE
 from trimta.store.queue.values import EnvelopeState
 from trimta.store.spool import MEMORY_LIMIT, Body
@@ -430,7 +430,7 @@ def test_somebody_elses_queue_is_77(capsys: pytest.CaptureFixture[str], monkeypa
             trimta(*command.split())  # imports what nobody else can
         listener = socket.socket(socket.AF_UNIX)
         with listener:
-            listener.bind(str(trimta.data_dir / control.NAME))
+            listener.bind(str(trimta.data_dir / socket_path.NAME))
             listener.listen()
             os.seteuid(65534)
             try:

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.commands import Commands
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment
-from trimta.control import socket as control
+from trimta.control import socket_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -329,7 +329,7 @@ def test_tail_ends_when_the_server_does(tmp_path: Path) -> None:
 
 def test_a_tail_that_is_not_read_stops_nothing(server: TrimtaProcess, trimta: Commands) -> None:
     with socket.socket(socket.AF_UNIX) as stalled:
-        stalled.connect(str(control.address(server.folder / "var")))
+        stalled.connect(str(socket_path.address(server.folder / "var")))
         stalled.sendall(b'{"command": "tail"}\n')
         for _ in range(30):
             send(server, "nina@dev.test", text="Subject: " + "x" * 900 + "\n\n")

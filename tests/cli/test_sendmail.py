@@ -25,8 +25,8 @@ from trimta.cli.exits import CommandError
 from trimta.cli.main import main
 from trimta.cli.sendmail_flags import Flags
 from trimta.content.header import decoded
-from trimta.control.operations import TIME_SCALE
 from trimta.mail.envelope import Notify, Ret
+from trimta.store.queue.meta import TIME_SCALE
 from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:

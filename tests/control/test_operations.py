@@ -10,7 +10,9 @@ import trio
 from tests.support.fake_mx import STALL, FakeMx
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
 from trimta.control import operations
-from trimta.control.operations import CLOCK_OFFSET, FAREWELL_LIMIT, STEP_LIMIT
+from trimta.control.operations import FAREWELL_LIMIT, STEP_LIMIT
+from trimta.control.requests import handlers
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:
@@ -27,7 +29,12 @@ LATER = {"rcpt": "450 4.2.1 later"}
 
 async def ask(lab: Lab, command: str, **request: Any) -> dict[str, Any]:
     """The one answer to a request."""
-    (answer,) = [line async for line in lab.operations.handlers[command]({"command": command, **request})]
+    (answer,) = [
+        line
+        async for line in handlers(lab.operations, lab.mta.configuration.data_dir)[command](
+            {"command": command, **request}
+        )
+    ]
     return answer
 
 
@@ -143,7 +150,8 @@ async def test_two_who_move_the_clock_move_it_one_after_the_other(tmp_path: Path
 
 async def reader(lab: Lab) -> AsyncGenerator[dict[str, Any], None]:
     """`trimta tail` after its connection is made."""
-    lines: AsyncGenerator[dict[str, Any], None] = lab.operations.handlers["tail"]({"command": "tail"})
+    answers = handlers(lab.operations, lab.mta.configuration.data_dir)
+    lines: AsyncGenerator[dict[str, Any], None] = answers["tail"]({"command": "tail"})
     assert "event" not in await anext(lines)
     return lines
 

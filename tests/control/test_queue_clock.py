@@ -10,8 +10,8 @@ import trio
 from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeMx
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
-from trimta.control.operations import CLOCK_OFFSET
 from trimta.runtime.clock import QueueClock
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from trimta.runtime.event_declarations import EVENTS, FIELDS, EventName, as_mark
 ROOT: Final = Path(__file__).parents[2]
 
 INDIRECT: Final[dict[str, set[str]]] = {
-    "name": {"delivered", "deferred", "bounced"},  # an outcome's event, in settlement
+    "name": {"delivered", "deferred", "bounced"},  # an outcome, in settlement
+    "failure": {"deferred", "refused"},  # of a copy, in acceptance
 }
 """Variables that an event's name is in, and the names that they may hold."""
 

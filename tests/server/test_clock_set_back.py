@@ -15,12 +15,12 @@ from tests.store.support import deferred, envelope, message
 from tests.support.fake_mx import FakeMx, Late
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
 from trimta.config.load import parse
-from trimta.control.operations import CLOCK_OFFSET
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
 from trimta.runtime.clock import QueueClock
 from trimta.server.running import Server
 from trimta.store.queue.errors import QueueUnavailable
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.waits import Waits
 

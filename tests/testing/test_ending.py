@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from trimta.control import socket as control
+from trimta.control import socket_path
 from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.transports.connection import SmtpConnection
@@ -247,7 +247,7 @@ def clear_away() -> None:
 
 
 async def test_a_control_socket_that_is_left_behind_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "remove", lambda _: None)
+    monkeypatch.setattr(socket_path, "remove", lambda _: None)
     with pytest.raises(LeftBehindError, match=r"the socket .*/control\.sock"):
         async with open_server():
             pass

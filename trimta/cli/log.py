@@ -11,7 +11,7 @@ from trimta.cli.running import queue_of
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.control import socket as control
+from trimta.control import asking
 from trimta.runtime.events import escape, timestamp
 from trimta.store.queue.errors import NoSuchEntry
 from trimta.store.queue.values import message_id
@@ -41,7 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     config = load(find(args.config))
     message = message_id(args.id)
-    control.tell(config.data_dir, {"command": "flush"})
+    asking.tell(config.data_dir, {"command": "flush"})
     with queue_of(config) as queue:
         lines = [] if queue is None else queue.log.read(message)
         if not lines and (queue is None or not _is_queued(queue, message)):

@@ -17,7 +17,7 @@ from trimta.cli.running import queue_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.route_syntax import read_route
-from trimta.control import socket as control
+from trimta.control import asking
 from trimta.mail.address import AddressError, parse_domain, parse_mailbox
 from trimta.routing.routes import HoldRoute, RouteError
 
@@ -159,5 +159,5 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "show":
             return queue_view.print_entries(config, queue, args)
         code = queue_verbs.steer(config, queue, args)
-    control.tell(config.data_dir, {"command": "wake"})
+    asking.tell(config.data_dir, {"command": "wake"})
     return code

@@ -12,8 +12,8 @@ from trimta.cli.exits import EX_DATAERR, EX_OK
 from trimta.cli.running import queue_time
 from trimta.cli.text import duration, octets, print_json
 from trimta.content.header import HeaderReader
-from trimta.control import socket as control
-from trimta.control.socket import NoAnswer, NotRunning
+from trimta.control import asking
+from trimta.control.asking import NoAnswer, NotRunning
 from trimta.runtime.events import escape, timestamp
 from trimta.store.queue.errors import DamagedEntry, NoSuchEntry
 from trimta.store.queue.values import EnvelopeState, ListedEnvelope
@@ -80,7 +80,7 @@ def _filter(address: str | None) -> str | None:
 def _active(config: Config) -> frozenset[str]:
     """Ids of the envelopes that a server is delivering now."""
     try:
-        return frozenset(control.ask_once(config.data_dir, {"command": "active"})["active"])
+        return frozenset(asking.ask_once(config.data_dir, {"command": "active"})["active"])
     except (NotRunning, NoAnswer, PermissionError):
         return frozenset()
 

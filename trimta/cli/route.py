@@ -16,7 +16,7 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import InetAddress
 from trimta.config.tables import policy_of
-from trimta.control import socket as control
+from trimta.control import asking
 from trimta.inbound.listener import hosts_to_bind
 from trimta.inbound.own_addresses import comes_to
 from trimta.mail.address import AddressError, parse_mailbox
@@ -206,8 +206,8 @@ class _Explainer:
         """
         config = self._config
         try:
-            shown = control.ask_once(config.data_dir, {"command": "status"}, timeout=STATUS_LIMIT)["listening"]
-        except (control.NotRunning, control.NoAnswer, PermissionError):
+            shown = asking.ask_once(config.data_dir, {"command": "status"}, timeout=STATUS_LIMIT)["listening"]
+        except (asking.NotRunning, asking.NoAnswer, PermissionError):
             return [
                 (host, listen.address.port)
                 for listen in config.listen

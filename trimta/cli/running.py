@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, CommandError
-from trimta.control import socket as control
-from trimta.control.operations import CLOCK_OFFSET
-from trimta.control.socket import NoAnswer, NotRunning
+from trimta.control import asking
+from trimta.control.asking import NoAnswer, NotRunning
 from trimta.runtime import privileges
 from trimta.runtime.privileges import AccountError
 from trimta.store.queue import loss
 from trimta.store.queue.errors import DamagedEntry, NoSuchEntry, QueueError
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue, exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.config.model import Config
-    from trimta.control.socket import Json
+    from trimta.control.asking import Json
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def server_needed(config: Config) -> Iterator[None]:
 def ask_server(config: Config, request: Json, *, timeout: float | None = 10.0) -> Json:
     """The running server's answer; CommandError if there is none."""
     with server_needed(config):
-        return control.ask_once(config.data_dir, request, timeout=timeout)
+        return asking.ask_once(config.data_dir, request, timeout=timeout)
 
 
 @contextmanager

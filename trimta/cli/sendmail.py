@@ -34,8 +34,7 @@ from trimta.content.missing_fields import missing_fields
 from trimta.content.sendmail_header import has_whole_header, header_recipients, passed_on
 from trimta.content.sendmail_input import BareCrError, PipedText
 from trimta.content.trace import submitted_field
-from trimta.control import socket as control
-from trimta.control.operations import TIME_SCALE
+from trimta.control import asking
 from trimta.mail.address import AddressError, Mailbox
 from trimta.mail.envelope import BodyKind, Envelope, Recipient
 from trimta.outbound.reports import expanded, report
@@ -43,6 +42,7 @@ from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
 from trimta.runtime.privileges import AccountError
 from trimta.store.queue.errors import QueueError, QueueUnreadable
+from trimta.store.queue.meta import TIME_SCALE
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.values import NewEnvelope, StoredMessage
 from trimta.store.spool import SpoolWriter
@@ -286,7 +286,7 @@ class Submission:
             lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]
             lines += [f"for <{one}>" for one in recipients]
             queue.log.append(message_id, lines, now)
-        control.tell(config.data_dir, {"command": "submitted", "id": message_id})
+        asking.tell(config.data_dir, {"command": "submitted", "id": message_id})
         return message_id
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
     from trimta.cli.arguments import Subparsers
-    from trimta.control.socket import Json
+    from trimta.control.asking import Json
 
 DOMAINS: Final = 20
 """Domains of the queue that are listed for people; --json has them all."""

@@ -12,7 +12,7 @@ from trimta.cli.running import server_needed
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.control import socket as control
+from trimta.control import asking
 from trimta.runtime.events import object_as_text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Config
-    from trimta.control.socket import Json
+    from trimta.control.asking import Json
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -55,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _events(config: Config) -> Iterator[Json]:
     with server_needed(config):
-        for answer in control.ask(config.data_dir, {"command": "tail"}, timeout=None, reader=streams.output()):
+        for answer in asking.ask(config.data_dir, {"command": "tail"}, timeout=None, reader=streams.output()):
             if "event" in answer:
                 yield answer

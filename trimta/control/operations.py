@@ -1,37 +1,30 @@
-"""Operations on a running server: its state, its events, its queue's clock.  The control socket presents them."""
+"""Operations on a running server: its state, its events, its queue's clock.  `requests` presents them as JSON."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.control import socket as control
-from trimta.runtime.events import as_object, timestamp
 from trimta.store.queue.errors import QueueError
+from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
-    from trimta.control.socket import Handler, Json
     from trimta.inbound.connection_counts import ConnectionCounts
     from trimta.outbound.scheduler import Scheduler
     from trimta.outbound.worker import Worker
     from trimta.runtime.clock import QueueClock
+    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Event, Events
     from trimta.runtime.message_log import MessageLog
     from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.queue import Queue
-
-CLOCK_OFFSET: Final = "clock_offset"
-"""The queue's meta entry for what its clock was moved forward by: after a restart nothing may be due later again."""
-
-TIME_SCALE: Final = "time_scale"
-"""The queue's meta entry for `serve --time-scale`: for those who queue mail beside the server."""
 
 TAIL_BACKLOG: Final = 10_000
 """Events that wait for a reader of `trimta tail`; one that is slower loses the oldest."""
@@ -41,11 +34,26 @@ STEP_LIMIT: Final = 20.0
 that hangs, is not waited for again.
 """
 
-TOLD: Final = 1_000
-"""Events that the answer to `trimta time` holds at most: the last ones."""
-
 FAREWELL_LIMIT: Final = 1.0
 """Seconds at shutdown for readers of `trimta tail` to take what has happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """What `trimta status` shows."""
+
+    uptime: float
+    """Seconds."""
+    listening: tuple[str, ...]
+    sessions: int
+    deliveries: int
+    queued_by_domain: dict[str, int]
+    """Envelopes that wait, held ones included."""
+    held: int
+    clock_offset: float
+    """Seconds that the queue's clock is ahead of the machine's."""
+    counters: dict[EventName, int]
+    """How often each event has happened."""
 
 
 class Operations:
@@ -54,7 +62,6 @@ class Operations:
     def __init__(
         self,
         *,
-        data_dir: Path,
         clock: QueueClock,
         queue: QueueDoor,
         events: Events,
@@ -64,7 +71,6 @@ class Operations:
         addresses: Callable[[], Sequence[str]],
     ) -> None:
         """`addresses` returns those that the server listens on."""
-        self._data_dir = data_dir
         self._clock = clock
         self._queue = queue
         self._events = events
@@ -74,53 +80,38 @@ class Operations:
         self._addresses = addresses
         self._started = trio.current_time()
         self._moving = trio.Lock()
-        self._tails: set[_Tail] = set()
+        self._tails: set[Tail] = set()
 
-    @property
-    def handlers(self) -> Mapping[str, Handler]:
-        """By the request's "command"."""
-        return {
-            "status": control.single(self._status),
-            "active": control.single(self._active),
-            "wake": control.single(self._wake),
-            "submitted": control.single(self._submitted),
-            "flush": control.single(self._flush),
-            "advance": control.single(self._advance),
-            "tail": control.Following(self._tail),
-        }
-
-    async def _status(self, _: Json) -> Json:
+    async def status(self) -> ServerStatus:
+        """The state of this moment.  QueueError."""
         counts, held = await self._queue.run(
             lambda queue: (queue.entries.count_by_domain(), queue.entries.count(EnvelopeState.HELD))
         )
-        return {
-            "pid": os.getpid(),
-            "uptime_s": round(trio.current_time() - self._started, 1),
-            "listening": [*self._addresses()],
-            "sessions": self._counts.total,
-            "deliveries": self._scheduler.in_flight,
-            "queue": counts,
-            "queued": sum(counts.values()),
-            "held": held,
-            "clock_offset_s": round(self._clock.offset, 3),
-            "counters": dict(sorted(self._events.counters.items())),
-        }
+        return ServerStatus(
+            uptime=trio.current_time() - self._started,
+            listening=tuple(self._addresses()),
+            sessions=self._counts.total,
+            deliveries=self._scheduler.in_flight,
+            queued_by_domain=counts,
+            held=held,
+            clock_offset=self._clock.offset,
+            counters=dict(self._events.counters),
+        )
 
-    async def _active(self, _: Json) -> Json:
-        return {"active": sorted(self._scheduler.active)}
+    def active(self) -> frozenset[str]:
+        """Ids of the envelopes that are being delivered now."""
+        return frozenset(self._scheduler.active)
 
-    async def _wake(self, _: Json) -> Json:
+    def wake(self) -> None:
+        """Something in the queue has changed."""
         self._scheduler.wake()
-        return {"ok": True}
 
-    async def _flush(self, _: Json) -> Json:
-        """Everything that was noted about messages can be read afterwards."""
+    async def flush_message_log(self) -> None:
+        """Store what was noted about messages so far; afterwards it can be read."""
         await self._message_log.flush()
-        return {"ok": True}
 
-    async def _submitted(self, request: Json) -> Json:
+    async def announce(self, message_id: str) -> None:
         """A local program has put a message into the queue."""
-        message_id = str(request.get("id"))
         try:
             message, envelopes = await self._queue.run(lambda queue: queue.entries.show(message_id))
         except QueueError:  # it was due, and is gone already
@@ -136,19 +127,15 @@ class Operations:
                 client=message.origin,
             )
         self._scheduler.wake()
-        return {"ok": True}
 
-    async def _tail(self, _: Json) -> AsyncGenerator[Json, None]:
-        tail = _Tail()
+    @contextmanager
+    def follow(self) -> Iterator[Tail]:
+        """The events from now on, for the block."""
+        tail = Tail()
         unsubscribe = self._events.subscribe(tail)
         self._tails.add(tail)
         try:
-            yield {"following": str(self._data_dir)}
-            while tail.waiting or not tail.ended:
-                await tail.news.wait()
-                tail.news = trio.Event()
-                while tail.waiting:
-                    yield as_object(tail.waiting.popleft())
+            yield tail
         finally:
             unsubscribe()
             self._tails.discard(tail)
@@ -163,23 +150,18 @@ class Operations:
             for tail in tails:
                 await tail.done.wait()
 
-    async def _advance(self, request: Json) -> Json:
-        seconds = request.get("seconds")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < 10 * 365 * 86400:
-            raise ValueError("advance wants a number of seconds, from 0 to ten years")
-        told: deque[Event] = deque(maxlen=TOLD)
-        unsubscribe = self._events.subscribe(lambda event: told.append(event) if "id" in event.fields else None)
-        try:
-            moments = await self.advance(float(seconds))
-        finally:
-            unsubscribe()
-        clock = self._clock
-        return {
-            "now": timestamp(clock.now()),
-            "offset_s": round(clock.offset, 3),
-            "moments": moments,
-            "events": [as_object(event) for event in told],
-        }
+    def now(self) -> float:
+        """The queue's clock, in seconds since the epoch."""
+        return self._clock.now()
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the queue's clock is ahead of the machine's."""
+        return self._clock.offset
+
+    def record(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
+        """Give every event from now on to a subscriber; calling the result ends it."""
+        return self._events.subscribe(subscriber)
 
     async def advance(self, seconds: float) -> int:
         """Move the queue's clock forward.  What falls due in between happens in its order, each thing at its moment;
@@ -216,22 +198,32 @@ class Operations:
             hanging |= scheduler.workers
 
 
-class _Tail:
-    """What one reader of `trimta tail` has still to get."""
+class Tail:
+    """The events that one reader has still to get; a reader that is too slow loses the oldest."""
 
     def __init__(self) -> None:
-        self.waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
-        self.news = trio.Event()
-        self.ended = False
+        self._waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
+        self._news = trio.Event()
+        self._ended = False
         self.done = trio.Event()
+        """Set when nobody reads any more."""
 
     def __call__(self, event: Event) -> None:
-        self.waiting.append(event)
-        self.news.set()
+        self._waiting.append(event)
+        self._news.set()
 
     def end(self) -> None:
-        self.ended = True
-        self.news.set()
+        """No more events come."""
+        self._ended = True
+        self._news.set()
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Each event, as it comes, until the server ends."""
+        while self._waiting or not self._ended:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._waiting:
+                yield self._waiting.popleft()
 
 
 def _next_moment(queue: Queue, now: float) -> float | None:

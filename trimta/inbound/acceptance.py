@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from trimta.routing.destination import Destination
     from trimta.routing.policy import Policy
     from trimta.runtime.clock import QueueClock
-    from trimta.runtime.event_names import EventName
+    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
     from trimta.runtime.queue_door import QueueDoor
     from trimta.store.queue.values import StoredMessage

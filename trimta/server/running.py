@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.control import socket as control
+from trimta.control import answering, socket_path
+from trimta.control.requests import handlers
 from trimta.inbound.listener import accept_connections, room_for_connections
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
@@ -110,12 +111,12 @@ class Server:
         queue_was_lost = loss.is_lost(config.data_dir)
         recovered = recover(mta, queue, time_scale, wall())
         try:
-            control_socket = await control.listen(config.data_dir)
+            control_socket = await answering.listen(config.data_dir)
         except OSError as cause:
             raise StartError(
                 f"cannot make the control socket in {config.data_dir}: {cause}", os.EX_CANTCREAT
             ) from cause
-        cleanup.callback(control.remove, config.data_dir)
+        cleanup.callback(socket_path.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
         return cls(mta, control_socket, recovered, queue_was_lost=queue_was_lost)
 
@@ -132,7 +133,8 @@ class Server:
                 mta.events.emit("queue_lost", reason=loss.explanation(data_dir), kept=kept or None)
             for aside in self._recovered.set_aside:
                 mta.events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))
-            await helpers.start(control.serve, self._control_socket, self.operations.handlers)
+            answers = handlers(mta.operations, mta.configuration.data_dir)
+            await helpers.start(answering.serve, self._control_socket, answers)
             with self._work:
                 async with trio.open_nursery() as nursery:
                     await nursery.start(mta.deliver_due)

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from trimta.config.model import ListenTls, UnixAddress
-from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
 from trimta.inbound.listener import BindError, bind
 from trimta.outbound.clock_watch import bound_waits
 from trimta.runtime import privileges
@@ -17,6 +16,7 @@ from trimta.runtime.tls import ServerTls, TlsError, TlsSettings
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import loss
 from trimta.store.queue.errors import QueueError, QueueUnreadable
+from trimta.store.queue.meta import CLOCK_OFFSET, TIME_SCALE
 from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:

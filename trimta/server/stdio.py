@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.config.model import Listen, ListenAuth
-from trimta.control import socket as control
-from trimta.control.operations import CLOCK_OFFSET, TIME_SCALE
+from trimta.control import asking
 from trimta.inbound.client import UNIX, ClientAddress
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
@@ -21,6 +20,7 @@ from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.wire import Wire
 from trimta.server.wiring import Mta
+from trimta.store.queue.meta import CLOCK_OFFSET, TIME_SCALE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ class _Notifier:
                     await self._tell()
 
     async def _tell(self) -> None:
-        await self._disk.run(control.tell, self._data_dir, {"command": "wake"})
+        await self._disk.run(asking.tell, self._data_dir, {"command": "wake"})
 
 
 class _Output(trio.abc.SendStream):

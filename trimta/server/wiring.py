@@ -161,7 +161,6 @@ class Mta:
             wake=wake,
         )
         self.operations = Operations(
-            data_dir=configuration.data_dir,
             clock=clock,
             queue=self.queue,
             events=self.events,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
-from trimta.control import socket as control
+from trimta.control import socket_path
 from trimta.store.lock import LOCK_FILE, locked_by
 from trimta.store.queue.queue import Queue
 from trimta.testing.mail import Mailboxes
@@ -55,7 +55,7 @@ class Watch:
         self._config = mta.configuration
         self._mailboxes = Mailboxes(mta.policy)
         self._addresses = {listener.socket.getsockname() for bound in mta.bound for listener in bound.sockets}
-        self._addresses.add(os.fspath(control.address(self._config.data_dir)))
+        self._addresses.add(os.fspath(socket_path.address(self._config.data_dir)))
         mta.sending = self._watched(mta.sending)
         _FOLLOWED.add(self)
 
@@ -100,8 +100,8 @@ class Watch:
         for folder in self._mailboxes.folders():
             with contextlib.suppress(FileNotFoundError):
                 yield from (f"the file {path}" for path in (folder / "tmp").iterdir() if mark in path.name)
-        if os.path.lexists(data_dir / control.NAME):
-            yield f"the socket {data_dir / control.NAME}"
+        if os.path.lexists(data_dir / socket_path.NAME):
+            yield f"the socket {data_dir / socket_path.NAME}"
         if locked_by(data_dir) is not None:
             yield f"the lock of {data_dir}"
             return

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from trimta.store.queue.database import Database
+
+CLOCK_OFFSET: Final = "clock_offset"
+"""The key for what the queue's clock was moved forward by, in seconds: it holds after a restart too."""
+
+TIME_SCALE: Final = "time_scale"
+"""The key for `serve --time-scale`: commands that queue mail beside the server need it."""
 
 
 class Meta:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from trimta.control import socket as control
-from trimta.control.socket import NoAnswer, NotRunning, ask, ask_once, single, tell
+from trimta.control import answering, socket_path
+from trimta.control.answering import single
+from trimta.control.asking import NoAnswer, NotRunning, ask, ask_once, tell
 from trimta.store.queue.errors import QueueUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from pathlib import Path
 
-    from trimta.control.socket import Handler, Json
+    from trimta.control.answering import Handler
+    from trimta.control.asking import Json
 
 DEADLINE = 20.0
 
@@ -57,7 +59,7 @@ async def forever(_: Json) -> AsyncGenerator[Json, None]:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    "tail": control.Following(forever),
+    "tail": answering.Following(forever),
     "echo": single(echo),
     "full": single(full),
     "picky": single(picky),
@@ -70,12 +72,12 @@ HANDLERS: Mapping[str, Handler] = {
 async def serving(data_dir: Path) -> AsyncGenerator[None, None]:
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
-            listener = await control.listen(data_dir)
-            await nursery.start(control.serve, listener, HANDLERS)
+            listener = await answering.listen(data_dir)
+            await nursery.start(answering.serve, listener, HANDLERS)
             yield
             nursery.cancel_scope.cancel()
         await listener.aclose()
-        control.remove(data_dir)
+        socket_path.remove(data_dir)
 
 
 async def answers(data_dir: Path, request: Json) -> list[Json]:
@@ -117,13 +119,13 @@ async def test_a_request_that_fails_says_why_and_the_next_one_works(command: Any
         b"[1]\n",
         b'"text"\n',
         b"[" * 60_000 + b"\n",
-        b"x" * (control.MAX_REQUEST + 100) + b"\n",
+        b"x" * (answering.MAX_REQUEST + 100) + b"\n",
     ],
     ids=["empty", "text", "no utf-8", "list", "string", "deep", "long"],
 )
 async def test_octets_that_are_no_request_are_refused(octets: bytes, tmp_path: Path) -> None:
     async with serving(tmp_path):
-        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
         async with stream:
             await stream.send_all(octets)
             line = await stream.receive_some()
@@ -134,17 +136,17 @@ async def test_octets_that_are_no_request_are_refused(octets: bytes, tmp_path: P
 @pytest.mark.parametrize("octets", [b"", b'{"command": "ec', b'{"command": "count", "to": 100000}\n', b"nonsense\n"])
 async def test_one_who_asks_and_goes_away_harms_nobody(octets: bytes, tmp_path: Path) -> None:
     async with serving(tmp_path):
-        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
         await stream.send_all(octets)
         await stream.aclose()
         assert await answers(tmp_path, {"command": "echo"})
 
 
 async def test_one_who_does_not_read_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "REQUEST_LIMIT", 0.05)
-    monkeypatch.setattr(control, "MAX_ASKERS", 1)
+    monkeypatch.setattr(answering, "REQUEST_LIMIT", 0.05)
+    monkeypatch.setattr(answering, "MAX_CONNECTIONS", 1)
     async with serving(tmp_path):
-        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
         async with stream:
             await stream.send_all(b'{"command": "count", "to": 1000000000}\n')
             # There is but one place, and it is free again only when the silent reader has lost it.
@@ -152,7 +154,7 @@ async def test_one_who_does_not_read_is_given_up(tmp_path: Path, monkeypatch: py
 
 
 async def follow(data_dir: Path) -> trio.SocketStream:
-    stream = await trio.open_unix_socket(str(data_dir / control.NAME))
+    stream = await trio.open_unix_socket(str(data_dir / socket_path.NAME))
     await stream.send_all(b'{"command": "tail"}\n')
     assert json.loads(await stream.receive_some())
     return stream
@@ -161,7 +163,7 @@ async def follow(data_dir: Path) -> trio.SocketStream:
 async def test_followers_whose_readers_are_gone_make_room_without_an_event(tmp_path: Path) -> None:
     async with serving(tmp_path):
         for _ in range(3):
-            dead = [await follow(tmp_path) for _ in range(control.MAX_FOLLOWERS)]
+            dead = [await follow(tmp_path) for _ in range(answering.MAX_FOLLOWERS)]
             for stream in dead:
                 await stream.aclose()
             assert await answers(tmp_path, {"command": "echo"})
@@ -169,8 +171,8 @@ async def test_followers_whose_readers_are_gone_make_room_without_an_event(tmp_p
 
 async def test_followers_beyond_the_limit_are_told_and_leave_room_for_questions(tmp_path: Path) -> None:
     async with serving(tmp_path):
-        followers = [await follow(tmp_path) for _ in range(control.MAX_FOLLOWERS)]
-        with pytest.raises(NoAnswer, match=f"{control.MAX_FOLLOWERS} follow already"):
+        followers = [await follow(tmp_path) for _ in range(answering.MAX_FOLLOWERS)]
+        with pytest.raises(NoAnswer, match=f"{answering.MAX_FOLLOWERS} follow already"):
             await answers(tmp_path, {"command": "tail"})
         assert await answers(tmp_path, {"command": "echo"})
         for stream in followers:
@@ -180,8 +182,8 @@ async def test_followers_beyond_the_limit_are_told_and_leave_room_for_questions(
 async def test_a_follower_that_sends_no_more_is_followed_until_it_hangs_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "MAX_FOLLOWERS", 1)
-    monkeypatch.setattr(control, "HANG_UP_PAUSE", 0.01)
+    monkeypatch.setattr(answering, "MAX_FOLLOWERS", 1)
+    monkeypatch.setattr(answering, "HANG_UP_PAUSE", 0.01)
     async with serving(tmp_path):
         stream = await follow(tmp_path)
         await stream.send_eof()
@@ -189,7 +191,7 @@ async def test_a_follower_that_sends_no_more_is_followed_until_it_hangs_up(
             await answers(tmp_path, {"command": "tail"})
         await stream.aclose()
         while True:  # until the server has seen it
-            stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+            stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
             async with stream:
                 await stream.send_all(b'{"command": "tail"}\n')
                 if b"following" in await stream.receive_some():
@@ -201,11 +203,11 @@ async def test_two_hundred_who_never_ask_keep_nobody_waiting(said: bytes, tmp_pa
     async with serving(tmp_path):
         silent = []
         for _ in range(200):
-            stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+            stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
             if said:
                 await stream.send_all(said)
             silent.append(stream)
-        with trio.fail_after(control.REQUEST_LIMIT / 2):
+        with trio.fail_after(answering.REQUEST_LIMIT / 2):
             assert await answers(tmp_path, {"command": "echo"})
         for stream in silent:
             await stream.aclose()
@@ -213,7 +215,7 @@ async def test_two_hundred_who_never_ask_keep_nobody_waiting(said: bytes, tmp_pa
 
 async def test_an_endless_line_is_refused_at_its_limit(tmp_path: Path) -> None:
     async with serving(tmp_path):
-        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
         async with stream:
             with contextlib.suppress(trio.BrokenResourceError):
                 while True:
@@ -223,7 +225,7 @@ async def test_an_endless_line_is_refused_at_its_limit(tmp_path: Path) -> None:
 
 async def test_what_follows_the_request_is_no_part_of_it(tmp_path: Path) -> None:
     async with serving(tmp_path):
-        stream = await trio.open_unix_socket(str(tmp_path / control.NAME))
+        stream = await trio.open_unix_socket(str(tmp_path / socket_path.NAME))
         async with stream:
             await stream.send_all(b'{"command": "echo"}\nand more')
             assert json.loads(await stream.receive_some()) == {"asked": {"command": "echo"}}
@@ -242,13 +244,13 @@ async def test_a_reader_that_goes_away_ends_a_question_that_has_no_answer_yet(tm
 
 def test_a_server_that_takes_nobody_on_is_not_taken_for_none(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as crowd:
-        listener.bind(str(tmp_path / control.NAME))
+        listener.bind(str(tmp_path / socket_path.NAME))
         listener.listen(0)
         for _ in range(5):
             one = crowd.enter_context(socket.socket(socket.AF_UNIX))
             one.settimeout(0)
             with contextlib.suppress(BlockingIOError):
-                one.connect(str(tmp_path / control.NAME))
+                one.connect(str(tmp_path / socket_path.NAME))
         with pytest.raises(NoAnswer, match="does not answer"):
             ask_once(tmp_path, {"command": "echo"}, timeout=0.05)
 
@@ -258,14 +260,14 @@ def test_a_link_in_the_place_of_the_socket_takes_nothing_else_away(tmp_path: Pat
     data_dir.mkdir()
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("kept")
-    (data_dir / control.NAME).symlink_to(elsewhere / "precious")
-    control.remove(data_dir)
+    (data_dir / socket_path.NAME).symlink_to(elsewhere / "precious")
+    socket_path.remove(data_dir)
     assert (elsewhere / "precious").read_text() == "kept"
-    assert not (data_dir / control.NAME).is_symlink()
+    assert not (data_dir / socket_path.NAME).is_symlink()
 
 
 async def test_running_out_of_descriptors_is_waited_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "ACCEPT_PAUSE", 0.01)
+    monkeypatch.setattr(answering, "ACCEPT_PAUSE", 0.01)
     accept = trio.SocketListener.accept
     failures = [OSError(24, "too many open files")] * 2
 
@@ -292,7 +294,7 @@ def long_path(tmp_path: Path) -> Path:
 async def test_the_path_of_data_dir_may_be_long(tmp_path: Path) -> None:
     folder = long_path(tmp_path)
     async with serving(folder):
-        target = (folder / control.NAME).readlink()
+        target = (folder / socket_path.NAME).readlink()
         assert target.is_socket()
         assert target.parent.stat().st_mode & 0o077 == 0
         assert await answers(folder, {"command": "echo"})
@@ -305,7 +307,7 @@ async def test_the_temporary_folder_may_be_long_as_well(tmp_path: Path, monkeypa
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     async with serving(folder):
         assert await answers(folder, {"command": "echo"})
-        target = (folder / control.NAME).readlink()
+        target = (folder / socket_path.NAME).readlink()
     assert not target.parent.exists()
     assert [*folder.iterdir()] == []
 
@@ -321,19 +323,19 @@ async def test_where_there_is_no_short_folder_it_says_what_to_do(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setattr(tempfile, "mkdtemp", denied)
     with pytest.raises(OSError, match=r"too long for a socket.*/tmp: Permission denied.*set TMPDIR"):
-        await control.listen(folder)
+        await answering.listen(folder)
 
 
 async def test_only_the_owner_may_connect(tmp_path: Path) -> None:
     async with serving(tmp_path):
-        assert (tmp_path / control.NAME).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / socket_path.NAME).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("long", [False, True], ids=["short path", "long path"])
 async def test_what_a_killed_server_left_is_no_trouble(long: bool, tmp_path: Path) -> None:
     folder = long_path(tmp_path) if long else tmp_path
-    await (await control.listen(folder)).aclose()
-    left = (folder / control.NAME).readlink() if long else None
+    await (await answering.listen(folder)).aclose()
+    left = (folder / socket_path.NAME).readlink() if long else None
     with pytest.raises(NotRunning):
         list(ask(folder, {"command": "echo"}))
     async with serving(folder):
@@ -351,7 +353,7 @@ def test_without_a_server_nobody_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("said", [b"", b'{"half": ', b"\n", None], ids=["nothing", "half a line", "no JSON", "silence"])
 def test_a_server_that_dies_or_hangs_while_it_answers_is_said_to(said: bytes | None, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / control.NAME))
+        listener.bind(str(tmp_path / socket_path.NAME))
         listener.listen()
         if said is not None:
             # The answer is there before the question: the kernel keeps it.
