@@ -583,4 +583,4 @@ def test_any_octets_are_an_answer_or_malformed(tail: bytes, flags: bytes) -> Non
     head = query.to_wire()
     for data in (head[:2] + flags + tail, head[:2] + flags + b"\0\1\0\1\0\0\0\0" + head[12:] + tail):
         with contextlib.suppress(dns_client._MalformedError):
-            dns_client._judge(dns_client._parse(data, query))
+            dns_client._meaning_of(dns_client._parse(data, query))

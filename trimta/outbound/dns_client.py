@@ -1,8 +1,8 @@
-"""Asks DNS one question (RFC 1034, 1035): UDP, then TCP for a truncated answer, each nameserver, CNAMEs followed.
+"""The DNS client (RFC 1034, 1035): a question over UDP, over TCP if the answer is truncated, CNAMEs followed.
 
-Answers are values, never exceptions: what there is, that there is nothing, that there is no such name, or what the
-trouble was.  The packets are dnspython's; the sockets are our own because a *connected* UDP socket learns at once that
-nobody listens, drops packets of strangers in the kernel, and lets `[egress]` be asked at the connect.
+Answers are values, never exceptions: records, no record of this type, no such name, or the failure.  The packets are
+dnspython's.  The sockets are our own: a *connected* UDP socket learns at once that nobody listens, drops packets of
+strangers in the kernel, and lets `[egress]` be asked at the connect.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ T = TypeVar("T")
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 ROUNDS: Final = 2
-"""Times that a silent nameserver is asked: UDP loses packets."""
+"""How often a silent nameserver is asked: UDP loses packets."""
 MAX_ALIASES: Final = 8
 """CNAMEs that we follow over and above those in one answer; real chains have two or three."""
 MAX_RECORDS: Final = 50
-"""Kept of one answer: a hostile one over TCP holds thousands."""
+"""Records that are kept of one answer: a hostile answer over TCP holds thousands."""
 MAX_CACHED: Final = 2000
 MAX_TTL: Final = 86400.0
 MAX_NEGATIVE_TTL: Final = 60.0
 """Seconds.  A developer who has just added a record waits no longer than this."""
 IN_FLIGHT: Final = 100
-"""Questions at once, which bounds sockets."""
+"""Questions that are asked at once: each has a socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Records(Generic[T]):
-    """What was asked for, in the order of the answer; at least one."""
+    """The records that were asked for, in the order of the answer; at least one."""
 
     values: tuple[T, ...]
     canonical: str
@@ -64,49 +64,50 @@ class Records(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class NoData:
-    """The name exists, but has no such record."""
+    """The name exists, but has no record of the type."""
 
 
 @dataclass(frozen=True, slots=True)
-class NoName:
-    """NXDOMAIN: there is no such name."""
+class NoSuchName:
+    """The name does not exist (NXDOMAIN)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Nobody could tell: try again later."""
+class DnsFailure:
+    """No nameserver gave an answer; a later question may get one."""
 
     text: str
 
 
-Answer: TypeAlias = Records[T] | NoData | NoName | Trouble
+Answer: TypeAlias = Records[T] | NoData | NoSuchName | DnsFailure
 
 
 @dataclass(frozen=True, slots=True)
 class _Alias:
-    """The name is a CNAME, and the answer stops there."""
+    """A CNAME at which the answer stops."""
 
     target: str
     ttl: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Timed:
-    """An answer and how many seconds it holds."""
+class _TimedAnswer:
+    """An answer, and the seconds for which it holds."""
 
-    answer: Records[Rdata] | NoData | NoName
+    answer: Records[Rdata] | NoData | NoSuchName
     ttl: float
 
 
 _System: TypeAlias = "tuple[object, tuple[Nameserver, ...]]"
-"""What resolv.conf names, with the version of the file."""
+"""The nameservers of resolv.conf, with the version of the file."""
 _UNREAD: Final[_System] = (None, ())
 
 
 class DnsClient:
     """A stub resolver over the configured nameservers or, without any, those of /etc/resolv.conf.
 
-    `allowed` is `[egress]`'s verdict on an address.  Nothing is read or sent before the first question.
+    No file is read and no packet is sent before the first question.  `allowed`: whether `[egress]` lets an address be
+    asked.
     """
 
     def __init__(self, config: Dns, *, allowed: Callable[[IPAddress], bool], resolv_conf: Path = RESOLV_CONF) -> None:
@@ -127,16 +128,16 @@ class DnsClient:
         """The A records of `name`, then its AAAA records: IP addresses."""
         found: dict[str, Answer[str]] = {}
 
-        async def one(rdtype: str) -> None:
+        async def look_up(rdtype: str) -> None:
             found[rdtype] = await self._ask(name, rdtype, _address_values)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one, "A")
-            nursery.start_soon(one, "AAAA")
+            nursery.start_soon(look_up, "A")
+            nursery.start_soon(look_up, "AAAA")
         return _both(found["A"], found["AAAA"])
 
     async def nameservers(self) -> tuple[Nameserver, ...]:
-        """Whom a question goes to, before `[egress]` is asked.  Empty: nobody."""
+        """The nameservers, those included that `[egress]` does not allow; empty if there are none."""
         if self._configured:
             return self._configured
         with trio.move_on_after(self._timeout):  # past it the disk hangs: what is known has to do
@@ -145,30 +146,30 @@ class DnsClient:
             )
         return self._system[1]
 
-    def refused(self, servers: Sequence[Nameserver]) -> Trouble | None:
-        """Trouble if there is none among the nameservers that `[egress]` lets us ask; it says which it does not."""
+    def refused(self, servers: Sequence[Nameserver]) -> DnsFailure | None:
+        """The failure of a question for which `[egress]` allows none of the nameservers; None if it allows one."""
         if not servers:
-            return Trouble(f"there is no nameserver: [dns] nameservers is empty and {self._resolv_conf} names none")
+            return DnsFailure(f"there is no nameserver: [dns] nameservers is empty and {self._resolv_conf} names none")
         outside = [str(server) for server in servers if not self._allowed(server.address)]
         if len(outside) < len(servers):
             return None
-        return Trouble(f"the nameserver {', '.join(outside)} is outside of [egress] allow")
+        return DnsFailure(f"the nameserver {', '.join(outside)} is outside of [egress] allow")
 
     async def _ask(
         self, name: str, rdtype: str, convert: Callable[[Sequence[Rdata]], tuple[T, ...]]
-    ) -> Records[T] | NoData | NoName | Trouble:
-        """One question, from the cache if it is there.  It has `dns.timeout` in all, CNAMEs and retries included."""
+    ) -> Records[T] | NoData | NoSuchName | DnsFailure:
+        """The answer to one question, from the cache if it is there.  It takes `dns.timeout` at most, in all."""
         key = (name.lower(), rdtype)
         expires, kept = self._cache.get(key, (0.0, None))
         if kept is not None and expires > trio.current_time():
             self._cache.move_to_end(key)
             await trio.lowlevel.checkpoint()
-            return cast("Records[T] | NoData | NoName", kept)
+            return cast("Records[T] | NoData | NoSuchName", kept)
         async with self._limiter:
             found = await self._follow(name, rdtype)
-        if isinstance(found, Trouble):
+        if isinstance(found, DnsFailure):
             return found
-        answer: Records[T] | NoData | NoName
+        answer: Records[T] | NoData | NoSuchName
         if isinstance(found.answer, Records):
             values = convert(found.answer.values)
             answer = Records(values, found.answer.canonical) if values else NoData()
@@ -181,31 +182,31 @@ class DnsClient:
             self._cache.popitem(last=False)
         return answer
 
-    async def _follow(self, name: str, rdtype: str) -> _Timed | Trouble:
+    async def _follow(self, name: str, rdtype: str) -> _TimedAnswer | DnsFailure:
         """Ask for `name`, and for the target of each CNAME that a server leaves to us."""
         deadline = trio.current_time() + self._timeout
         ttl = MAX_TTL
         seen: list[str] = []
         while len(seen) <= MAX_ALIASES:
             if name.lower() in seen:
-                return Trouble(f"the CNAMEs of {seen[0]} go round in a loop")
+                return DnsFailure(f"the CNAMEs of {seen[0]} go round in a loop")
             seen.append(name.lower())
             step = await self._ask_servers(name, rdtype, deadline)
             match step:
                 case _Alias():
                     name, ttl = step.target, min(ttl, step.ttl)
-                case _Timed():
-                    return _Timed(step.answer, min(ttl, step.ttl))
-                case Trouble():
+                case _TimedAnswer():
+                    return _TimedAnswer(step.answer, min(ttl, step.ttl))
+                case DnsFailure():
                     return step
-        return Trouble(f"the chain of CNAMEs of {seen[0]} is too long")
+        return DnsFailure(f"the chain of CNAMEs of {seen[0]} is too long")
 
-    async def _ask_servers(self, name: str, rdtype: str, deadline: float) -> _Timed | _Alias | Trouble:
-        """Ask one server after the other until one knows; those that are silent are asked again."""
+    async def _ask_servers(self, name: str, rdtype: str, deadline: float) -> _TimedAnswer | _Alias | DnsFailure:
+        """Ask one nameserver after the other until one answers; those that are silent are asked again."""
         try:
             query = dns.message.make_query(_wire_name(name), rdtype)
         except dns.exception.DNSException:
-            return _Timed(NoName(), MAX_NEGATIVE_TTL)  # no name in DNS can look like this (RFC 1035 2.3.4)
+            return _TimedAnswer(NoSuchName(), MAX_NEGATIVE_TTL)  # no name in DNS can look like this (RFC 1035 2.3.4)
         servers = await self.nameservers()
         refused = self.refused(servers)
         if refused is not None:
@@ -222,15 +223,15 @@ class DnsClient:
                 if asked + 1 < ROUNDS:
                     waiting.append((server, asked + 1))
                 continue
-            judged = result if isinstance(result, str) else _judge(result)
-            if not isinstance(judged, str):
-                return judged
-            troubles[server] = judged
-        said = "; ".join(f"nameserver {server}: {trouble}" for server, trouble in troubles.items())
-        return Trouble(f"{name} {rdtype}: {said}")
+            meaning = result if isinstance(result, str) else _meaning_of(result)
+            if not isinstance(meaning, str):
+                return meaning
+            troubles[server] = meaning
+        reasons = "; ".join(f"nameserver {server}: {trouble}" for server, trouble in troubles.items())
+        return DnsFailure(f"{name} {rdtype}: {reasons}")
 
     def _system_nameservers(self, known: _System) -> _System:
-        """Those of resolv.conf, read again when it changes: a laptop moves between networks.  Blocking."""
+        """The nameservers of resolv.conf, read again when it changes: a laptop moves between networks.  Blocks."""
         try:
             status = self._resolv_conf.stat()
             version = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -245,7 +246,7 @@ class DnsClient:
 
 
 async def _exchange(server: Nameserver, query: dns.message.Message) -> dns.message.Message | str:
-    """The server's answer, or what was wrong with it.  The caller limits the time."""
+    """A nameserver's answer, or the fault in it, in words.  The caller limits the time."""
     try:
         data = await _over_udp(server, query)
         if _is_truncated(data):
@@ -261,11 +262,11 @@ async def _exchange(server: Nameserver, query: dns.message.Message) -> dns.messa
 
 
 class _MalformedError(Exception):
-    """An answer that can't be read; it says why."""
+    """An answer that can't be read, for a reason that the text gives."""
 
 
 async def _over_udp(server: Nameserver, query: dns.message.Message) -> bytes:
-    """The first packet that answers this very query."""
+    """The first packet that answers this query."""
     wire = query.to_wire()
     with trio.socket.socket(_family(server), socket.SOCK_DGRAM) as sock:
         await sock.connect((str(server.address), server.port))
@@ -302,7 +303,7 @@ def _family(server: Nameserver) -> socket.AddressFamily:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """The TC flag; what follows it may stop in mid-record, so it is looked at before parsing."""
+    """Whether the TC flag is set: looked at before parsing, since the last record may be incomplete then."""
     return len(data) >= 12 and bool(data[2] & 0x02)
 
 
@@ -316,8 +317,8 @@ def _parse(data: bytes, query: dns.message.Message) -> dns.message.Message:
     return answer
 
 
-def _judge(answer: dns.message.Message) -> _Timed | _Alias | str:
-    """What an answer means, or why it is worth nothing."""
+def _meaning_of(answer: dns.message.Message) -> _TimedAnswer | _Alias | str:
+    """The meaning of an answer, or the fault in it, in words."""
     rcode = answer.rcode()
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return dns.rcode.to_text(rcode)
@@ -330,23 +331,23 @@ def _judge(answer: dns.message.Message) -> _Timed | _Alias | str:
     ttl = float(chain.minimum_ttl)
     canonical = _text(chain.canonical_name)
     if chain.answer is not None:
-        return _Timed(Records(tuple(chain.answer), canonical), ttl)
+        return _TimedAnswer(Records(tuple(chain.answer), canonical), ttl)
     if rcode == dns.rcode.NXDOMAIN:
-        return _Timed(NoName(), ttl)  # of the last name in the chain: RFC 6604 2.1
+        return _TimedAnswer(NoSuchName(), ttl)  # of the last name in the chain: RFC 6604 2.1
     if chain.cnames:
         return _Alias(canonical, min(ttl, float(chain.cnames[-1].ttl)))
-    return _Timed(NoData(), ttl)
+    return _TimedAnswer(NoData(), ttl)
 
 
 def _both(four: Answer[str], six: Answer[str]) -> Answer[str]:
-    """A and AAAA as one answer: whatever there is counts, and trouble only where there is nothing."""
+    """The answers for A and AAAA as one: a failure counts only where there are no records."""
     if isinstance(four, Records) and isinstance(six, Records):
         return Records(four.values + six.values, four.canonical)
-    for kind in (Records, Trouble):
+    for kind in (Records, DnsFailure):
         for answer in (four, six):
             if isinstance(answer, kind):
                 return answer
-    return NoName() if isinstance(four, NoName) and isinstance(six, NoName) else NoData()
+    return NoSuchName() if isinstance(four, NoSuchName) and isinstance(six, NoSuchName) else NoData()
 
 
 def _mx_values(rdatas: Sequence[Rdata]) -> tuple[MxRecord, ...]:
@@ -366,11 +367,11 @@ def _address_values(rdatas: Sequence[Rdata]) -> tuple[str, ...]:
 
 
 def _wire_name(name: str) -> dns.name.Name:
-    """The name without any of the escapes that DNS master files know; a DNSException if it can't be one."""
+    """The name, in which the escapes of DNS master files have no meaning.  DNSException for a text that is no name."""
     labels = name.removesuffix(".").encode("ascii", "backslashreplace").split(b".")
     return dns.name.Name([*labels, b""])
 
 
 def _text(name: dns.name.Name) -> str:
-    """ "." for the root, else without the last dot, in lower case, odd octets escaped."""
+    """The text of a name in lower case, without the last dot, odd octets escaped; "." for the root."""
     return "." if name == dns.name.root else name.to_text(omit_final_dot=True).lower()

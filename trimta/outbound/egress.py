@@ -1,4 +1,4 @@
-"""The one door out: every outgoing mail connection is made here, and `[egress] allow` is asked each time."""
+"""Egress: every outgoing mail connection is made here, once `[egress] allow` has allowed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class EgressDeniedError(Exception):
-    """`[egress] allow` does not let us connect there: the envelope is held (PRODUCT: egress)."""
+    """An address to which `[egress] allow` lets no connection be made: the envelope is held."""
 
     def __init__(self, host: str, address: str, port: int) -> None:
         where = f"{host} [{address}]:{port}" if host != address else f"[{address}]:{port}"
@@ -27,7 +27,7 @@ class EgressDeniedError(Exception):
 
 
 class EgressPolicy:
-    """What `[egress] allow` says.  A unix socket is on this machine and always allowed."""
+    """The policy of `[egress] allow`.  A unix socket is on this machine, and always allowed."""
 
     def __init__(self, egress: Egress) -> None:
         self._egress = egress

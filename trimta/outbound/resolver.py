@@ -1,12 +1,13 @@
-"""Where mail for a domain goes: MX routing (RFC 5321 section 5, RFC 7505), `[dns.zones]`, hosts of `smtp:` routes.
+"""The resolver: the hosts that take mail for a domain (RFC 5321 5, RFC 7505), and the addresses of a route's host.
 
-The answers are values: hosts in the order in which they are to be tried, or why there are none, with the enhanced
-status of the outcome.  `[dns.zones]` is asked first and, for the names in it, alone.
+A result is a value: hosts in the order in which they are to be tried, or the reason why there are none, with the
+enhanced status that the outcome gets.  A name that is in `[dns.zones]` is looked up there and nowhere else.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 import socket
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import idna
 import trio
@@ -29,10 +30,10 @@ from trimta.mail.status import (
     UNROUTABLE,
     EnhancedStatus,
 )
-from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, NoData, NoName, Records, Trouble
+from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, DnsFailure, NoData, NoSuchName, Records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from trimta.config.model import Dns, Zone
     from trimta.mail.address import IPAddress
@@ -40,11 +41,12 @@ if TYPE_CHECKING:
 HOSTS_FILE: Final = Path("/etc/hosts")
 LOOPBACK: Final = ("127.0.0.1", "::1")
 SYSTEM_LOOKUPS: Final = 16
-"""Threads in getaddrinfo at once; one that hangs keeps its thread, and Trio's default limiter is everybody's."""
+"""Threads in getaddrinfo at once.  A look-up that hangs keeps its thread, so they are not of Trio's default limiter,
+which everything else shares.
+"""
 
 BLOCK: Final = 64 * 1024
-"""Octets of the hosts file that are looked at together."""
-
+"""Octets of the hosts file that are searched together."""
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 _LITERAL: Final = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.ASCII | re.IGNORECASE)
@@ -52,10 +54,12 @@ _LITERAL: Final = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.ASCII | re.IGNORECA
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host to try, with all its addresses in the order in which to try them."""
+    """A host, with all its addresses in the order in which they are to be tried."""
 
     name: str
-    """Lower case, no last dot; what TLS verification compares.  For an address: the address."""
+    """In lower case, without the last dot: the name that a TLS certificate is verified against.  An IP address, if the
+    host was given as that.
+    """
     preference: int
     addresses: tuple[str, ...]
     """IP addresses; at least one."""
@@ -68,15 +72,17 @@ class MxHosts:
 
     hosts: tuple[Host, ...]
     notes: tuple[str, ...] = ()
-    """How it came to this, for `trimta route`: one sentence each."""
+    """The steps that led here, for `trimta route`: one sentence each."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingFailure:
-    """Nowhere to go.  Class 4: the envelope is deferred; class 5: it failed."""
+    """The reason why a domain or a route has no host."""
 
     status: EnhancedStatus
+    """Of class 4 if the envelope is to be deferred, of class 5 if it has failed."""
     text: str
+    """The reason in words, for logs and DSNs."""
     notes: tuple[str, ...] = ()
 
 
@@ -84,11 +90,10 @@ Routing: TypeAlias = MxHosts | RoutingFailure
 
 
 class Resolver:
-    """Finds the hosts of a domain and the addresses of a host.  Costs nothing until it is asked.
+    """A resolver.  It reads no file and sends no packet before the first look-up.
 
-    `is_self(address, port)`: whether trimta itself listens there.  `allowed(address)`: `[egress] allow`, asked of every
-    nameserver before it is.  `rng` shuffles hosts of equal preference.  Each DNS question has `dns.timeout`; the
-    questions of one look-up about different hosts are asked side by side, so a look-up takes twice that at most.
+    Each DNS question has `dns.timeout`; the questions of one look-up about different hosts are asked side by side, so
+    that a look-up takes twice that time at most.
     """
 
     def __init__(
@@ -103,6 +108,9 @@ class Resolver:
         resolv_conf: Path = RESOLV_CONF,
         system_lookup: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
+        """`is_self(address, port)`: whether trimta itself listens there.  `allowed(address)`: whether `[egress] allow`
+        lets a nameserver be asked.  `rng` shuffles hosts of equal preference.
+        """
         self._timeout = config.timeout
         self._zones = config.zones
         self._configured = bool(config.nameservers)
@@ -116,15 +124,15 @@ class Resolver:
         self._client = DnsClient(config, allowed=allowed, resolv_conf=resolv_conf)
 
     async def resolve_mx(self, domain: str, *, port: int = 25) -> Routing:
-        """The hosts for mail to `domain`: a `Mailbox.domain_key`, that is A-labels or an address literal."""
+        """The hosts that take mail for `domain`, a `Mailbox.domain_key`: A-labels, or an address literal."""
         literal = _LITERAL.fullmatch(domain)
         if literal is not None:
             return self._literal(literal[1], port)
         domain = host_key(domain)
         match await self._mx(domain):
-            case NoName():
+            case NoSuchName():
                 return RoutingFailure(NO_SUCH_DOMAIN.permanent, f"{domain}: there is no such domain (NXDOMAIN)")
-            case Trouble(text):
+            case DnsFailure(text):
                 return RoutingFailure(DIRECTORY_FAILURE.transient, f"MX of {domain}: {text}")
             case NoData():
                 return await self._implicit_mx(domain, port)
@@ -132,10 +140,10 @@ class Resolver:
                 return await self._explicit_mx(domain, values, port)
 
     async def resolve_host(self, name: str, *, port: int = 25) -> Routing:
-        """The addresses of a host named in a route, without MX: of an IP address, itself; of a name, what
-        `[dns.zones]`, else the hosts file, else the configured nameservers, else the system says.
+        """The addresses of the host that a route names, which has no MX records: those of `[dns.zones]`, else of the
+        hosts file, else of the configured nameservers, else of the system.  An IP address is its own.
 
-        A failure is class 4 whatever its cause: the route is this server's, not the message's, and may be mended.
+        A failure is of class 4 whatever its cause: the route is this server's, not the message's, and may be mended.
         """
         address = _address(name.strip("[]"))
         if address is not None:
@@ -144,9 +152,9 @@ class Resolver:
         match await self._host_addresses(name):
             case Records(values):
                 return MxHosts((Host(name, 0, values, port),), (f"{name} is {_listed(values)}",))
-            case Trouble(text):
+            case DnsFailure(text):
                 return RoutingFailure(DIRECTORY_FAILURE.transient, f"address of {name}: {text}")
-            case NoName():
+            case NoSuchName():
                 return RoutingFailure(BAD_CONFIGURATION.transient, f"the route's host {name} does not exist")
             case NoData():
                 return RoutingFailure(BAD_CONFIGURATION.transient, f"the route's host {name} has no address")
@@ -161,14 +169,14 @@ class Resolver:
         return MxHosts((Host(address, 0, (address,), port),), (note,))
 
     async def _implicit_mx(self, domain: str, port: int) -> Routing:
-        """No MX record: the domain is its own mail host (RFC 5321 5.1)."""
+        """A domain without an MX record is its own host (RFC 5321 5.1)."""
         notes = [f"{domain} has no MX record: its address records are used"]
         match await self._addresses(domain):
-            case NoName():
+            case NoSuchName():
                 return RoutingFailure(
                     NO_SUCH_DOMAIN.permanent, f"{domain}: there is no such domain (NXDOMAIN)", tuple(notes)
                 )
-            case Trouble(text):
+            case DnsFailure(text):
                 return RoutingFailure(DIRECTORY_FAILURE.transient, f"address of {domain}: {text}", tuple(notes))
             case NoData():
                 return RoutingFailure(
@@ -183,59 +191,57 @@ class Resolver:
                 return MxHosts((host,), tuple(notes))
 
     async def _explicit_mx(self, domain: str, records: Iterable[MxRecord], port: int) -> Routing:
-        wanted: dict[str, int] = {}
+        """The hosts that the MX records of a domain name (RFC 5321 5.1, RFC 7505)."""
+        preferences: dict[str, int] = {}
         notes: list[str] = []
-        null = False
+        is_null = False
         for record in sorted(records, key=lambda record: record.preference):
             name = record.host if record.host == "." else record.host.removesuffix(".").lower()
             if name == ".":
-                null = True
+                is_null = True
                 notes.append(f"MX {record.preference} . is a null MX")
             elif _address(name.strip("[]")) is not None:
                 notes.append(f"MX {record.preference} {name} is skipped: an MX must be a name, not an IP address")
             elif _HOST_NAME.fullmatch(name) is None:
                 notes.append(f"MX {record.preference} {name} is skipped: not a host name")
             else:
-                wanted.setdefault(name, record.preference)
-        if not wanted:
-            if null:
-                return RoutingFailure(NULL_MX.permanent, f"{domain} does not accept mail (null MX)", tuple(notes))
-            return RoutingFailure(UNROUTABLE.permanent, f"no MX of {domain} is a host name", tuple(notes))
+                preferences.setdefault(name, record.preference)
+        if preferences:
+            return await self._named_hosts(domain, preferences, notes, port)
+        if is_null:
+            return RoutingFailure(NULL_MX.permanent, f"{domain} does not accept mail (null MX)", tuple(notes))
+        return RoutingFailure(UNROUTABLE.permanent, f"no MX of {domain} is a host name", tuple(notes))
 
-        answers = await self._addresses_of_all(wanted)
-        hosts: list[tuple[Host, str]] = []
-        troubles: list[tuple[int, str]] = []
-        limit: int | None = None  # the best preference at which this server itself is
-        for name, preference in wanted.items():
-            addresses: tuple[str, ...] = ()
-            canonical = name
-            match answers[name]:
-                case Records(addresses, canonical):
-                    pass
-                case Trouble(text):
-                    troubles.append((preference, text))
-                    notes.append(f"MX {preference} {name} is skipped: {text}")
-                case NoName():
-                    notes.append(f"MX {preference} {name} is skipped: there is no such name")
-                case NoData():
-                    notes.append(f"MX {preference} {name} is skipped: it has no address")
-            host = Host(name, preference, addresses, port)
-            if self._is_this_server(host, canonical):
-                limit = preference if limit is None else min(limit, preference)
+    async def _named_hosts(self, domain: str, preferences: Mapping[str, int], notes: list[str], port: int) -> Routing:
+        """The hosts of these names that have addresses and are to be tried, in order.  Where this server itself is
+        among them, the hosts of its preference and of higher numbers are not (RFC 5321 5.1).
+        """
+        answers = await self._addresses_of_all(preferences)
+        hosts: list[Host] = []
+        failures: list[tuple[int, str]] = []
+        limit = math.inf
+        for name, preference in preferences.items():
+            answer = answers[name]
+            records: Records[str] = answer if isinstance(answer, Records) else Records((), name)
+            host = Host(name, preference, records.values, port)
+            if isinstance(answer, Records):
+                hosts.append(host)
+            else:
+                notes.append(f"MX {preference} {name} is skipped: {_reason(answer)}")
+            if isinstance(answer, DnsFailure):
+                failures.append((preference, answer.text))
+            if self._is_this_server(host, records.canonical):
+                limit = min(limit, preference)
                 notes.append(f"MX {preference} {name} is this server: it and those from {preference} on are dropped")
-            if addresses:
-                hosts.append((host, canonical))
-
-        usable = [host for host, _ in hosts if limit is None or host.preference < limit]
-        waiting = [text for preference, text in troubles if limit is None or preference < limit]
+        usable = [host for host in hosts if host.preference < limit]
+        failed = [text for preference, text in failures if preference < limit]
         if usable:
             return MxHosts(tuple(self._shuffled(usable)), tuple(notes))
-        if waiting:
-            return RoutingFailure(DIRECTORY_FAILURE.transient, f"MX hosts of {domain}: {waiting[0]}", tuple(notes))
-        if limit is not None:
-            return RoutingFailure(
-                ROUTING_LOOP.permanent, f"mail for {domain} loops back to this server, its best MX", tuple(notes)
-            )
+        if failed:
+            return RoutingFailure(DIRECTORY_FAILURE.transient, f"MX hosts of {domain}: {failed[0]}", tuple(notes))
+        if limit < math.inf:
+            text = f"mail for {domain} loops back to this server, its best MX"
+            return RoutingFailure(ROUTING_LOOP.permanent, text, tuple(notes))
         return RoutingFailure(UNROUTABLE.permanent, f"no MX host of {domain} has an address", tuple(notes))
 
     def _shuffled(self, hosts: Iterable[Host]) -> list[Host]:
@@ -255,12 +261,12 @@ class Resolver:
     async def _addresses_of_all(self, names: Iterable[str]) -> dict[str, Answer[str]]:
         answers: dict[str, Answer[str]] = {}
 
-        async def one(name: str) -> None:
+        async def look_up(name: str) -> None:
             answers[name] = await self._addresses(name)
 
         async with trio.open_nursery() as nursery:
             for name in names:
-                nursery.start_soon(one, name)
+                nursery.start_soon(look_up, name)
         return answers
 
     async def _mx(self, domain: str) -> Answer[MxRecord]:
@@ -280,24 +286,24 @@ class Resolver:
             return Records(LOOPBACK, name)  # never asked of DNS: RFC 6761 6.3
         return await self._client.addresses(name)
 
-    async def _failing(self, zone: Zone) -> NoName | Trouble | None:
-        """How a scripted zone fails, after the time that it would take."""
+    async def _failing(self, zone: Zone) -> NoSuchName | DnsFailure | None:
+        """The failure that a zone is configured for, after the time that it would take; None if there is none."""
         match zone.fail:
             case None:
                 return None
             case DnsFail.NXDOMAIN:
-                return NoName()
+                return NoSuchName()
             case DnsFail.SERVFAIL:
-                return Trouble("[dns.zones] says SERVFAIL")
+                return DnsFailure("[dns.zones] says SERVFAIL")
             case DnsFail.TIMEOUT:
                 await trio.sleep(self._timeout)
-                return Trouble(f"[dns.zones] says timeout: no answer within {self._timeout:g} s")
+                return DnsFailure(f"[dns.zones] says timeout: no answer within {self._timeout:g} s")
 
     async def _host_addresses(self, name: str) -> Answer[str]:
         if name in self._zones:
             return await self._addresses(name)
         listed = await self._listed_addresses(name)
-        if isinstance(listed, Trouble):
+        if isinstance(listed, DnsFailure):
             return listed
         if listed:
             return Records(listed, name)
@@ -305,16 +311,16 @@ class Resolver:
             return await self._addresses(name)
         return await self._ask_system(name)
 
-    async def _listed_addresses(self, name: str) -> tuple[str, ...] | Trouble:
-        """What the hosts file says; those that block advertisements have 100 000 lines."""
+    async def _listed_addresses(self, name: str) -> tuple[str, ...] | DnsFailure:
+        """The addresses of a name in the hosts file.  Some, which block advertisements, have 100 000 lines."""
         with trio.move_on_after(self._timeout):
             return await trio.to_thread.run_sync(
                 _from_hosts_file, self._hosts_file, name, abandon_on_cancel=True, limiter=self._file_limiter
             )
-        return Trouble(f"{self._hosts_file} could not be read within {self._timeout:g} s")
+        return DnsFailure(f"{self._hosts_file} could not be read within {self._timeout:g} s")
 
     async def _ask_system(self, name: str) -> Answer[str]:
-        """getaddrinfo, as every other program on this machine: search domains, mDNS, container names."""
+        """The addresses that getaddrinfo gives: it knows search domains, mDNS and names of containers."""
         servers = await self._client.nameservers()
         refused = self._client.refused(servers) if servers else None
         if refused is not None:
@@ -326,16 +332,16 @@ class Resolver:
                 )
             except socket.gaierror as error:
                 if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-                    return NoName()
-                return Trouble(error.strerror or str(error))
+                    return NoSuchName()
+                return DnsFailure(error.strerror or str(error))
             except (OSError, UnicodeError) as error:
-                return Trouble(str(error))
+                return DnsFailure(str(error))
             return Records(tuple(dict.fromkeys(found)), name) if found else NoData()
-        return Trouble(f"no answer from the system within {self._timeout:g} s")
+        return DnsFailure(f"no answer from the system within {self._timeout:g} s")
 
 
 def host_key(name: str) -> str:
-    """The form in which names are compared and asked: lower-case A-labels without the last dot."""
+    """The form in which names are compared and looked up: A-labels in lower case, without the last dot."""
     name = name.removesuffix(".").lower()
     if name.isascii():
         return name
@@ -346,11 +352,24 @@ def host_key(name: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """The canonical text of an IP address; None if it is none."""
+    """The canonical text of an IP address; None for a text that is none."""
     try:
         return str(ip_address(text))
     except ValueError:
         return None
+
+
+def _reason(answer: NoData | NoSuchName | DnsFailure) -> str:
+    """Why a host has no address, in words."""
+    match answer:
+        case NoData():
+            return "it has no address"
+        case NoSuchName():
+            return "there is no such name"
+        case DnsFailure(text):
+            return text
+        case _:
+            assert_never(answer)
 
 
 def _is_localhost(name: str) -> bool:
@@ -362,19 +381,19 @@ def _listed(addresses: Iterable[str]) -> str:
 
 
 def _from_hosts_file(path: Path, name: str) -> tuple[str, ...]:
-    """The addresses that /etc/hosts gives for a name, IPv4 and IPv6, in its order.  Blocking; whatever the file's size,
-    the interpreter is let go between blocks, since the event loop needs it.
+    """The addresses of a name in a hosts file, IPv4 and IPv6, in the order of its lines.  Blocks; however large the
+    file is, the event loop gets the interpreter between two blocks.
     """
-    wanted = name.encode()
+    octets = name.encode()
     found: list[str] = []
     begun = b""
     with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
             lines, newline, begun = (begun + block).rpartition(b"\n")
-            if wanted in lines.lower():
+            if octets in lines.lower():
                 _note_addresses(lines, name, found)
             if not newline and len(begun) > BLOCK:
-                begun = b""  # no line of this kind is so long
+                begun = b""  # no line with a name is so long
         _note_addresses(begun, name, found)
     return tuple(found)
 
@@ -389,5 +408,5 @@ def _note_addresses(lines: bytes, name: str, found: list[str]) -> None:
 
 
 def _getaddrinfo(name: str) -> list[str]:
-    """Blocking: runs in a thread."""
+    """The addresses that the system gives for a name.  Blocks.  Raises OSError or UnicodeError."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)]

@@ -1,10 +1,10 @@
-"""`pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
+"""The transport of `pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
 
 What the command does with it is not known: it may be another mail system.  So a message is relayed, not delivered (RFC
 3461 5.2.4), and DELIVERBY is as with a host that does not know it (RFC 2852 4.1.5).
 
-No shell, a clean environment (PATH and LANG, nothing else), data_dir as working folder, a process group of its own,
-ended as a whole if it takes too long.  What the command says is kept to the last 4 KiB, for the DSN.
+The command runs without a shell, with PATH and LANG as its environment, in data_dir, and in a process group of its own,
+which is ended as a whole if it takes too long.  The last 4 KiB of its output are kept for the DSN.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import StoredMessage
 
 OUTPUT: Final = 4 * 1024
-"""Octets of output that are kept: the last ones."""
+"""The last octets of output that are kept."""
 
 LINGER: Final = 1.0
 """Seconds for output after the command has ended: a child in the background may keep the pipe open for ever."""
@@ -64,7 +64,7 @@ _PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
 
 
 def arguments(route: PipeRoute, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
-    """The command with its words filled in."""
+    """The command of a route, with the placeholders in its words filled in."""
     values = {"nexthop": domain, "sender": _sender(message), "id": message.id}
     found: list[str] = []
     for word in route.argv:
@@ -141,31 +141,31 @@ async def deliver(
 
 
 class _Run:
-    """One run of a command."""
+    """A command while it runs."""
 
     def __init__(self, process: trio.Process, message: StoredMessage, disk: Disk) -> None:
         self._process = process
         self._message = message
         self._disk = disk
         self.output = bytearray()
-        """The last of what it said."""
+        """The last octets of its output."""
         self.overdue = False
-        """It had to be ended."""
+        """The command had to be ended."""
         self.unreadable: BodyDamagedError | OSError | None = None
         """Why the message could not be read to its end."""
 
     async def converse(self) -> None:
-        """Feed the command, take what it says, wait for its end."""
+        """Write the message to the command, read its output, and wait for its end."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._feed)
             nursery.start_soon(self._listen)
             await self._process.wait()
-            # Whoever it left in the background may hold its input and its output, and do nothing with them.
+            # A process that it left in the background may hold its input and output, and do nothing with them.
             nursery.cancel_scope.deadline = trio.current_time() + LINGER
             nursery.cancel_scope.shield = True  # else: what it has done would be done again
 
     async def end(self) -> None:
-        """End it and all that it started, if it still runs."""
+        """End the command and all processes that it started, if it still runs."""
         self.overdue = self._kill()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -183,7 +183,7 @@ class _Run:
                 while some := await pieces.some():
                     await stdin.send_all(b"".join(some))
         except trio.BrokenResourceError:
-            pass  # it did not want to hear more; its exit code says what that means
+            pass  # it reads no more; its exit code says what that means
         except (BodyDamagedError, OSError) as error:
             self.unreadable = error
             self._kill()  # before it sees an end where there is none
@@ -197,10 +197,10 @@ class _Run:
             del self.output[:-OUTPUT]
 
     def _kill(self) -> bool:
-        """Whether there was anything to kill: the id of what has ended may be another's."""
+        """Kill the process group, if the command still runs: else its id may be another's.  Whether it did run."""
         if self._process.poll() is not None:
             return False
-        with contextlib.suppress(PermissionError):  # it has become somebody else, and is left to itself
+        with contextlib.suppress(PermissionError):  # it has become another user's, and is left alone
             os.killpg(self._process.pid, signal.SIGKILL)
         return True
 
