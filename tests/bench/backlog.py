@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.bench.load import Server, best
 from trimta.mail.address import parse_mailbox
-from trimta.mail.envelope import Recipient
+from trimta.mail.envelope import Recipient, Terms
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
 from trimta.store.queue.queue import Queue
@@ -52,7 +52,11 @@ def fill(data_dir: Path, count: int) -> None:
         )
         queue.accept(
             StoredMessage(
-                id=f"backlog{number}", arrived=now, reverse_path=sender, content=content, trace=b"Received: x\n"
+                id=f"backlog{number}",
+                arrived=now,
+                terms=Terms(reverse_path=sender),
+                content=content,
+                trace=b"Received: x\n",
             ),
             [
                 NewEnvelope(

@@ -192,7 +192,7 @@ def send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Sender:
 def test_who_gets_it(send: Sender, arguments: str, header: str, recipients: str) -> None:
     assert send(arguments, f"{header}\nSubject: s\n\nbody\n".lstrip("\n").encode()) == "0"
     assert send.recipients == recipients.split()
-    assert send.message.smtputf8 == (not recipients.isascii())
+    assert send.message.terms.smtputf8 == (not recipients.isascii())
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_who_gets_it(send: Sender, arguments: str, header: str, recipients: str)
 )
 def test_who_it_is_from(send: Sender, arguments: str, sender: str) -> None:
     assert send(f"{arguments} alice") == "0"
-    assert str(send.message.reverse_path or "") == sender
+    assert str(send.message.terms.reverse_path or "") == sender
     assert (
         f"From: {'Cron <' if 'Cron' in arguments else ''}{sender or f'{LOGIN}@host.test'}"
         in send.message.trace.decode()
@@ -300,7 +300,7 @@ def test_large_content_is_spooled(send: Sender) -> None:
 def test_the_dsn_parameters_are_kept(send: Sender) -> None:
     assert send("-N success,delay -R hdrs -V env-1 alice bob@x.test") == "0"
     [(message, envelopes)] = send.queued()
-    assert (message.ret, message.envid) == (Ret.HEADERS, "env-1")
+    assert (message.terms.ret, message.terms.envid) == (Ret.HEADERS, "env-1")
     wanted = {one.recipient.notify for envelope in envelopes for one in envelope.recipients}
     assert wanted == {frozenset({Notify.SUCCESS, Notify.DELAY})}
 
@@ -317,10 +317,10 @@ def test_the_delay_warning_is_due_by_the_clock_of_the_server(send: Sender, scale
 
 def test_an_alias_for_many_is_reported_expanded_to_who_wants_success(send: Sender) -> None:
     assert send("-f bob@dev.test -N success team") == "0"
-    (dsn, [report]), (message, _) = sorted(send.queued(), key=lambda pair: pair[0].reverse_path is not None)
+    (dsn, [report]), (message, _) = sorted(send.queued(), key=lambda pair: pair[0].terms.reverse_path is not None)
     assert str(report.recipients[0].recipient.address) == "bob@dev.test"
     assert b"\nAction: expanded\n" in dsn.content.read()
-    assert message.reverse_path is not None
+    assert message.terms.reverse_path is not None
 
 
 def test_a_hold_route_holds_it(send: Sender) -> None:

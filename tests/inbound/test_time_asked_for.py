@@ -79,11 +79,11 @@ async def test_intervals_count_from_mail(
         message, envelope = await queued(mta)
         assert message.arrived > begun + 2 * SLOW
         if "HOLD" in parameters:
-            assert message.hold_until == envelope.next_try == pytest.approx(begun + 3600)
+            assert message.terms.hold_until == envelope.next_try == pytest.approx(begun + 3600)
         else:
-            assert message.deliver_by is not None
+            assert message.terms.deliver_by is not None
             seconds = -5 if "-5" in parameters else 3600
-            assert message.deliver_by.deadline == envelope.deadline == pytest.approx(begun + seconds)
+            assert message.terms.deliver_by.deadline == envelope.deadline == pytest.approx(begun + seconds)
 
 
 async def test_a_hold_that_is_over_at_the_end_of_the_data_is_none(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -110,7 +110,7 @@ async def test_holduntil_is_kept_in_the_zone_that_was_given(
         await client.say("RCPT TO:<a@x.test>", "250")
         await by_data(client)
         message, _ = await queued(mta)
-        assert message.hold_request == f"until;{moment.removesuffix(zone)}{told}"
+        assert message.terms.hold_request == f"until;{moment.removesuffix(zone)}{told}"
 
 
 @pytest.mark.parametrize(

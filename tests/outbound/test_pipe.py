@@ -8,7 +8,6 @@ import shlex
 import shutil
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from tests.support.lab import open_lab
 from tests.support.sending import recipient
 from trimta.config.route_syntax import parse_route
 from trimta.mail.address import parse_mailbox
-from trimta.mail.envelope import ByMode, DeliverBy, Notify
+from trimta.mail.envelope import ByMode, DeliverBy, Notify, Terms
 from trimta.mail.outcome import Delivered, Handover
 from trimta.outbound.transports import pipe
 from trimta.runtime.disk import InlineDisk
@@ -42,11 +41,13 @@ async def deadline() -> AsyncGenerator[None, None]:
         yield
 
 
-def stored(content: bytes | Body = CONTENT, sender: str | None = "me@here.test") -> StoredMessage:
+def stored(
+    content: bytes | Body = CONTENT, sender: str | None = "me@here.test", deliver_by: DeliverBy | None = None
+) -> StoredMessage:
     return StoredMessage(
         id="m1",
         arrived=0.0,
-        reverse_path=parse_mailbox(sender) if sender else None,
+        terms=Terms(reverse_path=parse_mailbox(sender) if sender else None, deliver_by=deliver_by),
         content=content if isinstance(content, Body) else Body.of(content),
         trace=b"Received: x\n",
     )
@@ -274,7 +275,7 @@ async def test_a_command_is_as_a_host_without_deliverby(
     tmp_path: Path, by: DeliverBy, expected: str, *, dropped: bool
 ) -> None:
     """RFC 2852 4.1.5."""
-    outcomes = await run(sh("cat > taken"), tmp_path, message=replace(stored(), deliver_by=by))
+    outcomes = await run(sh("cat > taken"), tmp_path, message=stored(deliver_by=by))
     assert verdict(outcomes) == expected
     assert getattr(outcomes[0], "deadline_dropped", False) is dropped
     assert (names(tmp_path) == ["taken"]) is expected.startswith("Delivered")

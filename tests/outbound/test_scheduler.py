@@ -13,7 +13,8 @@ import trio
 from tests.support.clock import mock_wall
 from tests.support.fake_mx import DROP, PLAIN, STALL, FakeMx, Late
 from tests.support.lab import CONTENT, DAY, HOUR, MINUTE, ZONES, open_lab
-from tests.support.sending import envelope
+from tests.support.sending import recipient
+from trimta.mail.envelope import Terms
 from trimta.outbound import scheduler
 from trimta.outbound.reports import Reports
 from trimta.runtime.disk import InlineDisk, ThreadDisk
@@ -63,9 +64,9 @@ async def fill(lab: Lab, next_hops: list[str]) -> None:
     def store(queue: Queue) -> None:
         for number, hop in enumerate(next_hops):
             message = StoredMessage(
-                id=f"m{number}", arrived=now, reverse_path=None, content=Body.of(CONTENT), trace=b""
+                id=f"m{number}", arrived=now, terms=Terms(reverse_path=None), content=Body.of(CONTENT), trace=b""
             )
-            (part,) = lab.mta.policy.route(envelope(f"a@{hop}")).envelopes
+            (part,) = lab.mta.policy.route([recipient(f"a@{hop}")]).envelopes
             queue.accept(message, [NewEnvelope.of(part, next_try=now)])
 
     await lab.steer(store)

@@ -9,7 +9,7 @@ import pytest
 from trimta.config.load import parse
 from trimta.config.tables import policy_of
 from trimta.mail.address import parse_mailbox
-from trimta.mail.envelope import Envelope, Recipient
+from trimta.mail.envelope import Recipient
 from trimta.routing.destination import LocalDestination
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import MaildirRoute
@@ -18,8 +18,7 @@ from trimta.routing.routes import MaildirRoute
 def test_the_bare_postmaster_is_in_the_hostname_s_domain_however_that_is_written(tmp_path: Path) -> None:
     policy = policy_of(parse('hostname = "Mail.BÜCHER.test"', base=tmp_path, file="conf.toml"))
     names = [parse_mailbox("postmaster"), parse_mailbox("postmaster@mail.xn--bcher-kva.test")]
-    recipients = tuple(Recipient(address=name, original=name) for name in names)
-    (part,) = policy.route(Envelope(reverse_path=None, recipients=recipients)).envelopes
+    (part,) = policy.route(Recipient(address=name, original=name) for name in names).envelopes
     assert part.domain == "mail.xn--bcher-kva.test"
     assert len(part.recipients) == 1, "the same mailbox"
 
@@ -85,9 +84,7 @@ def test_what_is_captured_for_a_single_label_is_in_no_user_s_mailbox(
     text = f'[local]\nmaildir = "{maildir}"\n[routes]\n"*" = "maildir:{capture}"\n'
     policy = policy_of(parse(text, base=tmp_path, file="conf.toml"))
     mailbox = parse_mailbox(f"x@{domain}")
-    (routed,) = policy.route(
-        Envelope(reverse_path=None, recipients=(Recipient(address=mailbox, original=mailbox),))
-    ).envelopes
+    (routed,) = policy.route([Recipient(address=mailbox, original=mailbox)]).envelopes
     assert isinstance(routed.destination, MatchedRoute)
     assert isinstance(routed.destination.route, MaildirRoute)
     assert routed.destination.route.path(routed.domain) == str(tmp_path / folder)

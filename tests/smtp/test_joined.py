@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimta.mail.address import Mailbox
-from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Envelope, Notify, OriginalRecipient, Recipient, Ret
+from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Envelope, Notify, OriginalRecipient, Recipient, Ret, Terms
 from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.mail.reply import Reply
 from trimta.smtp.client import ClientConnection
@@ -180,12 +180,15 @@ RECIPIENTS = st.builds(
 )
 ENVELOPES = st.builds(
     Envelope,
-    reverse_path=st.none() | MAILBOXES,
+    terms=st.builds(
+        Terms,
+        reverse_path=st.none() | MAILBOXES,
+        smtputf8=st.booleans(),
+        envid=st.none() | st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=30),
+        ret=st.none() | st.sampled_from(Ret),
+        deliver_by=st.none() | st.builds(DeliverBy, st.just(0.0), st.just(ByMode.NOTIFY), st.booleans()),
+    ),
     recipients=st.lists(RECIPIENTS, min_size=1, max_size=5, unique_by=lambda recipient: recipient.address).map(tuple),
-    smtputf8=st.booleans(),
-    envid=st.none() | st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=30),
-    ret=st.none() | st.sampled_from(Ret),
-    deliver_by=st.none() | st.builds(DeliverBy, st.just(0.0), st.just(ByMode.NOTIFY), st.booleans()),
 )
 LINES = [b"", b".", b"..", b".x", b"x", b"\xc3\xa9", b"\0", b"QUIT", b" ."]
 TEXTS = st.lists(st.sampled_from(LINES)).map(b"\n".join)
@@ -252,13 +255,14 @@ def test_any_envelope_and_body_arrive_the_same(
     accepted = [recipient for recipient in tried if replies[recipient.address] is DONE]
     assert len(server.messages) == bool(accepted)
     for message in server.messages:
-        assert message.mail.reverse_path == envelope.reverse_path
+        assert message.mail.reverse_path == envelope.terms.reverse_path
         parameters = message.mail.parameters
         assert parameters.size == (size if offered.offers("SIZE") else None)
         if binary:
             assert parameters.body is BodyKind.BINARY
-        assert (parameters.envid, parameters.ret) == ((envelope.envid, envelope.ret) if offered.dsn else (None, None))
-        assert (parameters.by is not None) == (envelope.deliver_by is not None and offered.deliver_by is not None)
+        terms = envelope.terms
+        assert (parameters.envid, parameters.ret) == ((terms.envid, terms.ret) if offered.dsn else (None, None))
+        assert (parameters.by is not None) == (terms.deliver_by is not None and offered.deliver_by is not None)
         assert [rcpt.forward_path for rcpt in message.rcpts] == [recipient.address for recipient in accepted]
         if offered.dsn:
             assert [(rcpt.notify, rcpt.orcpt) for rcpt in message.rcpts] == [
@@ -311,6 +315,6 @@ NEVER = frozenset({Notify.NEVER})
 def notify_said(envelope: Envelope, recipient: Recipient, offered: Offered, *, lmtp: bool) -> frozenset[Notify] | None:
     """As the client asked, but for a deadline that goes no further (RFC 2852 4.1.4.2)."""
     asked = recipient.notify
-    if envelope.deliver_by is None or offered.deliver_by is not None or lmtp or asked == NEVER:
+    if envelope.terms.deliver_by is None or offered.deliver_by is not None or lmtp or asked == NEVER:
         return asked
     return (frozenset({Notify.FAILURE}) if asked is None else asked) | {Notify.DELAY}

@@ -17,6 +17,7 @@ from trimta.mail.envelope import (
     OriginalRecipient,
     Recipient,
     Ret,
+    Terms,
 )
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.reply import Reply
@@ -41,7 +42,7 @@ def recipients(*addresses: str, **options: Any) -> tuple[Recipient, ...]:
 
 def envelope(*addresses: str, sender: str | None = "me@here.test", **options: Any) -> Envelope:
     to = recipients(*(addresses or ("a@x.test",)))
-    return Envelope(reverse_path=parse_mailbox(sender) if sender else None, recipients=to, **options)
+    return Envelope(terms=Terms(reverse_path=parse_mailbox(sender) if sender else None, **options), recipients=to)
 
 
 def offering(*lines: str) -> Offered:
@@ -352,13 +353,10 @@ def test_binary_content_to_who_cannot_take_it_is_a_bug() -> None:
 
 
 DSN = Envelope(
-    reverse_path=parse_mailbox("me@here.test"),
+    terms=Terms(reverse_path=parse_mailbox("me@here.test"), envid="id=1", ret=Ret.HEADERS, body=BodyKind.EIGHT_BIT),
     recipients=recipients(
         "a@x.test", notify=frozenset({Notify.SUCCESS, Notify.DELAY}), orcpt=OriginalRecipient("rfc822", "a+b@y.test")
     ),
-    envid="id=1",
-    ret=Ret.HEADERS,
-    body=BodyKind.EIGHT_BIT,
 )
 
 
@@ -518,9 +516,8 @@ def test_a_host_without_deliverby_is_asked_for_what_its_deadline_would_have_told
     dropped: bool,
 ) -> None:
     mail = Envelope(
-        reverse_path=parse_mailbox("me@here.test"),
+        terms=Terms(reverse_path=parse_mailbox("me@here.test"), deliver_by=DeliverBy(1000.0, mode)),
         recipients=recipients("a@x.test", notify=asked_for),
-        deliver_by=DeliverBy(1000.0, mode),
     )
     transaction = OutboundTransaction(mail, FACTS, offered, lmtp=lmtp, seconds_left=seconds)
     commands = play(transaction, ["250 ok", "250 ok", "354 go", "250 done"]).commands
@@ -565,7 +562,8 @@ PIPELINING_DSN_UTF8 = offering("PIPELINING", "DSN", "SMTPUTF8")
 def test_orcpt_goes_on_as_it_came(orcpt: OriginalRecipient, plain: str, utf8: str) -> None:
     for address, offered, value in (("a@x.test", PIPELINING_DSN, plain), (UNICODE, PIPELINING_DSN_UTF8, utf8)):
         mail = Envelope(
-            reverse_path=parse_mailbox("me@here.test"), recipients=recipients(address, orcpt=orcpt), smtputf8=True
+            terms=Terms(reverse_path=parse_mailbox("me@here.test"), smtputf8=True),
+            recipients=recipients(address, orcpt=orcpt),
         )
         assert asked(mail, FACTS, offered)[1] == f"RCPT TO:<{address}> ORCPT={value}"
 

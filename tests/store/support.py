@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trimta.mail.address import Mailbox
 from trimta.mail.body import BodyForm
-from trimta.mail.envelope import BodyKind, Recipient
+from trimta.mail.envelope import BodyKind, Recipient, Terms
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
 from trimta.store.queue.values import EnvelopeState, NewEnvelope, StoredMessage
@@ -23,14 +25,15 @@ def message(
     content: bytes | Body = b"Subject: hi\n\nhello\n",
     sender: Mailbox | None = ALICE,
     body: BodyKind = BodyKind.SEVEN_BIT,
+    **terms: Any,
 ) -> StoredMessage:
+    """A message as it is handed to the queue; `terms` are those beside the sender and the kind of its body."""
     return StoredMessage(
         id=message_id,
         arrived=NOW,
-        reverse_path=sender,
+        terms=Terms(reverse_path=sender, body=body, **terms),
         content=content if isinstance(content, Body) else Body.of(content, BodyForm.of(body)),
         trace=b"Received: x\n",
-        body=body,
     )
 
 

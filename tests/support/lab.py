@@ -34,7 +34,7 @@ from trimta.config.load import parse
 from trimta.content.header_summary import HeaderSummary
 from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
-from trimta.mail.envelope import Envelope
+from trimta.mail.envelope import Envelope, Terms
 from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
@@ -149,16 +149,17 @@ class Lab:
         content: bytes | Body = CONTENT,
         **options: Any,
     ) -> str:
-        """Accept a message as a session would; returns its id.  `options` are the envelope's."""
+        """Accept a message as a session would; returns its id.  `options` are further terms."""
         message_id = options.pop("message_id", None) or new_id()
         recipients = tuple(recipient(one) if isinstance(one, str) else one for one in to or ("a@x.test",))
         reverse_path = parse_mailbox(sender) if sender else None
         addresses = [one.address for one in recipients] + ([reverse_path] if reverse_path else [])
         options.setdefault("smtputf8", not all(address.is_ascii for address in addresses))
-        envelope = Envelope(reverse_path=reverse_path, recipients=recipients, **options)
-        body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(envelope.body))
+        terms = Terms(reverse_path=reverse_path, **options)
+        body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(terms.body))
         trace = b"Received: from client by here.test; now\n"
-        message = StoredMessage.of(envelope, body, message_id=message_id, arrived=self.mta.clock.now(), trace=trace)
+        message = StoredMessage(id=message_id, arrived=self.mta.clock.now(), terms=terms, content=body, trace=trace)
+        envelope = Envelope(terms=terms, recipients=recipients)
         await self.mta.acceptance.accept(message, envelope, HeaderSummary.of(body.head(65536)), policy=self.mta.policy)
         return message_id
 

@@ -11,7 +11,7 @@ import trio
 from trimta.config.model import Egress, Timeouts
 from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
-from trimta.mail.envelope import Envelope, Recipient
+from trimta.mail.envelope import Envelope, Recipient, Terms
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.egress import EgressPolicy
 from trimta.outbound.resolver import Host, MxHosts, RoutingFailure
@@ -41,18 +41,17 @@ def recipient(address: str, **options: Any) -> Recipient:
 
 
 def envelope(*addresses: str, sender: str | None = "me@here.test", **options: Any) -> Envelope:
-    """From `sender`, to these addresses or one default."""
+    """From `sender`, to these addresses or one default; `options` are further terms."""
     return Envelope(
-        reverse_path=parse_mailbox(sender) if sender else None,
+        terms=Terms(reverse_path=parse_mailbox(sender) if sender else None, **options),
         recipients=tuple(recipient(address) for address in addresses or ("a@x.test",)),
-        **options,
     )
 
 
 def outbound(*addresses: str, content: bytes | Body = BODY, name: str = "M", **options: Any) -> OutboundMessage:
     """One message with a Received field on top."""
     found = envelope(*addresses, **options)
-    body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(found.body))
+    body = content if isinstance(content, Body) else Body.of(content, BodyForm.of(found.terms.body))
     return OutboundMessage(id=name, envelope=found, content=OutboundContent(HEAD, body))
 
 

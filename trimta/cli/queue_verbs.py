@@ -11,7 +11,6 @@ from trimta.cli.running import queue_time
 from trimta.cli.text import print_json
 from trimta.config.render import route_text
 from trimta.config.tables import policy_of
-from trimta.mail.envelope import Envelope, Recipient
 from trimta.routing.destination import RoutedEnvelope, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, RejectRoute
@@ -167,7 +166,7 @@ class _Release:
         """What the envelope becomes: for one recipient, who may be an alias of several."""
         before = envelope.recipients[0].recipient
         recipient = replace(before, address=to, original=before.original if len(envelope.recipients) == 1 else to)
-        parts = self._policy.route(_envelope(message, recipient)).envelopes
+        parts = self._policy.route([recipient]).envelopes
         if self._via is None:
             for part in parts:
                 self._check(part)
@@ -186,7 +185,3 @@ class _Release:
                 raise CommandError(EX_NOUSER, f"--to {address}: there is no such user here")
             case MatchedRoute(route=RejectRoute() as reject):
                 raise CommandError(EX_NOUSER, f"--to {address} would be refused: {reject.reply}")
-
-
-def _envelope(message: StoredMessage, recipient: Recipient) -> Envelope:
-    return Envelope(reverse_path=message.reverse_path, recipients=(recipient,))

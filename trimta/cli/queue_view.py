@@ -200,7 +200,7 @@ def _entry_document(
         "arrived": timestamp(message.arrived),
         "age_s": round(max(0.0, now - message.arrived), 3),
         "size": message.size,
-        "sender": _path(message.reverse_path),
+        "sender": _path(message.terms.reverse_path),
         "origin": message.origin,
         "envelopes": [_envelope_document(envelope, _state(envelope, active)) for envelope in envelopes],
         "header": _header(message),
@@ -237,7 +237,7 @@ def _entry_text(
     lines = [
         f"message {message.id}",
         f"  arrived:  {timestamp(message.arrived)}, {duration(now - message.arrived)} ago",
-        f"  sender:   <{_path(message.reverse_path)}>",
+        f"  sender:   <{_path(message.terms.reverse_path)}>",
         f"  size:     {message.size} octets",
     ]
     if message.origin:

@@ -36,7 +36,7 @@ from trimta.content.sendmail_input import BareCrError, PipedText
 from trimta.content.trace import submitted_field
 from trimta.control import asking
 from trimta.mail.address import AddressError, Mailbox
-from trimta.mail.envelope import BodyKind, Envelope, Recipient
+from trimta.mail.envelope import BodyKind, Recipient, Terms
 from trimta.outbound.reports import expanded, report
 from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
@@ -243,19 +243,18 @@ class Submission:
             message_id=f"{message_id}@{config.hostname}",
             date=date,
         )
-        envelope = Envelope(
+        terms = Terms(
             reverse_path=self.reverse_path,
-            recipients=tuple(Recipient(address=one, original=one, notify=flags.notify) for one in recipients),
             body=BodyKind.EIGHT_BIT if eight_bit else BodyKind.SEVEN_BIT,
-            smtputf8=not all(str(one).isascii() for one in (*recipients, self.reverse_path or "")),
+            smtputf8=not all(str(mailbox).isascii() for mailbox in (*recipients, self.reverse_path or "")),
             envid=flags.envid,
             ret=flags.ret,
         )
-        message = StoredMessage.of(
-            envelope,
-            body,
-            message_id=message_id,
+        message = StoredMessage(
+            id=message_id,
             arrived=now,
+            terms=terms,
+            content=body,
             trace=trace,
             origin=f"trimta sendmail, userid {self.user_id}",
         )
@@ -264,7 +263,9 @@ class Submission:
         warn_at = None
         if self.reverse_path is not None:
             warn_at = policy.retry.warning_at(now, expiry=policy.retry.expiry(now))
-        routed = policy.route(envelope)
+        routed = policy.route(
+            Recipient(address=mailbox, original=mailbox, notify=flags.notify) for mailbox in recipients
+        )
         envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in routed.envelopes]
         about = expanded(routed.expanded)
         with queue.transaction():

@@ -39,7 +39,8 @@ from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trimta.mail.envelope import Envelope, Recipient, ReversePath
+    from trimta.mail.address import Mailbox
+    from trimta.mail.envelope import Recipient, ReversePath, Terms
     from trimta.mail.outcome import Outcome
 
 __all__ = ["RETURN_LIMIT", "ComposedDsn", "DsnKind", "Report", "Returned"]
@@ -164,7 +165,8 @@ def compose(
     *,
     kind: DsnKind,
     reports: Sequence[Report],
-    envelope: Envelope,
+    addressee: Mailbox,
+    terms: Terms,
     returned: Returned,
     arrived: datetime,
     now: datetime,
@@ -174,30 +176,28 @@ def compose(
     received_from: str = "",
     limit: int = RETURN_LIMIT,
 ) -> ComposedDsn:
-    """One DSN to the sender of `envelope` about `reports`, all of them of one kind.
+    """One DSN to `addressee` about `reports`, all of them of one kind, of a message with `terms`.
 
+    The addressee is the message's sender, or, for a message from the null reverse-path, somebody here.
     `message_id` is the new Message-ID without angle brackets, `queue_id` the id of the message that it is about,
     `received_from` the HELO name of the client that gave it to us.  `now` and `arrived` have a time zone.
 
     The message is returned whole in a failure DSN unless RET=HDRS was said (RFC 3461 4.3), it is over `limit` octets,
     or its octets do not travel as text: a NUL, a bare CR, a line over 998 octets.  Else its header is returned, cut at
-    `limit`.  ValueError for no reports, for an outcome that does not go with the kind, and for a null reverse-path.
+    `limit`.  ValueError for no reports, and for an outcome that does not go with the kind.
     """
-    sender = envelope.reverse_path
-    if sender is None or not may_be_reported(sender):
-        raise ValueError("nobody is told about a message from the null reverse-path")
     if not reports:
         raise ValueError("a DSN is about one recipient or more")
     for report in reports:
         _check(kind, report.outcome)
 
     host = host_name(hostname)
-    # A UTF-8 sender can only be reached with SMTPUTF8, and then reads UTF-8.
-    utf8 = envelope.smtputf8 or not sender.is_ascii
+    # A UTF-8 address can only be reached with SMTPUTF8, and then reads UTF-8.
+    utf8 = terms.smtputf8 or not addressee.is_ascii
     original = returned.head.replace(b"\r\n", b"\n")
     header = header_of(original[:limit], whole=returned.whole and len(original) <= limit)
 
-    full = kind is DsnKind.FAILED and envelope.ret is not Ret.HEADERS and returned.whole
+    full = kind is DsnKind.FAILED and terms.ret is not Ret.HEADERS and returned.whole
     if full and len(original) <= limit and _is_text(original):
         body, described = original, "Undelivered message"
     else:
@@ -211,11 +211,11 @@ def compose(
         host=host,
         queue_id=queue_id,
         follows="the message" if full else "the header of the message",
-        traced=envelope.deliver_by is not None and envelope.deliver_by.trace,
+        traced=terms.deliver_by is not None and terms.deliver_by.trace,
     )
 
     def machines_part(*, utf8: bool) -> str:
-        return "\n".join(_status_fields(kind, reports, envelope, arrived, host, queue_id, received_from, utf8=utf8))
+        return "\n".join(_status_fields(kind, reports, terms, arrived, host, queue_id, received_from, utf8=utf8))
 
     status, status_type = machines_part(utf8=utf8), "message/global-delivery-status"
     if status.isascii():
@@ -229,7 +229,7 @@ def compose(
     ]
     fields = [
         field("From", f"Mail Delivery System <MAILER-DAEMON@{host}>"),
-        field("To", f"<{addr_spec(sender, host, utf8=True)}>"),
+        field("To", f"<{addr_spec(addressee, host, utf8=True)}>"),
         field("Subject", _SUBJECTS[kind]),
         field("Date", format_datetime(now)),
         field("Message-ID", f"<{ascii_only(clean(message_id)).strip('<>')}>"),
@@ -241,7 +241,7 @@ def compose(
     return ComposedDsn(
         content=content,
         eight_bit=not content.isascii(),
-        smtputf8=not sender.is_ascii or returned_type.startswith("message/global"),
+        smtputf8=not addressee.is_ascii or returned_type.startswith("message/global"),
     )
 
 
@@ -302,7 +302,7 @@ def _boundary(message_id: str, parts: Sequence[bytes]) -> str:
 def _status_fields(
     kind: DsnKind,
     reports: Sequence[Report],
-    envelope: Envelope,
+    terms: Terms,
     arrived: datetime,
     host: str,
     queue_id: str,
@@ -317,17 +317,17 @@ def _status_fields(
         return field(name, plain(escape(value)))
 
     lines: list[str] = []
-    if envelope.envid is not None:
-        lines.append(line("Original-Envelope-Id", clean(envelope.envid)))
+    if terms.envid is not None:
+        lines.append(line("Original-Envelope-Id", clean(terms.envid)))
     lines.append(line("Reporting-MTA", mta_name(host)))
     if received_from:
         lines.append(line("Received-From-MTA", mta_name(received_from)))
     lines.append(line("Arrival-Date", format_datetime(arrived)))
-    if envelope.deliver_by is not None:
-        deadline = datetime.fromtimestamp(envelope.deliver_by.deadline, UTC).astimezone(arrived.tzinfo)
+    if terms.deliver_by is not None:
+        deadline = datetime.fromtimestamp(terms.deliver_by.deadline, UTC).astimezone(arrived.tzinfo)
         lines.append(line("Deliver-By-Date", format_datetime(deadline)))  # RFC 2852 5
-    if envelope.hold_request:
-        lines.append(line("Future-Release-Request", clean(envelope.hold_request)))  # RFC 4865 5.1.2
+    if terms.hold_request:
+        lines.append(line("Future-Release-Request", clean(terms.hold_request)))  # RFC 4865 5.1.2
     if queue_id:
         lines.append(line("X-Trimta-Id", clean(queue_id)))
     for report in reports:

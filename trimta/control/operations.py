@@ -121,7 +121,7 @@ class Operations:
             self._events.emit(
                 "accepted",
                 id=message_id,
-                sender=f"<{message.reverse_path or ''}>",
+                sender=f"<{message.terms.reverse_path or ''}>",
                 to=list(dict.fromkeys(str(recipient.original) for recipient in recipients)),
                 size=message.size,
                 client=message.origin,

@@ -90,13 +90,13 @@ class Acceptance:
         """
         now = self._clock.now()
         warn_at = self._retries.warn_at(message)
-        routed = policy.route(envelope)
+        routed = policy.route(envelope.recipients)
         copies: list[Copy] = []
         envelopes: list[NewEnvelope] = []
         discarded: list[Recipient] = []
         for part in routed.envelopes:
-            if envelope.hold_until is not None:
-                envelopes.append(NewEnvelope.of(part, next_try=envelope.hold_until, warn_at=warn_at))
+            if envelope.terms.hold_until is not None:
+                envelopes.append(NewEnvelope.of(part, next_try=envelope.terms.hold_until, warn_at=warn_at))
             elif _goes_into_a_maildir(part.destination, seen):
                 copies.extend(copies_of(message, part))
             elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, DiscardRoute):
@@ -173,7 +173,7 @@ class Acceptance:
         self._events.emit(
             "accepted",
             id=message.id,
-            sender=f"<{message.reverse_path or ''}>",
+            sender=f"<{message.terms.reverse_path or ''}>",
             to=[str(recipient.original) for recipient in envelope.recipients],
             size=message.size,
             client=message.origin,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trimta.content.missing_fields import missing_fields
 from trimta.content.trace import received_field, with_protocol
-from trimta.mail.envelope import DeliverBy, Envelope, Recipient
+from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Terms
 from trimta.mail.reply import Reply
 from trimta.smtp.extensions import MailProtocol, zoned_datetime
 from trimta.store.queue.values import StoredMessage
@@ -58,18 +58,20 @@ def envelope_of(transaction: MailTransaction, *, begun: float, now: float) -> En
         hold_until, hold_request = given.hold_until.timestamp(), f"until;{zoned_datetime(given.hold_until)}"
     by = given.by
     return Envelope(
-        reverse_path=mail.reverse_path,
+        terms=Terms(
+            reverse_path=mail.reverse_path,
+            body=transaction.body,
+            smtputf8=transaction.smtputf8,
+            envid=given.envid,
+            ret=given.ret,
+            deliver_by=None if by is None else DeliverBy(begun + by.seconds, by.mode, by.trace),
+            hold_until=hold_until if hold_until is not None and hold_until > now else None,
+            hold_request=hold_request,
+        ),
         recipients=tuple(
             Recipient(address=rcpt.forward_path, original=rcpt.forward_path, notify=rcpt.notify, orcpt=rcpt.orcpt)
             for rcpt in transaction.recipients
         ),
-        body=transaction.body,
-        smtputf8=transaction.smtputf8,
-        envid=given.envid,
-        ret=given.ret,
-        deliver_by=None if by is None else DeliverBy(begun + by.seconds, by.mode, by.trace),
-        hold_until=hold_until if hold_until is not None and hold_until > now else None,
-        hold_request=hold_request,
     )
 
 
@@ -100,7 +102,7 @@ def stored_message(
             lmtp=protocol is MailProtocol.LMTP,
             tls=connection.tls,
             auth=connection.identity is not None,
-            utf8=envelope.smtputf8,
+            utf8=envelope.terms.smtputf8,
         ),
         id=message_id,
         for_=envelope.recipients[0].original if len(envelope.recipients) == 1 else None,
@@ -108,13 +110,15 @@ def stored_message(
         cipher_suite=cipher_suite,
     )
     if protocol is MailProtocol.SUBMISSION:
-        trace += missing_fields(header, author=envelope.reverse_path, message_id=f"{message_id}@{hostname}", date=date)
+        trace += missing_fields(
+            header, author=envelope.terms.reverse_path, message_id=f"{message_id}@{hostname}", date=date
+        )
     by = "" if connection.identity is None else f" as {connection.identity}"
-    return StoredMessage.of(
-        envelope,
-        body,
-        message_id=message_id,
+    return StoredMessage(
+        id=message_id,
         arrived=arrived,
+        terms=envelope.terms,
+        content=body,
         trace=trace,
         origin=f"{client}{by} ({connection.helo})",
         helo=connection.helo,

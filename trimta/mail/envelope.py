@@ -99,22 +99,36 @@ class Recipient:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
-    """What a transaction agreed on, once its RCPTs are done."""
+class Terms:
+    """What MAIL agreed on for a message, whoever its recipients are.
+
+    The envelope, the message in the queue and the report about it hold the same Terms.
+    """
 
     reverse_path: ReversePath
-    recipients: tuple[Recipient, ...]
     body: BodyKind = BodyKind.SEVEN_BIT
     smtputf8: bool = False
+    """Whether the message may have UTF-8 in its addresses and its header (RFC 6531)."""
     envid: str | None = None
+    """ENVID, decoded from xtext (RFC 3461 4.4)."""
     ret: Ret | None = None
     deliver_by: DeliverBy | None = None
     hold_until: float | None = None
-    """FUTURERELEASE (RFC 4865): seconds since the epoch, wall clock."""
-    hold_request: str = ""
-    """What FUTURERELEASE was asked for, as RFC 4865 5.1.2 writes it: `for;3600`, `until;2026-01-31T12:00:00Z`; empty:
-    nothing.  A hold that was over when the message came is told, too.
+    """The end of a hold that the client asked for (FUTURERELEASE, RFC 4865): seconds since the epoch, wall clock; None:
+    the message may go at once.
     """
+    hold_request: str = ""
+    """FUTURERELEASE's parameter as RFC 4865 5.1.2 writes it in a report: `for;3600`, `until;2026-01-31T12:00:00Z`;
+    empty: the client asked for no hold.  A request whose hold was over when the message came is kept, too.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A mail transaction's terms and recipients, once all its RCPTs are answered."""
+
+    terms: Terms
+    recipients: tuple[Recipient, ...]
 
     def to(self, recipients: Iterable[Recipient]) -> Self:
         """The same envelope for other recipients."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trimta.config.route_syntax import read_route
+from trimta.mail.envelope import Envelope
 from trimta.mail.outcome import Delivered, Failed, Handover
 from trimta.mail.status import (
     BAD_CONFIGURATION,
@@ -16,7 +17,6 @@ from trimta.mail.status import (
     SYSTEM_TROUBLE,
     EnhancedStatus,
 )
-from trimta.outbound.reports import envelope_of
 from trimta.outbound.retries import is_late
 from trimta.outbound.settlement import deferral, recipients_of
 from trimta.outbound.transports import pipe
@@ -213,7 +213,7 @@ class Dispatch:
         message = claimed.message
         return OutboundMessage(
             id=claimed.envelope.id,
-            envelope=envelope_of(message, tuple(recipients_of(claimed))),
+            envelope=Envelope(terms=message.terms, recipients=tuple(recipients_of(claimed))),
             content=OutboundContent(message.trace, message.content),
         )
 

@@ -78,7 +78,7 @@ class Notices:
     async def _delayed(self, claimed: Claimed, now: float, *, at_deadline: bool) -> list[NewMessage]:
         message, envelope = claimed.message, claimed.envelope
         retry_until = None if envelope.state is EnvelopeState.HELD else self._retries.expiry(message)
-        if message.reverse_path is None or (retry_until is not None and retry_until <= now):
+        if message.terms.reverse_path is None or (retry_until is not None and retry_until <= now):
             return []  # no sender to tell; or the next try is the last one, and its report says more
         reason = "it is held at this server" if retry_until is None else "it has not been tried yet"
         waiting = [_waiting(recipient, reason) for recipient in envelope.recipients]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
 from trimta.content.dsn_short import ReportForm, shorter
-from trimta.mail.envelope import BodyKind, Envelope, Notify, Recipient
+from trimta.mail.envelope import BodyKind, Notify, Recipient, Terms
 from trimta.mail.outcome import Delivered, Failed, Handover
 from trimta.mail.status import EXPANDED
 from trimta.runtime.ids import new_id
@@ -57,18 +56,18 @@ class Reports:
 
         What fails of a message from the null reverse-path is told to postmaster, never back (RFC 5321 4.5.5, 6.1).
         """
-        if not may_be_reported(message.reverse_path):
+        if not may_be_reported(message.terms.reverse_path):
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
             if not failed:
                 return []
             postmaster = self._services().policy.postmaster
             return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
-        assert message.reverse_path is not None
-        traced = message.deliver_by is not None and message.deliver_by.trace
+        assert message.terms.reverse_path is not None
+        traced = message.terms.deliver_by is not None and message.terms.deliver_by.trace
         due = reports_due(outcomes, warn=warn, traced=traced)
         return [
             await self._compose(
-                message, kind, about, message.reverse_path, last_attempt=last_attempt, retry_until=retry_until
+                message, kind, about, message.terms.reverse_path, last_attempt=last_attempt, retry_until=retry_until
             )
             for kind, about in due.items()
         ]
@@ -76,10 +75,10 @@ class Reports:
     async def on_expansion(self, message: StoredMessage, recipients: Sequence[Recipient]) -> list[NewMessage]:
         """The DSN about recipients that an alias sent on to many (RFC 3461 5.2.7.3)."""
         about = expanded(recipients)
-        if not about or message.reverse_path is None:
+        if not about or message.terms.reverse_path is None:
             return []
         now = self._clock.now()
-        return [await self._compose(message, DsnKind.EXPANDED, about, message.reverse_path, last_attempt=now)]
+        return [await self._compose(message, DsnKind.EXPANDED, about, message.terms.reverse_path, last_attempt=now)]
 
     async def shortened(
         self, message: StoredMessage, envelope: QueuedEnvelope, recipients: Sequence[Recipient]
@@ -105,10 +104,12 @@ class Reports:
             dsn = StoredMessage(
                 id=new_id(),
                 arrived=now,
-                reverse_path=None,
+                terms=Terms(
+                    reverse_path=None,
+                    smtputf8=not short.isascii(),  # the return address is not; the rest of a short form always is
+                    body=BodyKind.SEVEN_BIT if short.isascii() else BodyKind.EIGHT_BIT,
+                ),
                 content=Body.of(short),
-                smtputf8=not short.isascii(),  # the return address is not; the rest of a short form always is
-                body=BodyKind.SEVEN_BIT if short.isascii() else BodyKind.EIGHT_BIT,
                 origin=message.origin,
                 report=form,
             )
@@ -189,9 +190,8 @@ def report(
             )
             for outcome in outcomes
         ],
-        envelope=replace(
-            envelope_of(message, tuple(outcome.recipient for outcome in outcomes)), reverse_path=addressee
-        ),
+        addressee=addressee,
+        terms=message.terms,
         returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
         arrived=_moment(message.arrived),
         now=_moment(now),
@@ -203,15 +203,17 @@ def report(
     dsn = StoredMessage(
         id=dsn_id,
         arrived=now,
-        reverse_path=None,
+        terms=Terms(
+            reverse_path=None,
+            body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
+            smtputf8=composed.smtputf8,
+        ),
         content=Body.of(composed.content),
-        body=BodyKind.EIGHT_BIT if composed.eight_bit else BodyKind.SEVEN_BIT,
-        smtputf8=composed.smtputf8,
         origin=f"{kind} report about {message.id}",
         report=ReportForm.FULL,
     )
-    envelope = envelope_of(dsn, (Recipient(address=addressee, original=addressee, notify=NEVER),))
-    return dsn, [NewEnvelope.of(part, next_try=now) for part in policy.route(envelope).envelopes]
+    routed = policy.route([Recipient(address=addressee, original=addressee, notify=NEVER)])
+    return dsn, [NewEnvelope.of(part, next_try=now) for part in routed.envelopes]
 
 
 def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
@@ -221,21 +223,6 @@ def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
         for recipient in recipients
         if is_due(DsnKind.EXPANDED, recipient)
     ]
-
-
-def envelope_of(message: StoredMessage, recipients: tuple[Recipient, ...]) -> Envelope:
-    """The envelope that a stored message came with, for some of its recipients."""
-    return Envelope(
-        reverse_path=message.reverse_path,
-        recipients=recipients,
-        body=message.body,
-        smtputf8=message.smtputf8,
-        envid=message.envid,
-        ret=message.ret,
-        deliver_by=message.deliver_by,
-        hold_until=message.hold_until,
-        hold_request=message.hold_request,
-    )
 
 
 def _moment(at: float) -> datetime:

@@ -27,7 +27,7 @@ def spare(schedule: RetrySchedule) -> float:
 
 def is_late(message: StoredMessage, now: float) -> bool:
     """Whether DELIVERBY in mode R forbids to deliver a message `now`: its deadline has passed (RFC 2852 4.1)."""
-    by = message.deliver_by
+    by = message.terms.deliver_by
     return by is not None and by.mode is ByMode.RETURN and now >= by.deadline
 
 
@@ -45,7 +45,7 @@ class Retries:
 
     def expiry(self, message: StoredMessage) -> float:
         """When a message is given up: at the end of its lifetime, or at DELIVERBY's deadline in mode R (RFC 2852)."""
-        by = message.deliver_by
+        by = message.terms.deliver_by
         deadline = by.deadline if by is not None and by.mode is ByMode.RETURN else None
         return self._schedule.expiry(_begin(message), deadline)
 
@@ -53,7 +53,7 @@ class Retries:
         """When the sender of a message is told that it is late, if it still waits then, whatever its destination is
         spared for; None: never.  DELIVERBY's deadline has a notice of its own (see `outbound.notices`).
         """
-        if message.reverse_path is None:
+        if message.terms.reverse_path is None:
             return None
         return self._schedule.warning_at(_begin(message), expiry=self.expiry(message))
 
@@ -68,4 +68,4 @@ class Retries:
 
 def _begin(message: StoredMessage) -> float:
     """When the message began to wait: at its arrival, or at the end of its hold (RFC 4865)."""
-    return max(message.arrived, message.hold_until or 0.0)
+    return max(message.arrived, message.terms.hold_until or 0.0)

@@ -215,7 +215,7 @@ class Settlement:
 
     def _is_last_resort(self, outcome: Outcome, message: StoredMessage) -> bool:
         """A message from `<>` to postmaster: if it fails there is nobody left to tell."""
-        return message.reverse_path is None and outcome.recipient.original == self._services().policy.postmaster
+        return message.terms.reverse_path is None and outcome.recipient.original == self._services().policy.postmaster
 
     def _is_dropped(self, outcome: Outcome, message: StoredMessage) -> bool:
         if isinstance(outcome, Failed) and self._is_last_resort(outcome, message):

@@ -18,7 +18,7 @@ from trimta.routing.routes import HoldRoute, RejectRoute
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trimta.mail.envelope import Envelope, Recipient
+    from trimta.mail.envelope import Recipient
     from trimta.routing.aliases import AliasTable
     from trimta.routing.destination import Destination
     from trimta.routing.local_maildirs import LocalMaildirs
@@ -105,14 +105,14 @@ class Policy:
             case MatchedRoute():
                 return None
 
-    def route(self, envelope: Envelope) -> RoutedMessage:
+    def route(self, recipients: Iterable[Recipient]) -> RoutedMessage:
         """Expand aliases, drop repeated recipients, and make one envelope for each destination and domain: for each
         local mailbox address, and for each other domain and route.
         """
         groups: dict[tuple[str, Destination], list[Recipient]] = {}
         expanded: list[Recipient] = []
         seen: set[Mailbox | LocalMailbox] = set()
-        for recipient in envelope.recipients:
+        for recipient in recipients:
             targets = self.aliases.expand(recipient.address)
             if len(targets) > 1:
                 expanded.append(recipient)

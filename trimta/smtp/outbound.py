@@ -132,13 +132,13 @@ class OutboundTransaction:
         fallback: Fallback = COMPLETE,
         authenticated: bool = False,
     ) -> None:
-        """`seconds_left`: from now until the deadline of `envelope.deliver_by`, where there is one; MAIL is to be sent
+        """`seconds_left`: from now until the deadline of `terms.deliver_by`, where there is one; MAIL is to be sent
         next.  `host` is for outcomes.  `fallback`: what the connection does without.
         `authenticated`: we have logged in.
         """
         if facts.binary and not (offered.binarymime and offered.chunking):
             raise LocalProtocolError("binary content to a peer that cannot take it")
-        self._envelope = envelope
+        self._terms = envelope.terms
         self._facts = facts
         self._offered = offered
         self._lmtp = lmtp
@@ -146,7 +146,7 @@ class OutboundTransaction:
         self._seconds_left = seconds_left
         self._fallback = fallback
         self._authenticated = authenticated
-        by = envelope.deliver_by
+        by = envelope.terms.deliver_by
         self._deadline_dropped = (
             by is not None
             and by.mode is ByMode.NOTIFY
@@ -243,9 +243,9 @@ class OutboundTransaction:
     def _judge(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Fail what the offer rules out; return the rest."""
         verdict = self._unfit()
-        envelope = self._envelope
-        utf8_message = (envelope.smtputf8 and self._facts.utf8_header) or (
-            envelope.reverse_path is not None and not envelope.reverse_path.is_ascii
+        terms = self._terms
+        utf8_message = (terms.smtputf8 and self._facts.utf8_header) or (
+            terms.reverse_path is not None and not terms.reverse_path.is_ascii
         )
         fit: list[Recipient] = []
         for recipient in recipients:
@@ -266,7 +266,7 @@ class OutboundTransaction:
         size, limit = self._facts.size, self._offered.size
         if limit and size > limit:
             return MESSAGE_TOO_BIG.permanent, f"the message has {size} octets, {self._peer} takes {limit}"
-        by = self._envelope.deliver_by
+        by = self._terms.deliver_by
         if by is None or by.mode is not ByMode.RETURN:
             return None
         left = math.inf if self._seconds_left is None else math.floor(self._seconds_left)
@@ -305,23 +305,23 @@ class OutboundTransaction:
     # The commands.
 
     def _mail(self) -> Mail:
-        envelope, offered, facts = self._envelope, self._offered, self._facts
+        terms, offered, facts = self._terms, self._offered, self._facts
         body = None
         if facts.binary:
             body = BodyKind.BINARY
         elif facts.eight_bit and offered.eight_bit_mime:
             body = BodyKind.EIGHT_BIT
         by = None
-        if envelope.deliver_by is not None and offered.deliver_by is not None and self._seconds_left is not None:
-            by = By(math.floor(self._seconds_left), envelope.deliver_by.mode, envelope.deliver_by.trace)
+        if terms.deliver_by is not None and offered.deliver_by is not None and self._seconds_left is not None:
+            by = By(math.floor(self._seconds_left), terms.deliver_by.mode, terms.deliver_by.trace)
         return Mail(
-            envelope.reverse_path,
+            terms.reverse_path,
             MailParameters(
                 size=facts.size if offered.offers("SIZE") else None,
                 body=body,
                 smtputf8=self._smtputf8,
-                ret=envelope.ret if offered.dsn else None,
-                envid=envelope.envid if offered.dsn else None,
+                ret=terms.ret if offered.dsn else None,
+                envid=terms.envid if offered.dsn else None,
                 auth="<>" if self._authenticated and offered.offers("AUTH") else None,  # RFC 4954 5
                 by=by,
             ),

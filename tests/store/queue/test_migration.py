@@ -46,8 +46,12 @@ def test_what_was_queued_is_there_and_can_be_worked_on(old: Path) -> None:
         found = queue.entries.load("plain.1")
         assert found is not None
         stored, queued = found
-        assert (stored.envid, stored.ret, stored.content.data) == ("e 1", Ret.HEADERS, b"Subject: plain\n\nhi\n")
-        assert (stored.hold_request, stored.helo, stored.report) == ("", "", None)
+        assert (stored.terms.envid, stored.terms.ret, stored.content.data) == (
+            "e 1",
+            Ret.HEADERS,
+            b"Subject: plain\n\nhi\n",
+        )
+        assert (stored.terms.hold_request, stored.helo, stored.report) == ("", "", None)
         assert (queued.attempts, queued.next_try, queued.last_attempt) == (1, NOW + 61, NOW + 1)
         assert queued.recipients[0].reply == "450 4.2.1 later"
         assert queue.meta.get("clock_offset") == "3600.0"

@@ -53,13 +53,18 @@ def loaded(queue: Queue, envelope_id: str) -> QueuedEnvelope:
 
 def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
     stored = replace(
-        message("m1", b"a\r\nb\n\0", sender=Mailbox('a "b', "bücher.test"), body=BodyKind.BINARY),
-        smtputf8=True,
-        envid="QQ+314",
-        ret=Ret.HEADERS,
-        deliver_by=DeliverBy(NOW + 60, ByMode.RETURN, trace=True),
-        hold_until=NOW + 5,
-        hold_request="for;5",
+        message(
+            "m1",
+            b"a\r\nb\n\0",
+            sender=Mailbox('a "b', "bücher.test"),
+            body=BodyKind.BINARY,
+            smtputf8=True,
+            envid="QQ+314",
+            ret=Ret.HEADERS,
+            deliver_by=DeliverBy(NOW + 60, ByMode.RETURN, trace=True),
+            hold_until=NOW + 5,
+            hold_request="for;5",
+        ),
         origin="127.0.0.1 (\udcff)",
         helo="\udcff",
         report=ReportForm.BRIEF,
@@ -121,7 +126,7 @@ def test_it_survives_closing(tmp_path: Path) -> None:
     with Queue(tmp_path) as queue:
         found = queue.entries.load("m1")
         assert found is not None
-        assert found[0].reverse_path is None
+        assert found[0].terms.reverse_path is None
 
 
 def test_several_envelopes_are_numbered_and_one_has_the_messages_id(queue: Queue) -> None:
@@ -431,7 +436,7 @@ def test_a_warning_falls_due_once_whenever_the_next_try_is(queue: Queue) -> None
 
 def test_a_deadline_falls_due_once_held_or_not_and_beside_the_warning(queue: Queue) -> None:
     for mode in ByMode:
-        stored = replace(message(mode.name), deliver_by=by(mode))
+        stored = message(mode.name, deliver_by=by(mode))
         queue.accept(stored, [replace(envelope(next_try=NOW + 99), warn_at=NOW + 5)])
         queue.operator.hold(mode.name)
     assert queue.due.next_notice(NOW) == NOW + 10
@@ -452,7 +457,7 @@ def test_a_deadline_falls_due_once_held_or_not_and_beside_the_warning(queue: Que
 def test_a_deadline_is_kept_where_it_has_a_consequence(
     queue: Queue, mode: ByMode, sender: Mailbox | None, *, has_one: bool
 ) -> None:
-    queue.accept(replace(message("m1", sender=sender), deliver_by=by(mode)), [envelope(), envelope(domain="b.test")])
+    queue.accept(message("m1", sender=sender, deliver_by=by(mode)), [envelope(), envelope(domain="b.test")])
     assert loaded(queue, "m1.2").deadline == (NOW + 10 if has_one else None)
     queue.split("m1.1", [0], "elsewhere")
     (new,) = queue.operator.redirect("m1.2", [envelope()])

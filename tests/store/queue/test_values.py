@@ -9,7 +9,6 @@ import pytest
 from tests.store.support import NOW, recipient
 from trimta.config.load import parse
 from trimta.config.tables import policy_of
-from trimta.mail.envelope import Envelope
 from trimta.store.queue.values import EnvelopeState, NewEnvelope
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def test_an_envelope_is_held_where_its_route_says_so(
 ) -> None:
     text = '[local]\ndomains = ["dev.test"]\n[routes]\n"held.test" = "hold"\n"*" = "smtp:127.0.0.1:2500"\n'
     policy = policy_of(parse(text, base=tmp_path, file="conf.toml"))
-    (routed,) = policy.route(Envelope(reverse_path=None, recipients=(recipient("bob", domain),))).envelopes
+    (routed,) = policy.route([recipient("bob", domain)]).envelopes
     new = NewEnvelope.of(routed, next_try=NOW, warn_at=NOW + 60)
     assert (new.domain, new.recipients, new.next_try, new.warn_at) == (domain, routed.recipients, NOW, NOW + 60)
     assert (new.next_hop, new.state, new.hold_reason) == (next_hop, state, reason)

@@ -83,23 +83,18 @@ def test_what_is_known_of_the_clock_keeps_what_was_waited(queue: Queue, since: f
 @pytest.mark.parametrize("ahead", [HOUR, YEAR])
 def test_what_counts_from_an_arrival_in_the_future_counts_from_now(queue: Queue, ahead: float) -> None:
     then = NOW + ahead
-    stored = replace(
-        message("m1"),
-        arrived=then,
-        deliver_by=DeliverBy(then + 50, ByMode.NOTIFY, trace=True),
-        hold_until=then + 40,
-        hold_request="for;40",
-    )
+    by = DeliverBy(then + 50, ByMode.NOTIFY, trace=True)
+    stored = replace(message("m1", deliver_by=by, hold_until=then + 40, hold_request="for;40"), arrived=then)
     queue.accept(stored, [replace(envelope(next_try=then + 40), warn_at=then + 99)])
     assert bound(queue) == 1
     found, queued = loaded(queue)
-    assert (found.arrived, found.hold_until, found.deliver_by) == (
+    assert (found.arrived, found.terms.hold_until, found.terms.deliver_by) == (
         NOW,
         NOW + 40,
         DeliverBy(NOW + 50, ByMode.NOTIFY, trace=True),
     )
     assert (queued.next_try, queued.warn_at, queued.deadline) == (NOW + 40, NOW + 99, NOW + 50)
-    assert replace(found, arrived=then, hold_until=then + 40, deliver_by=stored.deliver_by) == stored
+    assert replace(found, arrived=then, terms=replace(found.terms, hold_until=then + 40, deliver_by=by)) == stored
 
 
 @pytest.mark.parametrize("request_", ["until;2030-01-01T00:00:00Z", ""])
@@ -107,10 +102,10 @@ def test_what_counts_from_an_arrival_in_the_future_counts_from_now(queue: Queue,
 def test_a_moment_of_the_calendar_stays(queue: Queue, request_: str, arrived: float) -> None:
     """HOLDUNTIL is a promise by the wall clock; so may be a hold of which an older database says no more."""
     until = NOW + 2 * YEAR
-    stored = replace(message("m1"), arrived=arrived, hold_until=until, hold_request=request_)
+    stored = replace(message("m1", hold_until=until, hold_request=request_), arrived=arrived)
     queue.accept(stored, [envelope(next_try=until)])
     bound(queue)
-    assert (loaded(queue)[0].hold_until, loaded(queue)[1].next_try) == (until, until)
+    assert (loaded(queue)[0].terms.hold_until, loaded(queue)[1].next_try) == (until, until)
 
 
 def test_a_first_try_is_at_once(queue: Queue) -> None:
@@ -121,7 +116,7 @@ def test_a_first_try_is_at_once(queue: Queue) -> None:
 
 def test_held_mail_is_left_alone_but_for_its_deadline(queue: Queue) -> None:
     then = NOW + YEAR
-    stored = replace(message("m1"), arrived=then, deliver_by=DeliverBy(then + 9, ByMode.RETURN))
+    stored = replace(message("m1", deliver_by=DeliverBy(then + 9, ByMode.RETURN)), arrived=then)
     queue.accept(stored, [envelope(next_try=then, state=EnvelopeState.HELD)])
     bound(queue)
     assert loaded(queue)[1].deadline == NOW + 9

@@ -113,7 +113,7 @@ def _head(message: StoredMessage, delivered: Sequence[tuple[Recipient, Mailbox]]
         if str(recipient.original) != str(address)
     )
     addresses = [delivered_to_field(address) for _, address in delivered]
-    return b"".join((return_path_field(message.reverse_path), *originals, *addresses, message.trace))
+    return b"".join((return_path_field(message.terms.reverse_path), *originals, *addresses, message.trace))
 
 
 # The deliverer.

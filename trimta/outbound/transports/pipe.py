@@ -91,7 +91,7 @@ async def deliver(
     An address that a command would take for an option does not get there.  Raises BodyDamagedError, or OSError, for a
     message that can't be read; the command has not seen its end then.
     """
-    by = message.deliver_by
+    by = message.terms.deliver_by
     if by is not None and by.mode is ByMode.RETURN:
         text = f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying"
         return [Failed(recipient=recipient, status=NOT_CAPABLE.permanent, diagnostic=text) for recipient in recipients]
@@ -179,7 +179,7 @@ class _Run:
         try:
             content = message.content
             with contextlib.closing(Pieces(content.chunks(), self._disk, in_memory=content.in_memory)) as pieces:
-                await stdin.send_all(return_path_field(message.reverse_path) + message.trace)
+                await stdin.send_all(return_path_field(message.terms.reverse_path) + message.trace)
                 while some := await pieces.some():
                     await stdin.send_all(b"".join(some))
         except trio.BrokenResourceError:
@@ -206,7 +206,7 @@ class _Run:
 
 
 def _sender(message: StoredMessage) -> str:
-    return "" if message.reverse_path is None else str(message.reverse_path)
+    return "" if message.terms.reverse_path is None else str(message.terms.reverse_path)
 
 
 def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:

@@ -283,7 +283,7 @@ class SmtpClient:
         message = attempt.message
         try:
             content = await message.content.fitted(
-                connection.offered, self._settings.disk, smtputf8=message.envelope.smtputf8
+                connection.offered, self._settings.disk, smtputf8=message.envelope.terms.smtputf8
             )
         except CannotDowngrade as error:
             return self._refuse_content(connection, attempt, error)
@@ -304,7 +304,7 @@ class SmtpClient:
         `_use_connection`, where the host refused EHLO for now: what it takes is not known.
         """
         host = connection.endpoint.host
-        if attempt.message.envelope.smtputf8 and not connection.offered.smtputf8:
+        if attempt.message.envelope.terms.smtputf8 and not connection.offered.smtputf8:
             condition, text = NON_ASCII_ADDRESS, f"{host} does not offer SMTPUTF8, which this message needs"
         else:
             condition = CANNOT_CONVERT
@@ -320,7 +320,7 @@ class SmtpClient:
     ) -> bool:
         """Carry out one transaction for as many recipients as it takes; False if a new connection may take more."""
         envelope = attempt.message.envelope
-        by = envelope.deliver_by
+        by = envelope.terms.deliver_by
         transaction = OutboundTransaction(
             envelope.to(recipients),
             content.facts,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trimta.content.dsn_short import ReportForm
 from trimta.mail.address import Mailbox
-from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
+from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret, Terms
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import EnhancedStatus
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
 def dump_message(message: StoredMessage) -> str:
     """Everything of a message that has no column of its own."""
-    fields: dict[str, Any] = {"from": _mailbox(message.reverse_path), "body": message.body.value}
-    if message.smtputf8:
+    terms = message.terms
+    fields: dict[str, Any] = {"from": _mailbox(terms.reverse_path), "body": terms.body.value}
+    if terms.smtputf8:
         fields["smtputf8"] = True
-    if message.envid is not None:
-        fields["envid"] = message.envid
-    if message.ret is not None:
-        fields["ret"] = message.ret.value
-    if message.deliver_by is not None:
-        fields["by"] = [message.deliver_by.deadline, message.deliver_by.mode.value, message.deliver_by.trace]
-    if message.hold_until is not None:
-        fields["hold_until"] = message.hold_until
-    if message.hold_request:
-        fields["hold_request"] = message.hold_request
+    if terms.envid is not None:
+        fields["envid"] = terms.envid
+    if terms.ret is not None:
+        fields["ret"] = terms.ret.value
+    if terms.deliver_by is not None:
+        fields["by"] = [terms.deliver_by.deadline, terms.deliver_by.mode.value, terms.deliver_by.trace]
+    if terms.hold_until is not None:
+        fields["hold_until"] = terms.hold_until
+    if terms.hold_request:
+        fields["hold_request"] = terms.hold_request
     if message.origin:
         fields["origin"] = message.origin
     if message.helo:
@@ -41,27 +42,32 @@ def dump_message(message: StoredMessage) -> str:
 
 
 def load_message(text: object) -> dict[str, Any]:
-    """The keyword arguments of StoredMessage that dump_message() wrote."""
+    """The keyword arguments of StoredMessage that dump_message() wrote: `terms`, `origin`, `helo`, `report`."""
     fields = _load(text)
     try:
-        by = fields.get("by")
-        ret, report = fields.get("ret"), fields.get("report")
-        hold_until = fields.get("hold_until")
+        report = fields.get("report")
         return {
-            "reverse_path": _read_mailbox(fields["from"]),
-            "body": BodyKind(fields["body"]),
-            "smtputf8": bool(fields.get("smtputf8", False)),
-            "envid": _optional_text(fields.get("envid")),
-            "ret": None if ret is None else Ret(ret),
-            "deliver_by": None if by is None else DeliverBy(float(by[0]), ByMode(by[1]), bool(by[2])),
-            "hold_until": None if hold_until is None else float(hold_until),
-            "hold_request": _text(fields.get("hold_request", "")),
+            "terms": _read_terms(fields),
             "origin": _text(fields.get("origin", "")),
             "helo": _text(fields.get("helo", "")),
             "report": None if report is None else ReportForm(report),
         }
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"message fields: {error!r}") from error
+
+
+def _read_terms(fields: dict[str, Any]) -> Terms:
+    by, ret, hold_until = fields.get("by"), fields.get("ret"), fields.get("hold_until")
+    return Terms(
+        reverse_path=_read_mailbox(fields["from"]),
+        body=BodyKind(fields["body"]),
+        smtputf8=bool(fields.get("smtputf8", False)),
+        envid=_optional_text(fields.get("envid")),
+        ret=None if ret is None else Ret(ret),
+        deliver_by=None if by is None else DeliverBy(float(by[0]), ByMode(by[1]), bool(by[2])),
+        hold_until=None if hold_until is None else float(hold_until),
+        hold_request=_text(fields.get("hold_request", "")),
+    )
 
 
 def dump_recipient(recipient: Recipient) -> str:

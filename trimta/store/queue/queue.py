@@ -43,8 +43,8 @@ def exists(data_dir: Path) -> bool:
 
 def _deadline(message: StoredMessage) -> float | None:
     """When DELIVERBY has a consequence: in mode N the sender is told, so the null path has none."""
-    by = message.deliver_by
-    if by is None or (by.mode is ByMode.NOTIFY and message.reverse_path is None):
+    by = message.terms.deliver_by
+    if by is None or (by.mode is ByMode.NOTIFY and message.terms.reverse_path is None):
         return None
     return by.deadline
 
@@ -122,7 +122,7 @@ class Queue:
                 (
                     message.id,
                     message.arrived,
-                    path_text(message.reverse_path),
+                    path_text(message.terms.reverse_path),
                     dump_message(message),
                     message.trace,
                     content.size,

@@ -60,10 +60,10 @@ class RowReader:
         arrived, fields, size, lines = row[WIDTH:]
         try:
             envelope = self._envelope(row[:WIDTH])
-            message = load_message(fields)
-            wire = BodyForm.of(message["body"]).wire_size(_typed(size, int), _typed(lines, int))
+            terms = load_message(fields)["terms"]
+            wire = BodyForm.of(terms.body).wire_size(_typed(size, int), _typed(lines, int))
             return ListedEnvelope(
-                envelope=envelope, arrived=_typed(arrived, float), size=wire, reverse_path=message["reverse_path"]
+                envelope=envelope, arrived=_typed(arrived, float), size=wire, reverse_path=terms.reverse_path
             )
         except ValueError as error:
             return ListedEnvelope(envelope=_unreadable(row, str(error)), arrived=0.0, size=0, reverse_path=None)
@@ -79,7 +79,7 @@ class RowReader:
                 message_id,
                 _typed(size, int),
                 _typed(lines, int),
-                BodyForm.of(values["body"]),
+                BodyForm.of(values["terms"].body),
                 spooled=bool(spooled),
             )
             return StoredMessage(

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.mail.body import BodyForm
-from trimta.mail.envelope import BodyKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from trimta.content.dsn_short import ReportForm
-    from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Ret, ReversePath
+    from trimta.mail.envelope import Recipient, ReversePath, Terms
     from trimta.mail.outcome import Deferred
     from trimta.routing.destination import RoutedEnvelope
     from trimta.store.spool import Body
@@ -50,19 +49,11 @@ class StoredMessage:
     id: str
     """ASCII letters, digits, "-" and "_": it is a file name too."""
     arrived: float
-    reverse_path: ReversePath
+    terms: Terms
     content: Body
     """Header and body as the client sent them, without the trace."""
     trace: bytes = b""
     """Our Received field, and what else we put on top, with LF line ends."""
-    body: BodyKind = BodyKind.SEVEN_BIT
-    smtputf8: bool = False
-    envid: str | None = None
-    ret: Ret | None = None
-    deliver_by: DeliverBy | None = None
-    hold_until: float | None = None
-    hold_request: str = ""
-    """As in mail.envelope.Envelope."""
     origin: str = ""
     """Where it came from, in one line for people: client address, HELO name, who authenticated."""
     helo: str = ""
@@ -71,38 +62,8 @@ class StoredMessage:
     """It is a DSN of ours, in this form."""
 
     def __post_init__(self) -> None:
-        if self.content.form is not BodyForm.of(self.body):
-            raise ValueError(f"a body with {self.body} is not kept as {self.content.form.value}")
-
-    @classmethod
-    def of(
-        cls,
-        envelope: Envelope,
-        content: Body,
-        *,
-        message_id: str,
-        arrived: float,
-        trace: bytes = b"",
-        origin: str = "",
-        helo: str = "",
-    ) -> Self:
-        """A message that comes with this envelope; whom it is for is no part of it."""
-        return cls(
-            id=message_id,
-            arrived=arrived,
-            reverse_path=envelope.reverse_path,
-            content=content,
-            trace=trace,
-            body=envelope.body,
-            smtputf8=envelope.smtputf8,
-            envid=envelope.envid,
-            ret=envelope.ret,
-            deliver_by=envelope.deliver_by,
-            hold_until=envelope.hold_until,
-            hold_request=envelope.hold_request,
-            origin=origin,
-            helo=helo,
-        )
+        if self.content.form is not BodyForm.of(self.terms.body):
+            raise ValueError(f"a body with {self.terms.body} is not kept as {self.content.form.value}")
 
     @property
     def size(self) -> int:
