@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tests.support.effort import bounded_effort
 from trimta.mail.address import (
-    MAX_PATH,
     AddressError,
     Mailbox,
     fold_local_part,
@@ -21,6 +20,7 @@ from trimta.mail.address import (
     parse_reverse_path,
     path_faults,
 )
+from trimta.mail.limits import MAX_PATH
 
 LONG_LABEL = "x" * 63
 LONG_DOMAIN = f"{LONG_LABEL}.{LONG_LABEL}.{LONG_LABEL}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trimta.mail.reply import MAX_REPLY_LINE, Reply
+from trimta.mail.limits import MAX_REPLY_LINE
+from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
 
 

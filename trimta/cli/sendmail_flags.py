@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.cli.exits import EX_USAGE, CommandError
 from trimta.mail.envelope import Notify, Ret
+from trimta.mail.limits import MAX_ENVID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-MAX_ENVID: Final = 100
-"""Characters of -V: RFC 3461 4.4."""
 
 _WITH_VALUE: Final = frozenset("ABCDFLNOPRVXbcefhopr")
 _WITH_ATTACHED_VALUE: Final = frozenset("dq")

@@ -24,12 +24,12 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Final, assert_never
 
-from trimta.content.header import MAX_LINE
 from trimta.content.mime.rewriting import Form, RewritingPlan, Span
 from trimta.content.mime.structure import Encapsulated, Multipart, PartType, Unreadable, read_structure
 from trimta.content.mime.transfer_encoding import base64_size, lf_text, quoted_printable
 from trimta.content.needs import needs_of
 from trimta.content.windowed_octets import WindowedOctets
+from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -237,10 +237,10 @@ class _Rewriter:
         return needs_of(content.chunks(start, end), binary=True).binary
 
     def _has_long_line(self, start: int, end: int) -> bool:
-        """Whether a line of the range is over MAX_LINE.  Goes from line end to line end, MAX_LINE octets a step."""
+        """Whether a line of the range is over MAX_TEXT_LINE octets; each step looks at as many octets."""
         size = len(self._line_end)
-        while end - start > MAX_LINE:
-            found = self._content.span(start, min(start + MAX_LINE + size, end)).rfind(self._line_end)
+        while end - start > MAX_TEXT_LINE:
+            found = self._content.span(start, min(start + MAX_TEXT_LINE + size, end)).rfind(self._line_end)
             if found < 0:
                 return True
             start += found + size

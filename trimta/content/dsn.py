@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from trimta.content.dsn_report import DsnKind, Report, is_reply, status_of
 from trimta.content.dsn_text import (
-    MAX_LINE,
     addr_spec,
     ascii_only,
     clean,
@@ -34,6 +33,7 @@ from trimta.content.dsn_text import (
 )
 from trimta.content.dsn_words import words
 from trimta.mail.envelope import Notify, Ret
+from trimta.mail.limits import MAX_TEXT_LINE
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 
 if TYPE_CHECKING:
@@ -387,7 +387,11 @@ def _is_utf8(octets: bytes) -> bool:
 
 def _is_text(content: bytes) -> bool:
     """Whether it can be part of a text message as it is (RFC 2045 2.8)."""
-    return b"\0" not in content and b"\r" not in content and all(len(line) <= MAX_LINE for line in content.split(b"\n"))
+    return (
+        b"\0" not in content
+        and b"\r" not in content
+        and all(len(line) <= MAX_TEXT_LINE for line in content.split(b"\n"))
+    )
 
 
 def header_of(message: bytes, *, whole: bool) -> bytes:
@@ -403,9 +407,9 @@ def header_of(message: bytes, *, whole: bool) -> bytes:
         if not line or not (_FIELD.match(line) or (lines and line[:1] in b" \t")):
             break
         clean = line.replace(b"\r", b"?").replace(b"\0", b"?")
-        while len(clean) > MAX_LINE:
-            cut = MAX_LINE - 1
-            while cut > MAX_LINE - 5 and clean[cut] & 0xC0 == 0x80:  # not within a character
+        while len(clean) > MAX_TEXT_LINE:
+            cut = MAX_TEXT_LINE - 1
+            while cut > MAX_TEXT_LINE - 5 and clean[cut] & 0xC0 == 0x80:  # not within a character
                 cut -= 1
             lines.append(clean[:cut])
             clean = b" " + clean[cut:]

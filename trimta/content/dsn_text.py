@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import OriginalRecipient
 
-MAX_LINE: Final = 998  # octets without the line end: RFC 5322 2.1.1
-
 _MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command said, and which one it was
 _MAX_WORD: Final = 900  # octets: a longer one is broken, so that every line can be folded; no address is as long
 _WIDTH: Final = 76

@@ -26,13 +26,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimta.mail.limits import MAX_TEXT_LINE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.content.windowed_octets import WindowedOctets
-
-MAX_LINE: Final = 998
-"""Octets of a line, without its line end (RFC 5322 2.1.1)."""
 
 MAX_KEPT: Final = 4096
 """Octets of a field that a HeaderReader keeps: any address is within them."""
@@ -204,7 +203,7 @@ def _may_begin_from_line(data: bytes) -> bool:
     """Whether the beginning of a content may yet prove to be a From_ line."""
     if b">From ".startswith(data) or b"From ".startswith(data):
         return True
-    return data.startswith((b"From ", b">From ")) and b"\n" not in data and len(data) <= MAX_LINE + 6
+    return data.startswith((b"From ", b">From ")) and b"\n" not in data and len(data) <= MAX_TEXT_LINE + 6
 
 
 # -- entities of a MIME message ---------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ def field_spans(content: WindowedOctets, start: int, end: int, *, line_end: byte
             last = spans[-1]
             spans[-1] = FieldSpan(last.name, last.start, last.value_start, after)
         else:
-            match = _STRICT_START.match(content.span(position, min(after, position + MAX_LINE)))
+            match = _STRICT_START.match(content.span(position, min(after, position + MAX_TEXT_LINE)))
             if match is None:
                 raise AmbiguousHeaderError("a header holds a line that is no field")
             spans.append(FieldSpan(match[1].lower(), position, position + match.end(), after))

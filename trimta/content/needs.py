@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.header import MAX_LINE
 from trimta.content.mime.structure import Encapsulated, Entity, Multipart, PartType, read_structure
+from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,7 +49,7 @@ class ContentNeeds:
     @property
     def long_line(self) -> bool:
         """Whether a line is longer than every host must take."""
-        return self.longest_line > MAX_LINE
+        return self.longest_line > MAX_TEXT_LINE
 
     def fits(self, *, eight_bit_ok: bool, binary_ok: bool = False) -> bool:
         """Whether a host with 8BITMIME (`eight_bit_ok`) or BINARYMIME (`binary_ok`) takes the content as it is.

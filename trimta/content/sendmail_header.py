@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.address_list import readable_addresses, with_domains
-from trimta.content.header import MAX_LINE, fields, split_header, without_from_lines
+from trimta.content.header import fields, split_header, without_from_lines
 from trimta.mail.address import AddressError
+from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
     from trimta.content.header import Field
@@ -44,7 +45,7 @@ class HeaderRecipients:
 def has_whole_header(content: bytes) -> bool:
     """Whether no octets that follow `content` can still belong to its header."""
     _, rest = split_header(without_from_lines(content))
-    return b"\n" in rest or len(rest) > MAX_LINE
+    return b"\n" in rest or len(rest) > MAX_TEXT_LINE
 
 
 def passed_on(content: bytes, domain: str) -> bytes:

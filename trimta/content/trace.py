@@ -12,14 +12,13 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.address import AddressError, parse_domain
+from trimta.mail.limits import MAX_DOMAIN
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import ReversePath
-
-MAX_HELO: Final = 255  # octets shown; a domain has no more: RFC 5321 4.5.3.1.2
 
 _NOT_DOMAIN: Final = re.compile(r"[^A-Za-z0-9._:\[\]\-]")
 _NOT_COMMENT: Final = re.compile(r"[^ !-'*-\[\]-~]")  # ctext and spaces, without "\": RFC 5322 3.2.2
@@ -108,11 +107,11 @@ def _extended_domain(helo: str, client: str) -> str:
 def _domain(text: str) -> str:
     """A domain or address literal as given, in ASCII."""
     if text.isascii():
-        return _NOT_DOMAIN.sub("?", text[:MAX_HELO])
+        return _NOT_DOMAIN.sub("?", text[:MAX_DOMAIN])
     try:
         return parse_domain(text)
     except AddressError:
-        return _NOT_DOMAIN.sub("?", text[:MAX_HELO])
+        return _NOT_DOMAIN.sub("?", text[:MAX_DOMAIN])
 
 
 def _literal(client: str) -> str:

@@ -1,8 +1,8 @@
 """Addresses: the Mailbox and Path grammar of RFC 5321 4.1.2, with UTF-8 (RFC 6531 3.3) and underscores in domains.
 
-A text either is a mailbox or raises AddressError with what is wrong; nothing is mended, but for what clients leave out
-or put in round a path: its angle brackets, and spaces before it.  A percent hack, a bang path or
-a quoted "@" is an ordinary local part of the one domain behind the last "@", so none of them names another destination.
+A text that is no address raises AddressError, which says what is wrong.  Nothing is mended but two habits of clients: a
+path without angle brackets, and a space before a path.  A percent hack, a bang path or a quoted "@" is an ordinary
+local part of the one domain behind the last "@", so none of them names another destination.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Final, TypeAlias
 
 import idna
 
-MAX_PATH: Final = 256  # octets with "<", ">" and a source route: RFC 5321 4.5.3.1.3
-MAX_DOMAIN: Final = 255  # octets: RFC 5321 4.5.3.1.2
-MAX_LABEL: Final = 63  # octets of the A-label: RFC 1035 2.3.4, RFC 5890 2.3.2.1
+from trimta.mail.limits import MAX_DOMAIN, MAX_LABEL, MAX_PATH
+
 POSTMASTER: Final = "postmaster"  # the one forward-path without a domain, in any case: RFC 5321 4.1.1.3
 
 # UTF8-non-ascii of RFC 6531 3.3 without the C1 controls, and without what undecodable octets become (surrogates).
@@ -38,22 +37,22 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class AddressError(ValueError):
-    """Not an address.  The message says what is wrong, in printable ASCII, fit for the text of a 501 reply."""
+    """A text that is no address.  The message says what is wrong, in printable ASCII, fit for the text of a 501."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
-    """`Mailbox("a b", "dev.test")` is written `"a b"@dev.test`.
+    """An address: `Mailbox("a b", "dev.test")` is written `"a b"@dev.test`.
 
-    Only valid ones can be built (AddressError else).  Two are equal if their local parts are the same, case included
-    (RFC 5321 2.4), and their domains are the same in DNS.
+    AddressError is raised for a local part or a domain that is not valid.  Two mailboxes are equal if their local parts
+    are the same, case included (RFC 5321 2.4), and their domains are the same in DNS.
     """
 
     local_part: str
-    """The content: unquoted, unescaped, in the case and Unicode form that was given."""
+    """The local part without quotes and escapes, in the case and Unicode form that the client wrote."""
 
     domain: str
-    """As given; an address literal keeps its brackets.  Empty for the bare `<postmaster>` only."""
+    """The domain as the client wrote it; an address literal keeps its brackets.  Empty for `<postmaster>` only."""
 
     domain_key: str = field(init=False, repr=False)
     """The domain for comparing and for DNS: lower case, A-labels; a literal in its shortest form, "[ipv6:::1]"."""
@@ -80,14 +79,14 @@ class Mailbox:
 
     @property
     def is_ascii(self) -> bool:
-        """Whether it can go to a host without SMTPUTF8: a domain always can, as A-labels; a local part has no other
-        form (RFC 6531 3.2).
+        """Whether a host without SMTPUTF8 can take the address: a domain has a form in ASCII, its A-labels, and a local
+        part has no other form (RFC 6531 3.2).
         """
         return self.local_part.isascii()
 
     def wire(self, *, smtputf8: bool) -> str:
-        """What goes between "<" and ">".  With `smtputf8` as it was given, else with A-labels; ValueError for a local
-        part that needs SMTPUTF8 where there is none.
+        """The address as MAIL and RCPT write it between "<" and ">": with `smtputf8` as the client wrote it, else with
+        A-labels.  ValueError without `smtputf8` for a local part beyond ASCII.
         """
         if smtputf8 or (self.is_ascii and self.domain.isascii()):
             return str(self)
@@ -111,7 +110,7 @@ class Mailbox:
 
 
 def quote(local_part: str) -> str:
-    """A local part's content as Dot-string if it is one, else as Quoted-string."""
+    """A local part as Dot-string where the grammar allows it, else as Quoted-string (RFC 5321 4.1.2)."""
     if _DOT_STRING.fullmatch(local_part):
         return local_part
     return '"' + _NEEDS_ESCAPE.sub(r"\\\1", local_part) + '"'
@@ -121,7 +120,8 @@ def fold_local_part(local_part: str) -> str:
     """A local part in lower case, for looking it up without case.
 
     A capital whose small letter belongs to another capital stays as it is: KELVIN SIGN does not become "k", so no
-    spelling beyond ASCII reaches the mailbox of an ASCII name.  Nor does it get longer: the folded address is one too.
+    spelling beyond ASCII reaches the mailbox of an ASCII name.  Nor does the local
+    part get longer: the folded address is an address, too.
     """
     return local_part.lower() if local_part.isascii() else "".join(map(_fold_letter, local_part))
 
@@ -152,7 +152,7 @@ def parse_forward_path(text: str) -> tuple[Mailbox, str]:
 
 
 def path_faults(text: str) -> tuple[str, ...]:
-    """What parse_reverse_path and parse_forward_path tolerate in a text, in words for the log."""
+    """The faults of a path that parse_reverse_path and parse_forward_path tolerate, in words for the log."""
     path = text.lstrip(" ")
     return (
         *(() if path == text else ("a space before the path",)),
@@ -161,7 +161,10 @@ def path_faults(text: str) -> tuple[str, ...]:
 
 
 def parse_mailbox(text: str) -> Mailbox:
-    """Read a whole text as one address, with or without "<" and ">": of a configuration, an argument, VRFY."""
+    """Read a whole text as one address, with or without "<" and ">": from a configuration, an argument, VRFY.
+
+    Raises AddressError.
+    """
     if text.startswith("<"):
         mailbox, rest = parse_forward_path(text)
         if rest:

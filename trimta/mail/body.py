@@ -9,8 +9,8 @@ from trimta.mail.envelope import BodyKind
 
 
 class BodyForm(enum.Enum):
-    """How the octets of a kept body relate to the octets on the wire.  "Body" is what follows our trace fields: the
-    header that the client sent, and what comes after it.
+    """The form of a kept body: how its octets relate to the octets on the wire.  "Body" is what follows the trace
+    fields of this server: the header that the client sent, and what comes after the header.
     """
 
     TEXT = "text"

@@ -1,5 +1,7 @@
-"""The envelope (RFC 5321 2.3.1): who it is from, who it is for, and what the client asked for (RFC 3461, 6152, 3030,
-6531, 2852, 4865).
+"""The envelope of a message (RFC 5321 2.3.1): its terms, which MAIL sets for the whole message, and its recipients.
+
+The parameters of MAIL and RCPT are those of RFC 3461 (DSN), 6152, 3030, 6531, 2852 (DELIVERBY) and 4865
+(FUTURERELEASE).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ ReversePath: TypeAlias = "Mailbox | None"
 
 
 class BodyKind(enum.StrEnum):
-    """What MAIL's BODY parameter declares (RFC 6152, RFC 3030)."""
+    """The BODY parameter of MAIL (RFC 6152, RFC 3030)."""
 
     SEVEN_BIT = "7BIT"
     EIGHT_BIT = "8BITMIME"
@@ -26,14 +28,14 @@ class BodyKind(enum.StrEnum):
 
 
 class Ret(enum.StrEnum):
-    """How much of the message a failure DSN returns (RFC 3461 4.3)."""
+    """The RET parameter of MAIL: how much of the message a failure DSN returns (RFC 3461 4.3)."""
 
     FULL = "FULL"
     HEADERS = "HDRS"
 
 
 class Notify(enum.StrEnum):
-    """When the sender wants a DSN for a recipient (RFC 3461 4.1).  NEVER stands alone."""
+    """One word of the NOTIFY parameter of RCPT: when the sender wants a DSN (RFC 3461 4.1).  NEVER stands alone."""
 
     NEVER = "NEVER"
     SUCCESS = "SUCCESS"
@@ -46,14 +48,14 @@ class OriginalRecipient:
     """ORCPT, decoded from xtext (RFC 3461 4.2): `OriginalRecipient("rfc822", "alice@dev.test")`."""
 
     addr_type: str
-    """In the case that was given."""
+    """The address type, in the case that the client wrote."""
     address: str
-    """Printable.  Of the type utf-8 the escapes of RFC 6533 3 are undone, but for those of other characters; a text
-    that is no such address stays as it was given.
+    """The address in printable characters.  For the type utf-8, escapes of printable characters (RFC 6533 3) are
+    undone; a text that is no such address stays as the client wrote it.
     """
     received: str = field(default="", compare=False)
-    """What stood behind the `;` on the wire, for hosts that are to get it unchanged (RFC 3461 5.2.1); empty: it did not
-    come from there.
+    """The text behind the `;` on the wire, which a next hop gets unchanged (RFC 3461 5.2.1); empty: the value did not
+    come by SMTP.
     """
 
     def __str__(self) -> str:
@@ -61,7 +63,7 @@ class OriginalRecipient:
 
 
 class ByMode(enum.StrEnum):
-    """What happens to a message that is late (RFC 2852 4)."""
+    """The mode of DELIVERBY: the sender of a late message is notified, or gets the message returned (RFC 2852 4)."""
 
     NOTIFY = "N"
     RETURN = "R"
@@ -69,30 +71,32 @@ class ByMode(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliverBy:
-    """DELIVERBY (RFC 2852): a moment (seconds since the epoch, wall clock), a mode, and whether to trace relays."""
+    """The BY parameter of MAIL (RFC 2852)."""
 
     deadline: float
+    """Seconds since the epoch, wall clock."""
     mode: ByMode
     trace: bool = False
+    """Whether each relay sends the sender a `relayed` DSN (RFC 2852 4.1.4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipient:
-    """One recipient: where the message goes now, and what the client said of it at RCPT."""
+    """A recipient: the address that the message goes to, and the address and parameters of its RCPT."""
 
     address: Mailbox
-    """Where it goes: after aliases."""
+    """The address that the message goes to, after aliases."""
 
     original: Mailbox
-    """The address of RCPT: before aliases."""
+    """The address of RCPT, before aliases."""
 
     notify: frozenset[Notify] | None = None
-    """None: the client did not say, which means FAILURE and, as we choose, DELAY (RFC 3461 4.1)."""
+    """NOTIFY; None: RCPT had no NOTIFY, which means FAILURE and, as this server chooses, DELAY (RFC 3461 4.1)."""
 
     orcpt: OriginalRecipient | None = None
 
     def wants(self, event: Notify) -> bool:
-        """Whether a DSN about `event` (SUCCESS, FAILURE or DELAY) is due to the sender of this recipient."""
+        """Whether NOTIFY asks for a DSN about `event` (SUCCESS, FAILURE or DELAY)."""
         if self.notify is None:
             return event in (Notify.FAILURE, Notify.DELAY)
         return event in self.notify

@@ -1,4 +1,7 @@
-"""What became of a message at one recipient: Delivered, Deferred or Failed.  Unknown trouble is Deferred."""
+"""Outcomes: what an attempt came to for one recipient, Delivered, Deferred or Failed.
+
+Trouble of an unknown kind is Deferred: a message is given up only where a reply or a rule says so, or its time is over.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +17,35 @@ if TYPE_CHECKING:
 
 
 class Handover(enum.StrEnum):
-    """Who answers for a delivered message from here on (RFC 3461 5.2.1): it decides on a success DSN."""
+    """The handover of a delivered message: who answers for it from here on, and who sends the success DSN (RFC 3461
+    5.2.1).
+    """
 
     FINAL = "delivered"
-    """In a mailbox, or out of the mail system: a `delivered` DSN is ours to send."""
+    """The message is in a mailbox, or out of the mail system: this server sends a `delivered` DSN."""
 
     RELAYED = "relayed"
-    """Given to a host that knows no DSN: a `relayed` DSN is ours to send."""
+    """The next hop does not offer DSN: this server sends a `relayed` DSN."""
 
     PASSED_ON = "passed-on"
-    """Given to a host that took the NOTIFY parameter over: nothing is ours to send."""
+    """The next hop has taken the NOTIFY parameter over: it sends the DSN."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """The recipient's copy is somebody else's now, or in its mailbox."""
+    """A delivery: the recipient's copy is in its mailbox, or another host has taken responsibility for it."""
 
     recipient: Recipient
     status: EnhancedStatus
     """Class 2."""
     diagnostic: str
-    """What the peer said, or what we did, in one line."""
+    """The peer's reply, or what this server did, in one line."""
     handover: Handover
     host: str = ""
-    """The peer's name, where there was one: Remote-MTA of RFC 3464."""
+    """The name of the host that took the message: Remote-MTA of RFC 3464; empty: there was none."""
     deadline_dropped: bool = False
-    """The message asked for BY=…;N and went, before that deadline, to a host without DELIVERBY, which will not keep it:
-    a `relayed` DSN is due unless NOTIFY=NEVER was said (RFC 2852 4.1.4.2), whatever `handover` says.
+    """Whether a deadline of mode N was still to come when a host without DELIVERBY took the message: a `relayed` DSN is
+    due unless the recipient has NOTIFY=NEVER (RFC 2852 4.1.4.2), whatever `handover` says.
     """
 
     def __post_init__(self) -> None:
@@ -49,16 +54,17 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferred:
-    """Not now: try again."""
+    """A deferral: the recipient is tried again later."""
 
     recipient: Recipient
     status: EnhancedStatus
     """Class 4."""
     diagnostic: str
-    """What the peer or the system said, for the queue listing and the DSN."""
+    """The peer's reply, or the local cause, in one line: for the queue listing and the DSN."""
     host: str = ""
+    """The name of the host that was tried; empty: there was none."""
     smtp: bool = False
-    """The diagnostic is a peer's SMTP reply (Diagnostic-Code type `smtp`), else a local cause (`x-trimta`)."""
+    """Whether the diagnostic is a peer's SMTP reply (Diagnostic-Code type `smtp`), not a local cause (`x-trimta`)."""
 
     def __post_init__(self) -> None:
         _check(self.status, 4)
@@ -66,7 +72,7 @@ class Deferred:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed:
-    """Never: tell the sender."""
+    """A failure: the recipient is not tried again, and the sender is told."""
 
     recipient: Recipient
     status: EnhancedStatus
@@ -74,8 +80,9 @@ class Failed:
     diagnostic: str
     host: str = ""
     smtp: bool = False
+    """`diagnostic`, `host` and `smtp` are as in Deferred."""
     of_content: bool = False
-    """The content is why, its size or its form: the same recipient may take another one."""
+    """Whether the content is the cause, by its size or its form: the same recipient may take another content."""
 
     def __post_init__(self) -> None:
         if self.status != GIVEN_UP:

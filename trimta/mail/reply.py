@@ -10,12 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
+from trimta.mail.limits import MAX_REPLY_LINE
 from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-MAX_REPLY_LINE: Final = 512  # octets, CRLF included: RFC 5321 4.5.3.1.5
 
 REPLY_LINE: Final = re.compile(r"([0-9]{3})(?:([ -])(.*))?", re.DOTALL | re.ASCII)
 """One line of a reply without its line end.  Groups: the code; "-" where more lines follow, a space or nothing on the

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
 from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
+from trimta.mail.limits import MAX_DOMAIN, MAX_ENVID, MAX_ORCPT
 from trimta.mail.reply import Reply
 from trimta.smtp import xtext
 from trimta.smtp.errors import CommandError
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-MAX_ENVID: Final = 100  # characters, decoded: RFC 3461 4.4
-MAX_ORCPT: Final = 500  # characters, as given: RFC 3461 4.2
 MAX_CHUNK: Final = 2**63 - 1  # octets that BDAT may announce
-MAX_HELO: Final = 255  # octets: RFC 5321 4.5.3.1.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +250,8 @@ def _helo_domain(argument: str, verb: str) -> str:
     # what their owners like.
     if not argument:
         raise _bad(f"syntax: {_VERBS[verb].syntax}")
-    if len(argument.encode(errors="surrogateescape")) > MAX_HELO:
-        raise _bad(f"a name of at most {MAX_HELO} octets is due")
+    if len(argument.encode(errors="surrogateescape")) > MAX_DOMAIN:
+        raise _bad(f"a name of at most {MAX_DOMAIN} octets is due")
     return printable(argument)
 
 
@@ -489,7 +487,7 @@ def _help(argument: str, _: Offer) -> Command:
 
 
 def _etrn(argument: str, _: Offer) -> Command:
-    if _WORD.fullmatch(argument) is None or len(argument) > MAX_HELO + 1 or argument in ("@", "#"):
+    if _WORD.fullmatch(argument) is None or len(argument) > MAX_DOMAIN + 1 or argument in ("@", "#"):
         raise _bad(f"syntax: {_VERBS['ETRN'].syntax}")
     return Etrn(argument)
 

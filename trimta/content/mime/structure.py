@@ -15,8 +15,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.content.header import MAX_LINE, AmbiguousHeaderError, field_spans
+from trimta.content.header import AmbiguousHeaderError, field_spans
 from trimta.content.mime.content_type import content_type, transfer_encoding
+from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,7 +289,7 @@ class _Reader:
         position = start - len(line_end)  # the first delimiter may follow the empty line behind the header
         while (found := content.find(mark, max(position, 0), end)) >= 0:
             line = found + len(mark)
-            match = rest.match(content.span(line, min(end, line + MAX_LINE)))
+            match = rest.match(content.span(line, min(end, line + MAX_TEXT_LINE)))
             if match is None:
                 position = found + len(line_end)
                 continue
