@@ -1,4 +1,4 @@
-"""What comes into Maildirs, seen from the files alone: folders are looked at again and again, where they changed."""
+"""New messages in Maildirs, seen from the files alone: folders are listed again where they have changed."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _OURS: Final = re.compile(r"(\d{1,12})\.(?:M(\d{6})P)?")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Arrival:
-    """A message's file.  They are in the order in which the messages came."""
+    """A message's file.  Arrivals compare by the order in which the messages came."""
 
     at: int
-    """When it came, in nanoseconds since the epoch."""
+    """When the message came, in nanoseconds since the epoch."""
     name: str
     """The file's name without its flags and size: it stays the same when a reader moves the file to cur/."""
     path: Path
@@ -64,18 +64,18 @@ class Watch:
         self._seen: set[tuple[Path, str]] = set()
 
     def look(self) -> list[Arrival]:
-        """What has come since the last look, and at the first all there is, oldest first."""
+        """Messages that have come since the last look, oldest first; at the first look all that are there."""
         maildirs = dict.fromkeys(path for template in self._templates for path in maildirs_of(template))
         return sorted(arrival for path in maildirs for arrival in self._look_into(path))
 
     def _look_into(self, maildir: Path) -> list[Arrival]:
-        """What is new in a Maildir.  Its folders are listed again while others move files there: a listing may show
-        such a file in none of them.
+        """New messages of one Maildir.  Its folders are listed again while another process moves files there: a
+        listing may show such a file in none of them.
         """
         found: list[Arrival] = []
         calm = 0
         for _ in range(ROUNDS):
-            before = _State.of(maildir)
+            before = _FolderTimes.of(maildir)
             new = [arrival for name in FOLDERS for arrival in self._list(maildir / name, maildir)]
             found += new
             calm = 0 if new else calm + 1
@@ -110,20 +110,20 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
-    """When the folders of a Maildir last changed, as it was at a moment; all times in nanoseconds since the epoch."""
+class _FolderTimes:
+    """Times at which the folders of a Maildir last changed, read at one moment; in nanoseconds since the epoch."""
 
     times: tuple[int, ...]
     at: int
 
     @classmethod
-    def of(cls, maildir: Path) -> _State:
+    def of(cls, maildir: Path) -> _FolderTimes:
         at = int(wall() * 1e9)
         return cls(tuple(_time_of_change(maildir / name) for name in FOLDERS), at)
 
     def lasted(self, maildir: Path) -> bool:
-        """Whether nothing has changed since.  Of a folder that had just changed this can't be known: its next change
-        may have the same time.
+        """Whether the folders have not changed since.  Of a folder that had just changed this can't be known: its next
+        change may have the same time.
         """
         return all(abs(self.at - time) > TICK for time in self.times) and self.times == self.of(maildir).times
 
@@ -136,9 +136,9 @@ def _time_of_change(folder: Path) -> int:
 
 
 def read(arrival: Arrival) -> tuple[Path, bytes]:
-    """A message's octets and where they are now: somebody may have moved it since, and may do so again.
+    """The path of a message and its octets: another process may have moved the file since, and may do so again.
 
-    FileNotFoundError if it is gone.
+    Raises FileNotFoundError if the message is gone.
     """
     for path in _places(arrival):
         with contextlib.suppress(FileNotFoundError):
@@ -147,7 +147,10 @@ def read(arrival: Arrival) -> tuple[Path, bytes]:
 
 
 def read_header(arrival: Arrival) -> tuple[Path, bytes]:
-    """The same of its header, however long that is, and of what else comes with its last block."""
+    """The path of a message and its header, however long, with the octets that its last block holds beside.
+
+    Raises FileNotFoundError if the message is gone.
+    """
     for path in _places(arrival):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             header = bytearray()
@@ -160,12 +163,12 @@ def read_header(arrival: Arrival) -> tuple[Path, bytes]:
 
 
 def _places(arrival: Arrival) -> Iterator[Path]:
-    """Where a message may be, each to be tried in its turn."""
+    """Paths that a message may be at, to be tried in this order."""
     yield arrival.path
     maildir = arrival.path.parent.parent
     missed = 0
     for _ in range(TRIES):
-        before = _State.of(maildir)
+        before = _FolderTimes.of(maildir)
         found = [path for folder in FOLDERS for path in _named(maildir / folder, arrival.name)]
         yield from found
         missed = 0 if found else missed + 1
@@ -182,7 +185,7 @@ def _named(folder: Path, name: str) -> list[Path]:
 
 
 def arrived(path: Path) -> int:
-    """When a message came into its Maildir, in nanoseconds since the epoch.
+    """The moment at which a message came into its Maildir, in nanoseconds since the epoch.
 
     The rename into new/ leaves its time in the file.  A reader that moves the file to cur/ leaves another one: there it
     is the time in the name, else that of the last octet, so that it never comes later than it did.
@@ -196,12 +199,12 @@ def arrived(path: Path) -> int:
 
 
 def unique_name(name: str) -> str:
-    """A message's name without what may change or only describes it: `,S=…` and `:2,…`."""
+    """A message's file name without its size and flags, `,S=…` and `:2,…`, which describe it or may change."""
     return name.partition(":")[0].partition(",")[0]
 
 
 def maildirs_of(template: str) -> Iterator[Path]:
-    """The Maildirs there are of those that a template may name."""
+    """Existing Maildirs of those that a template may name."""
     top, *parts = Path(template).parts
     return _below(Path(top), parts)
 

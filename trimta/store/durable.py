@@ -1,4 +1,4 @@
-"""Writing that survives power loss.  The only module that calls fsync and rename.
+"""Files and directories that survive power loss.  No other module calls fsync and rename.
 
 A file is durable once its octets and the directory entry that names it are both on the disk: hence the two fsyncs
 everywhere below.  A new directory is an entry in its parent, so making one syncs the parent as well.

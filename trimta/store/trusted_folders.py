@@ -73,12 +73,12 @@ def _descend(folder: Path) -> int:
 
 
 def _check(descriptor: int, folder: Path) -> None:
-    """Nobody but root can rename or replace an entry of this folder that is root's."""
-    found = os.fstat(descriptor)
-    if found.st_uid != 0:
-        raise _refused(folder, f"a folder above it belongs to user id {found.st_uid}, who may not make it")
-    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if writable and not found.st_mode & stat.S_ISVTX:
+    """Raise PermissionError if another than root could rename or replace an entry of this folder that is root's."""
+    status = os.fstat(descriptor)
+    if status.st_uid != 0:
+        raise _refused(folder, f"a folder above it belongs to user id {status.st_uid}, who may not make it")
+    writable = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if writable and not status.st_mode & stat.S_ISVTX:
         raise _refused(folder, "everybody may change a folder above it")
 
 

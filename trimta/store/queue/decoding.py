@@ -1,4 +1,4 @@
-"""Queue values as JSON text and back.  What does not read back raises ValueError: damage, never a guess."""
+"""JSON texts of the queue's values, written and read.  A text that the queue did not write raises ValueError."""
 
 from __future__ import annotations
 

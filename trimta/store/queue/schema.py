@@ -107,7 +107,9 @@ CREATE INDEX log_message ON log (message);
 
 
 def open_database(data_dir: Path) -> sqlite3.Connection:
-    """Open the database, made first if there is none.  QueueUnreadable if that can't be done or it is not ours."""
+    """A connection to the database; where there is none it is made.  Raises QueueUnreadable where that fails, and for a
+    database of a newer version.
+    """
     path = data_dir / FILE
     try:
         durable.make_dirs(data_dir)
