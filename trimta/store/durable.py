@@ -30,12 +30,12 @@ _listeners: Final[list[Callable[[Path, OSError], None]]] = []
 
 
 def fsync(fd: int) -> None:
-    """Put what was written to `fd` on the disk."""
+    """Put the octets written to a descriptor on the disk.  Raises OSError."""
     os.fsync(fd)
 
 
 def fsync_dir(path: Path) -> None:
-    """Put the entries of a directory on the disk, as far as its file system can do that."""
+    """Put the entries of a directory on the disk, as far as its file system can do that.  Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fsync(fd)
@@ -103,8 +103,9 @@ def write_file(path: Path, chunks: Iterable[bytes], mode: int = PRIVATE_FILE) ->
 
 
 def make_dirs(path: Path, mode: int = PRIVATE_DIR) -> None:
-    """Make a directory and its missing parents, each entry durable.  One that exists is left as it is;
-    NotADirectoryError names what is in the way.
+    """Make a directory and its missing parents, each entry durable; a directory that exists is left as it is.
+
+    Raises NotADirectoryError, naming the file that is in the way, or another OSError.
     """
     missing: list[Path] = []
     folder = path.absolute()

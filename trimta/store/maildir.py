@@ -43,12 +43,12 @@ _HOST: Final = host_part(socket.gethostname())
 
 
 class MaildirError(Exception):
-    """A Maildir can't be written: the message says which, and what the system said.  Trying again may help."""
+    """A Maildir can't be written; the text names the folder and the system's error.  Trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What is to be written where."""
+    """A message, and the Maildir that it is to be written into."""
 
     maildir: Path
     head: bytes
@@ -75,7 +75,10 @@ class Pending:
 
 
 def prepare(delivery: Delivery) -> Pending:
-    """Write the file in tmp/, the Maildir made first if there is none.  MaildirError, and nothing is left, if not."""
+    """Write the file in tmp/ and sync it; where there is no Maildir it is made.
+
+    Raises MaildirError if that fails; then no file is left.
+    """
     head = delivery.head
     if delivery.body.form is BodyForm.RAW:
         head = head.replace(b"\n", b"\r\n")
@@ -99,8 +102,10 @@ def prepare(delivery: Delivery) -> Pending:
 
 
 def commit(pending: Pending) -> Path:
-    """Make it visible and durable; returns its path.  MaildirError if not: then it is in new/ only if just the last
-    sync failed, and delivering again may make a duplicate.
+    """Move the file into new/, where readers see it, and sync that; returns its path.
+
+    Raises MaildirError if that fails.  If only the sync failed, the file is in new/ all the same, and delivering again
+    may make a duplicate.
     """
     with _explained(pending.maildir, "deliver into"):
         durable.rename(pending.source, pending.target)
@@ -109,30 +114,33 @@ def commit(pending: Pending) -> Path:
 
 
 def discard(pending: Pending) -> None:
-    """Remove it from tmp/.  Idempotent; nothing happens once it is committed."""
-    with contextlib.suppress(OSError):  # it is out of sight there, and readers remove what is old
+    """Remove the file from tmp/.  Idempotent; nothing happens once the file is committed."""
+    with contextlib.suppress(OSError):  # no reader looks there, and readers remove what is old
         pending.source.unlink(missing_ok=True)
 
 
 def discard_all(pending: Iterable[Pending]) -> None:
-    """discard() each."""
-    for one in pending:
-        discard(one)
+    """Discard every file, as discard() does."""
+    for file in pending:
+        discard(file)
 
 
 def prepare_all(deliveries: Iterable[Delivery]) -> list[Pending | MaildirError]:
-    """prepare() each; one that fails does not keep the others."""
+    """Prepare every delivery, as prepare() does; gives each result or error.  A failure does not keep the others."""
     return [_try_prepare(delivery) for delivery in deliveries]
 
 
 def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
-    """commit() each; one that fails does not keep the others.  Each directory is synced once, after all renames."""
-    results: list[Path | MaildirError] = [_try_rename(one) for one in pending]
+    """Commit every file, as commit() does; the path of each, or its error.  A failure does not keep the others.
+
+    Each directory is synced once, after all renames.
+    """
+    results: list[Path | MaildirError] = [_try_rename(file) for file in pending]
     failed: dict[Path, MaildirError | None] = {}
-    for place, one in enumerate(pending):
+    for place, file in enumerate(pending):
         if isinstance(results[place], MaildirError):
             continue
-        folder = one.target.parent
+        folder = file.target.parent
         if folder not in failed:
             failed[folder] = _try_sync(folder)
         error = failed[folder]
@@ -142,7 +150,7 @@ def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
 
 
 def deliver(delivery: Delivery) -> Path:
-    """prepare() and commit() in one step."""
+    """Write a message into its Maildir, prepare() and commit() in one; returns its path.  Raises MaildirError."""
     pending = prepare(delivery)
     try:
         return commit(pending)
@@ -206,7 +214,9 @@ def _write(fd: int, head: bytes, body: Body) -> None:
 
 
 def _settle(path: Path) -> None:
-    """A Maildir made by a process that did not live to sync it must not vanish with what is promised in it."""
+    """Sync the directories above new/: a Maildir made by a process that did not live to sync it must not vanish with
+    the messages in it.
+    """
     new = path / "new"
     if not new.is_dir():
         durable.make_dirs(new)
