@@ -7,7 +7,7 @@ taking responsibility for a message and saying so is not.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
@@ -161,39 +161,27 @@ class Session:
                     conversation.be_patient()
 
     async def _answer(self, event: SmtpEvent) -> None:
-        core, conversation, transaction = self._core, self._conversation, self._transaction
+        """Answer what the client said."""
+        conversation = self._conversation
         match event:
+            case Mail() | Rcpt() | Data() | ContentEnd():
+                await self._answer_in_transaction(event)
+            case Vrfy() | Expn() | Help() | Etrn():
+                conversation.reply(await self._information(event))
             case Ehlo():
-                await conversation.say(Stage.HELO, core.ehlo_reply())
+                await conversation.say(Stage.HELO, self._core.ehlo_reply())
             case Helo():
-                await conversation.say(Stage.HELO, core.helo_reply())
-            case Mail():
-                await transaction.mail(event)
-            case Rcpt():
-                await transaction.rcpt(event)
-            case Data():
-                await transaction.data()
-            case ContentEnd():
-                await transaction.end_of_content(event)
+                await conversation.say(Stage.HELO, self._core.helo_reply())
             case Rset() | Noop():
                 conversation.reply(Reply.of(250, "2.0.0", "ok"))
             case Quit():
                 farewell = Reply.of(221, "2.0.0", f"{self._configuration.hostname} closing connection")
                 await conversation.say(Stage.QUIT, farewell)
-            case Vrfy(string, utf8):
-                may_relay = transaction.may_relay
-                conversation.reply(vrfy_expn_etrn.vrfy(self._policy, string, may_relay=may_relay, utf8=utf8))
-            case Expn(string, utf8):
-                conversation.reply(vrfy_expn_etrn.expn(self._policy, string, utf8=utf8))
-            case Help(topic):
-                conversation.reply(help_text(core.offer, topic))
-            case Etrn(node):
-                conversation.reply(await self._queue_starter.etrn(node, may_relay=transaction.may_relay))
             case StartTls():
                 conversation.reply(Reply.of(220, "2.0.0", "ready to start TLS"))
                 await conversation.flush()
                 await conversation.start_tls()
-                core.start_tls_done()
+                self._core.start_tls_done()
             case Auth(mechanism, initial):
                 await self._authentication.begin(mechanism, initial, lenient=self._configuration.auth.any)
             case AuthResponse(data):
@@ -205,6 +193,34 @@ class Session:
                 conversation.reply(reply)
             case _:
                 raise AssertionError(f"an event that is none of ours: {event}")
+
+    async def _answer_in_transaction(self, event: Mail | Rcpt | Data | ContentEnd) -> None:
+        match event:
+            case Mail():
+                await self._transaction.mail(event)
+            case Rcpt():
+                await self._transaction.rcpt(event)
+            case Data():
+                await self._transaction.data()
+            case ContentEnd():
+                await self._transaction.end_of_content(event)
+            case _:
+                assert_never(event)
+
+    async def _information(self, command: Vrfy | Expn | Help | Etrn) -> Reply:
+        """The reply to a command that changes nothing in the session."""
+        may_relay = self._transaction.may_relay
+        match command:
+            case Vrfy(string, utf8):
+                return vrfy_expn_etrn.vrfy(self._policy, string, may_relay=may_relay, utf8=utf8)
+            case Expn(string, utf8):
+                return vrfy_expn_etrn.expn(self._policy, string, utf8=utf8)
+            case Help(topic):
+                return help_text(self._core.offer, topic)
+            case Etrn(node):
+                return await self._queue_starter.etrn(node, may_relay=may_relay)
+            case _:
+                assert_never(command)
 
 
 def server_settings(configuration: Config, listen: Listen, client: ClientAddress, *, now: float) -> ServerSettings:
