@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import email
 import email.policy
 from dataclasses import dataclass, field
@@ -307,4 +308,84 @@ async def test_a_loop_of_reports_is_impossible(tmp_path: Path, autojump_clock: M
         await lab.advance(20 * DAY)
         assert lab.mta.events.counters["report"] == 2
         assert lab.mta.events.counters["dropped"] == 1
+        assert await lab.queue() == []
+
+
+# UTF-8 in a report: the host of the return path gets it in a form that it can take (RFC 6531 3.4, RFC 6533 4.5).
+
+UTF8_MESSAGE = CONTENT.replace(b"hi", "Grüße".encode())
+GLOBAL_TYPES = ["text/plain", "message/global-delivery-status", "message/global"]
+HEADERS_TYPES = [*GLOBAL_TYPES[:2], "message/global-headers"]
+
+
+def parts_of(octets: bytes) -> list[tuple[str, str, str]]:
+    """Of each part of a report its type, its transfer encoding and its text, decoded."""
+    message = email.message_from_bytes(octets)
+    _, *pieces = octets.split(b"\r\n--" + message.get_boundary("").encode())
+    found = []
+    for piece in pieces[:3]:
+        header, _, body = piece.lstrip(b"\r\n").partition(b"\r\n\r\n")
+        part = email.message_from_bytes(header + b"\r\n\r\n")
+        encoding = str(part["Content-Transfer-Encoding"])
+        match encoding:
+            case "base64":
+                body = binascii.a2b_base64(body)
+            case "quoted-printable":
+                body = binascii.a2b_qp(body)
+        found.append((part.get_content_type(), encoding, body.decode()))
+    return found
+
+
+@pytest.mark.parametrize(("ret", "types"), [(Ret.FULL, GLOBAL_TYPES), (Ret.HEADERS, HEADERS_TYPES)])
+@pytest.mark.parametrize(
+    ("extensions", "parameters", "eight_bit"),
+    [
+        (("8BITMIME", "SMTPUTF8"), {"BODY=8BITMIME", "SMTPUTF8"}, {"text/plain", *GLOBAL_TYPES, *HEADERS_TYPES}),
+        (MODERN, {"BODY=8BITMIME", "SMTPUTF8"}, {"text/plain", *GLOBAL_TYPES, *HEADERS_TYPES}),
+        (PLAIN, {"BODY=8BITMIME"}, {"text/plain"}),
+        (("8BITMIME", "CHUNKING", "BINARYMIME"), {"BODY=8BITMIME"}, {"text/plain"}),
+        (("PIPELINING", "SIZE"), set(), set()),
+        ((), set(), set()),
+    ],
+)
+async def test_utf8_in_a_report_goes_out_as_the_host_of_its_sender_can_take_it(
+    extensions: tuple[str, ...],
+    parameters: set[str],
+    eight_bit: set[str],
+    ret: Ret,
+    types: list[str],
+    tmp_path: Path,
+    autojump_clock: MockClock,
+) -> None:
+    two = FakeMx(extensions=extensions)
+    hosts = {ONE: FakeMx(NO, extensions=MODERN), TWO: two}
+    async with open_lab(tmp_path, hosts, zones={"x.test": ONE, "two.test": TWO}) as lab:
+        await lab.submit("jürgen@x.test", sender="who@two.test", content=UTF8_MESSAGE, ret=ret)
+        await lab.idle()
+        (received,) = two.accepted
+        words = received.mail.split()
+        assert words[0] == "<>"
+        assert {word for word in words[1:] if not word.startswith("SIZE=")} - {"RET=HDRS"} == parameters
+        parts = parts_of(received.body)
+        assert [part[0] for part in parts] == types
+        assert {media_type for media_type, encoding, _ in parts if encoding == "8bit"} == eight_bit & set(types)
+        assert received.body.isascii() is (not eight_bit)
+        told, status, returned_text = (part[2] for part in parts)
+        assert "<jürgen@x.test>" in told
+        assert "Final-Recipient: utf-8; jürgen@x.test" in status
+        assert "Subject: Grüße" in returned_text
+        assert lab.dsns("postmaster") == []
+        assert await lab.queue() == []
+
+
+async def test_a_report_to_a_utf8_address_whose_host_has_no_smtputf8_is_told_to_postmaster(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    two = FakeMx(extensions=PLAIN)
+    hosts = {ONE: FakeMx(NO, extensions=MODERN), TWO: two}
+    async with open_lab(tmp_path, hosts, zones={"x.test": ONE, "two.test": TWO}) as lab:
+        await lab.submit(sender="jürgen@two.test")
+        await lab.idle()
+        assert two.accepted == []
+        assert [dsn.verdicts for dsn in lab.dsns("postmaster")] == [{"jürgen@two.test": "failed 5.6.7"}]
         assert await lab.queue() == []
