@@ -21,10 +21,10 @@ from trimta.mail.envelope import (
 )
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.reply import Reply
-from trimta.smtp.commands import render_command
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
 from trimta.smtp.outbound import CHUNK, WINDOW, ContentFacts, Listen, OutboundTransaction, Say, SendChunk, SendData
+from trimta.smtp.rendering import render_command
 from trimta.smtp.reply_reader import ReplyReader
 
 if TYPE_CHECKING:

@@ -31,9 +31,9 @@ from trimta.smtp.commands import (
     Rset,
     StartTls,
     Vrfy,
-    help_text,
 )
 from trimta.smtp.extensions import FutureRelease, MailProtocol
+from trimta.smtp.help import help_reply
 from trimta.smtp.server import (
     AuthPolicy,
     AuthResponse,
@@ -216,7 +216,7 @@ class Session:
             case Expn(string, utf8):
                 return vrfy_expn_etrn.expn(self._policy, string, utf8=utf8)
             case Help(topic):
-                return help_text(self._core.offer, topic)
+                return help_reply(self._core.offer, topic)
             case Etrn(node):
                 return await self._queue_starter.etrn(node, may_relay=may_relay)
             case _:

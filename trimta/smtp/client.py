@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from trimta.smtp.commands import Command, Ehlo, Helo, StartTls, render_command
+from trimta.smtp.commands import Command, Ehlo, Helo, StartTls
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
+from trimta.smtp.rendering import render_command
 from trimta.smtp.reply_reader import ReplyReader
 
 if TYPE_CHECKING:

@@ -1,32 +1,36 @@
-"""What goes wrong in an SMTP conversation, by whose fault it is."""
+"""The exceptions of an SMTP conversation: the client's mistake, the server's, or our own."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Self
 
-if TYPE_CHECKING:
-    from trimta.mail.reply import Reply
+from trimta.mail.reply import Reply
 
 
 class SmtpError(Exception):
-    """Any of these."""
+    """The base of the exceptions below."""
 
 
 class CommandError(SmtpError):
-    """The client's command can't be taken; `reply` is the answer to it."""
+    """A client's command, or its response in an AUTH exchange, that is refused for its form; `reply` answers it."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(f"{reply.code} {reply.text}")
         self.reply = reply
 
+    @classmethod
+    def of(cls, code: int, status: str, *lines: str) -> Self:
+        """The error with the reply `Reply.of(code, status, *lines)`."""
+        return cls(Reply.of(code, status, *lines))
+
 
 class ProtocolError(SmtpError):
-    """The peer does not speak SMTP, or broke it off: the conversation can't go on."""
+    """A peer that does not speak SMTP, or breaks the conversation off: it can't go on."""
 
 
 class ReplyError(ProtocolError):
-    """What the server said is no reply (RFC 5321 4.2), or has no end."""
+    """A server's octets that are no reply (RFC 5321 4.2), or a reply without end."""
 
 
 class LocalProtocolError(SmtpError):
-    """Our own code used a connection out of order: a bug, never the peer's doing."""
+    """A call of our own code that is out of order: a bug, never the peer's doing."""

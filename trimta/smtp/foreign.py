@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from trimta.smtp.commands import KNOWN_VERBS, verb_of
+from trimta.smtp.parsing import KNOWN_VERBS, verb_of
 
 BEGINNING: Final = 256
 """Octets of a line whose end has not come that are enough to tell."""

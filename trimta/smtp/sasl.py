@@ -10,12 +10,13 @@ import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from trimta.mail.reply import Reply
 from trimta.smtp.errors import CommandError, ProtocolError
 from trimta.smtp.lines import printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from trimta.mail.reply import Reply
 
 MECHANISMS: Final = ("PLAIN", "LOGIN")
 """What we know, best first."""
@@ -68,12 +69,12 @@ class PlainServer:
             return Challenge(b"")
         parts = response.split(b"\0")
         if len(parts) != 3 or not (parts[1] or self._lenient):
-            raise _error(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
+            raise CommandError.of(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
         if self._lenient:
             return Credentials(_lenient_name(parts[1]), _lenient_text(parts[2]))
         authorization, name, password = (_text(part) for part in parts)
         if authorization not in ("", name):
-            raise _error(535, "5.7.8", "nobody may act for somebody else here")
+            raise CommandError.of(535, "5.7.8", "nobody may act for somebody else here")
         return Credentials(name, password)
 
 
@@ -176,6 +177,14 @@ def challenge_of(reply: Reply) -> bytes:
         raise ProtocolError("a challenge that is not Base64") from error
 
 
+def decode_response(octets: bytes) -> bytes:
+    """A client's response, decoded from Base64 (RFC 4954 4); CommandError with 501 5.5.2 if it is not Base64."""
+    try:
+        return base64.b64decode(octets, validate=True)
+    except binascii.Error as error:
+        raise CommandError.of(501, "5.5.2", "not Base64") from error
+
+
 def render_response(response: bytes) -> bytes:
     """The line that answers a 334, CRLF included."""
     return base64.b64encode(response) + b"\r\n"
@@ -189,7 +198,7 @@ def _text(octets: bytes) -> str:
     try:
         return octets.decode()
     except UnicodeDecodeError:
-        raise _error(501, "5.5.2", "names and passwords are UTF-8") from None
+        raise CommandError.of(501, "5.5.2", "names and passwords are UTF-8") from None
 
 
 def _lenient_text(octets: bytes) -> str:
@@ -201,7 +210,3 @@ def _lenient_text(octets: bytes) -> str:
 
 def _lenient_name(octets: bytes) -> str:
     return printable(_lenient_text(octets))  # nobody compares it: it is shown only
-
-
-def _error(code: int, status: str, text: str) -> CommandError:
-    return CommandError(Reply.of(code, status, text))

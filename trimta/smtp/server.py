@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Final
 from trimta.mail.envelope import BodyKind
 from trimta.mail.reply import Reply
 from trimta.smtp.commands import (
-    KNOWN_VERBS,
     Auth,
     Bdat,
     Command,
@@ -42,11 +41,6 @@ from trimta.smtp.commands import (
     Rset,
     StartTls,
     Vrfy,
-    chunk_size,
-    decode_base64,
-    is_bdat,
-    parse_command,
-    verb_of,
 )
 from trimta.smtp.errors import CommandError, LocalProtocolError
 from trimta.smtp.events import (
@@ -63,7 +57,8 @@ from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
 from trimta.smtp.foreign import BEGINNING, foreign_protocol
 from trimta.smtp.incoming_content import IncomingChunk, IncomingContent
 from trimta.smtp.lines import Line, LineBuffer, Unfit
-from trimta.smtp.sasl import MECHANISMS
+from trimta.smtp.parsing import KNOWN_VERBS, chunk_size, is_bdat, parse_command, verb_of
+from trimta.smtp.sasl import MECHANISMS, decode_response
 from trimta.smtp.state import Occurrence, SessionMachine, SessionState
 from trimta.smtp.transparency import DataDecoder, TextDecoder
 
@@ -322,9 +317,9 @@ class ServerConnection:
         """The command, if it may come now; CommandError."""
         required = self.settings.auth is AuthPolicy.REQUIRED and self.identity is None
         if required and verb in KNOWN_VERBS - _UNAUTHENTICATED:
-            raise _error(530, "5.7.0", "authentication required")
+            raise CommandError.of(530, "5.7.0", "authentication required")
         if verb == "STARTTLS" and self.tls and "STARTTLS" not in {keyword.upper() for keyword in self.settings.hide}:
-            raise _error(503, "5.5.1", "TLS is active already")
+            raise CommandError.of(503, "5.5.1", "TLS is active already")
         command = parse_command(line, self._offer)
         if isinstance(command, Vrfy | Expn):  # the only replies that may have UTF-8: RFC 6531 3.7.4
             self._utf8 = command.smtputf8
@@ -335,17 +330,17 @@ class ServerConnection:
         transaction = self.transaction
         if self._machine.state is SessionState.MAIL_GIVEN and isinstance(command, Data | Bdat):
             if transaction is not None and transaction.refused and self.settings.protocol is not MailProtocol.LMTP:
-                raise _error(554, "5.5.1", "no valid recipients")
-            raise _error(503, "5.5.1", "RCPT first")
+                raise CommandError.of(554, "5.5.1", "no valid recipients")
+            raise CommandError.of(503, "5.5.1", "RCPT first")
         if isinstance(command, Auth) and self.identity is not None:
-            raise _error(503, "5.5.1", "authenticated already")
+            raise CommandError.of(503, "5.5.1", "authenticated already")
         if not self._machine.may(type(command)):
-            raise _error(503, "5.5.1", self._order_hint(command))
+            raise CommandError.of(503, "5.5.1", self._order_hint(command))
         if isinstance(command, StartTls | Bdat) and not self.esmtp:
-            raise _error(503, "5.5.1", "EHLO first")
+            raise CommandError.of(503, "5.5.1", "EHLO first")
         binary = transaction is not None and transaction.body is BodyKind.BINARY
         if isinstance(command, Data) and binary:
-            raise _error(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
+            raise CommandError.of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
 
     def _order_hint(self, command: Command) -> str:
         state = self._machine.state
@@ -362,7 +357,7 @@ class ServerConnection:
         if line == b"*":
             return _bad(501, "5.7.0", "authentication cancelled")
         try:
-            return AuthResponse(decode_base64(line))
+            return AuthResponse(decode_response(line))
         except CommandError as error:
             return BadInput(error.reply)
 
@@ -574,10 +569,6 @@ class ServerConnection:
             # Before EHLO what matters is that it is missing, not what it would have allowed.
             extended=self.esmtp or not self.helo if extended is None else extended,
         )
-
-
-def _error(code: int, status: str, text: str) -> CommandError:
-    return CommandError(Reply.of(code, status, text))
 
 
 def _bad(code: int, status: str, text: str, *, close: bool = False) -> BadInput:
