@@ -11,7 +11,7 @@ from tests.smtp.support import Peer
 from trimta.smtp.events import BadInput
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import foreign_protocol
-from trimta.smtp.server import AuthPolicy
+from trimta.smtp.server_settings import AuthPolicy
 
 MAIL = b"HELO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nSubject: spam\r\n\r\nbody\r\n.\r\nQUIT\r\n"
 CLIENT_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(range(40)) + b"\n\r\n" * 9

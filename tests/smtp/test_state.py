@@ -31,7 +31,8 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import LocalProtocolError
 from trimta.smtp.events import CLOSED, AuthResponse
-from trimta.smtp.server import AuthPolicy, ServerConnection, ServerSettings
+from trimta.smtp.server import ServerConnection
+from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 from trimta.smtp.state import BETWEEN_COMMANDS, NEXT, READING, Move, Occurrence, SessionMachine, SessionState
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def test_the_table_of_states_is_what_happens(state: SessionState, command: type[
     after = NEXT.get((state, command))
     if command is Bdat:
         assert replies == []  # a chunk comes in before its BDAT is answered, also that of a BDAT that is refused
-        assert peer.connection.receiving_body
+        assert peer.connection.receiving_content
         assert peer.connection.state is (after or state)
         assert peer.say("x") == [QUEUED if after else BAD_ORDER]
         assert peer.connection.state is (SessionState.CHUNKS if after else state)

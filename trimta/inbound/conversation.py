@@ -15,7 +15,8 @@ from trimta.inbound.scripted_faults import NULL_PATH
 from trimta.mail.reply import Reply
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import WireError
-from trimta.smtp.server import ContentEnd, SessionState
+from trimta.smtp.events import ContentEnd
+from trimta.smtp.state import SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.smtp.commands import Mail
-    from trimta.smtp.server import ServerConnection, SmtpEvent
+    from trimta.smtp.events import SmtpEvent
+    from trimta.smtp.server import ServerConnection
 
 FAREWELL_LIMIT: Final = 1.0
 """Seconds for a last reply: nothing depends on its being read."""
@@ -90,7 +92,7 @@ class Conversation:
         HungUp is raised.
         """
         core = self.core
-        if core.receiving_body:
+        if core.receiving_content:
             self.be_patient()  # each piece of content has its time; a command line has it as a whole
         data: bytes | None = None
         farewell = _IDLE

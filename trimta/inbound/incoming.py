@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from trimta.content.header_summary import HeaderSummary
     from trimta.inbound.client import ClientAddress
     from trimta.smtp.commands import MailParameters
-    from trimta.smtp.server import MailTransaction, ServerConnection
+    from trimta.smtp.mail_transaction import MailTransaction
+    from trimta.smtp.server import ServerConnection
     from trimta.store.spool import Body, SpoolWriter
 
 

@@ -32,18 +32,10 @@ from trimta.smtp.commands import (
     StartTls,
     Vrfy,
 )
+from trimta.smtp.events import AuthResponse, BadInput, ContentEnd, ContentPiece, Signal
 from trimta.smtp.extensions import FutureRelease, MailProtocol
 from trimta.smtp.help import help_reply
-from trimta.smtp.server import (
-    AuthPolicy,
-    AuthResponse,
-    BadInput,
-    BareNewline,
-    ContentEnd,
-    ContentPiece,
-    ServerSettings,
-    Signal,
-)
+from trimta.smtp.server_settings import AuthPolicy, BareNewline, ServerSettings
 
 if TYPE_CHECKING:
     from trimta.config.model import Config, Listen
@@ -56,7 +48,7 @@ if TYPE_CHECKING:
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.services import Services
-    from trimta.smtp.server import SmtpEvent
+    from trimta.smtp.events import SmtpEvent
 
 MAX_WAITING: Final = 16 * 1024
 """Octets of replies that are kept together: what one client asks for must not fill the memory, nor keep the others

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from trimta.runtime.events import Events
     from trimta.runtime.message_log import MessageLog
     from trimta.runtime.services import Services
-    from trimta.smtp.server import ContentEnd, MailTransaction
+    from trimta.smtp.events import ContentEnd
+    from trimta.smtp.mail_transaction import MailTransaction
 
 A = TypeVar("A")
 T = TypeVar("T")

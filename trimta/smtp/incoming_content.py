@@ -1,81 +1,141 @@
-"""A message that is coming in, by DATA or by BDAT: its octets to content, and what is wrong with them."""
+"""The content of a message on its way in, by DATA or by BDAT: octets to pieces of content, and what is wrong with it.
+
+Each class here is asked `next` with the octets that have come in, and takes what is its own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import abc
 from typing import TYPE_CHECKING
 
 from trimta.mail.reply import Reply
-from trimta.smtp.events import ContentEnd
+from trimta.smtp.events import BadInput, ContentEnd, ContentPiece
+from trimta.smtp.transparency import DataDecoder, TextDecoder
 
 if TYPE_CHECKING:
-    from trimta.smtp.transparency import TextDecoder
+    from trimta.smtp.lines import LineBuffer
 
 
-@dataclass(slots=True)
-class IncomingChunk:
-    """A chunk of BDAT that is coming in."""
+class IncomingContent(abc.ABC):
+    """The content of one message, and the faults that keep it from being taken."""
 
-    left: int
-    last: bool
-    refusal: Reply | None = None
-    finished: bool = False
-
-
-class IncomingContent:
-    """A message that is coming in, and what is wrong with it."""
-
-    def __init__(self, decoder: TextDecoder | None, limit: int, reject_bare_lf: bool) -> None:
-        """Without a decoder its octets are taken as they are."""
-        self.decoder = decoder
-        self._limit = limit
+    def __init__(self, decoder: TextDecoder | None, *, size_limit: int, reject_bare_lf: bool) -> None:
+        """Without a decoder the octets are raw, and taken as they are.  `size_limit`: octets as on the wire; 0: no
+        limit.
+        """
+        self._text = decoder
+        self._size_limit = size_limit
         self._reject_bare_lf = reject_bare_lf
-        self._raw = 0
+        self._octets = 0
+        """Those of chunks that have come in."""
         self._announced = 0
+        """Those of chunks, come in or not."""
 
-    def announce(self, octets: int) -> None:
-        """So many octets will come by BDAT."""
-        self._announced += octets
-
-    def feed(self, data: bytes) -> bytes:
-        """Octets of a chunk to content; none if the message can't be taken."""
-        self._raw += len(data)
-        content = data if self.decoder is None else self.decoder.feed(data)
-        return b"" if self.unfit else content
-
-    def finish(self) -> bytes:
-        """What is left of the content after the last chunk."""
-        content = b"" if self.decoder is None else self.decoder.finish()
-        return b"" if self.unfit else content
+    @abc.abstractmethod
+    def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
+        """A piece, the end, or None where more octets are needed.  After a fault no piece is given out any more."""
 
     @property
-    def size(self) -> int:
-        return self._raw if self.decoder is None else self.decoder.size
+    def _size(self) -> int:
+        return self._octets if self._text is None else self._text.size
 
     @property
-    def _too_large(self) -> bool:
-        return bool(self._limit) and max(self.size, self._announced) > self._limit
+    def _is_too_large(self) -> bool:
+        return bool(self._size_limit) and max(self._size, self._announced) > self._size_limit
 
     @property
-    def unfit(self) -> bool:
-        """There is no use in giving content out: the fault will be reported at the end."""
-        return self._too_large or self._content_fault() is not None
+    def _is_refused(self) -> bool:
+        return self._is_too_large or self._text_fault() is not None
 
-    def end(self, *, last: bool) -> ContentEnd:
+    def _end(self, *, last: bool) -> ContentEnd:
         # Size first, wherever in the octets the other fault is: the answer must not depend on how they were split.
-        if self._too_large:
-            return ContentEnd(
-                last, self.size, Reply.of(552, "5.3.4", f"the message is larger than {self._limit} octets")
-            )
-        fault = self._content_fault() if last else None
-        bare_lf = self.decoder.bare_lf if self.decoder is not None and last else None
-        return ContentEnd(last, self.size if last else self._raw, fault, bare_lf)
+        if self._is_too_large:
+            too_large = Reply.of(552, "5.3.4", f"the message is larger than {self._size_limit} octets")
+            return ContentEnd(last, self._size, too_large)
+        fault = self._text_fault() if last else None
+        bare_lf = self._text.bare_lf if self._text is not None and last else None
+        return ContentEnd(last, self._size if last else self._octets, fault, bare_lf)
 
-    def _content_fault(self) -> Reply | None:
-        if self.decoder is None:
+    def _text_fault(self) -> Reply | None:
+        text = self._text
+        if text is None:
             return None
-        if self.decoder.bare_cr is not None:
-            return Reply.of(550, "5.6.0", f"line {self.decoder.bare_cr} has a CR without LF")
-        if self._reject_bare_lf and self.decoder.bare_lf is not None:
-            return Reply.of(550, "5.6.0", f"line {self.decoder.bare_lf} ends in LF without CR")
+        if text.bare_cr is not None:
+            return Reply.of(550, "5.6.0", f"line {text.bare_cr} has a CR without LF")
+        if self._reject_bare_lf and text.bare_lf is not None:
+            return Reply.of(550, "5.6.0", f"line {text.bare_lf} ends in LF without CR")
         return None
+
+
+class DataContent(IncomingContent):
+    """The content of a message that comes by DATA (RFC 5321 4.1.1.4)."""
+
+    def __init__(self, *, typed: bool, size_limit: int, reject_bare_lf: bool) -> None:
+        """`typed`: as for DataDecoder."""
+        self._decoder = DataDecoder(typed=typed)
+        super().__init__(self._decoder, size_limit=size_limit, reject_bare_lf=reject_bare_lf)
+
+    def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
+        """See IncomingContent.  Octets behind the end stay in `received`."""
+        decoder = self._decoder
+        if not decoder.done:
+            if not len(received):
+                return None
+            content = decoder.feed(received.take())
+            received.give_back(decoder.leftover)
+            if content and not self._is_refused:
+                return ContentPiece(content)
+            if not decoder.done:
+                return None
+        return self._end(last=True)
+
+
+class ChunkedContent(IncomingContent):
+    """The content of a message that comes by BDAT (RFC 3030 2), chunk by chunk."""
+
+    def __init__(self, *, binary: bool, size_limit: int, reject_bare_lf: bool) -> None:
+        """`binary`: BODY=BINARYMIME, content without lines."""
+        super().__init__(None if binary else TextDecoder(), size_limit=size_limit, reject_bare_lf=reject_bare_lf)
+        self._left = 0
+        """Octets of the chunk that have not come in yet."""
+        self._last = False
+        self._finished = False
+
+    def begin_chunk(self, size: int, *, last: bool) -> None:
+        """The octets of a chunk follow."""
+        self._announced += size
+        self._left = size
+        self._last = last
+
+    def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
+        """See IncomingContent; the end is that of the chunk."""
+        if self._left:
+            if not len(received):
+                return None
+            octets = received.take(self._left)
+            self._left -= len(octets)
+            self._octets += len(octets)
+            content = octets if self._text is None else self._text.feed(octets)
+            if content and not self._is_refused:
+                return ContentPiece(content)
+            if self._left:
+                return None
+        if self._last and not self._finished:
+            self._finished = True
+            content = b"" if self._text is None else self._text.finish()
+            if content and not self._is_refused:
+                return ContentPiece(content)
+        return self._end(last=self._last)
+
+
+class DiscardedChunk:
+    """The chunk of a BDAT that is refused: its octets are no commands, and the reply comes behind them (RFC 3030 2)."""
+
+    def __init__(self, size: int, refusal: Reply) -> None:
+        self._left = size
+        self._refusal = refusal
+
+    def next(self, received: LineBuffer) -> BadInput | None:
+        """The refusal, once the whole chunk has come in."""
+        self._left -= len(received.take(self._left))
+        return None if self._left else BadInput(self._refusal)

@@ -137,6 +137,18 @@ class SessionMachine:
         """Whether a command is in order now."""
         return (self.state, command) in NEXT
 
+    def hint(self, command: type[Command], *, lmtp: bool) -> str:
+        """What a client that sends a command out of order should know, as the text of a 503."""
+        match self.state:
+            case SessionState.CONNECTED:
+                return "LHLO first" if lmtp else "EHLO or HELO first"
+            case SessionState.READY:
+                return "MAIL first"
+            case SessionState.CHUNKS:
+                return "a message has begun: BDAT or RSET"
+            case _:
+                return "MAIL was given already" if command is Mail else "not in a transaction"
+
     def move(self, move: Move) -> None:
         """Go to the state after the move.  LocalProtocolError for a move that the state does not have."""
         after = NEXT.get((self.state, move))

@@ -1,0 +1,40 @@
+"""Command lines as transcripts show them: without credentials, escaped where they are not printable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trimta.smtp.parsing import KNOWN_VERBS
+from trimta.smtp.sasl import MECHANISMS
+
+SECRET: Final = "***"
+
+
+class Redaction:
+    """The command lines of one session; which of them have credentials may depend on the line before."""
+
+    def __init__(self) -> None:
+        self._after_auth = False
+
+    def command(self, line: bytes, verb: str) -> str:
+        """A command line, given with its verb, for the transcript."""
+        # A client that does not wait sends its password after an AUTH that was refused, too.
+        self._after_auth = line[:4].upper() == b"AUTH" or (self._after_auth and verb not in KNOWN_VERBS)
+        return self.beginning(line)
+
+    def beginning(self, octets: bytes) -> str:
+        """The beginning of a line, or a line that is no command, for the transcript."""
+        text = octets.decode(errors="backslashreplace")
+        if self._after_auth:
+            text = _without_credentials(text)
+        if text.isprintable():
+            return text
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _without_credentials(text: str) -> str:
+    words = text.split()
+    shown = 0
+    if words[:1] and words[0].upper() == "AUTH":  # nor is it shown in place of the mechanism, or joined to the verb
+        shown = 2 if len(words) > 1 and words[1].upper() in (words[1], *MECHANISMS) else 1
+    return " ".join([*words[:shown], *([SECRET] if len(words) > shown else [])])

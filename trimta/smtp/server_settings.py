@@ -1,0 +1,73 @@
+"""The settings of a listener for one client, and the offer of extensions that they make."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trimta.smtp.extensions import MailProtocol, Offer
+from trimta.smtp.sasl import MECHANISMS
+
+if TYPE_CHECKING:
+    from trimta.smtp.extensions import FutureRelease
+
+
+class AuthPolicy(enum.StrEnum):
+    """Whether a listener has AUTH."""
+
+    NONE = "none"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
+class BareNewline(enum.StrEnum):
+    """What happens to content in which a line ends in LF alone."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """The settings of a listener for one client."""
+
+    hostname: str
+    protocol: MailProtocol = MailProtocol.SMTP
+    size_limit: int = 0
+    """Octets of a message as on the wire; 0: no limit."""
+    max_recipients: int = 0
+    """The number in LIMITS (RFC 9422), which the session is to hold; 0: LIMITS is not offered."""
+    starttls: bool = False
+    """STARTTLS is configured."""
+    auth: AuthPolicy = AuthPolicy.NONE
+    auth_in_clear: bool = False
+    """This client may use AUTH without TLS."""
+    mechanisms: tuple[str, ...] = MECHANISMS
+    future_release: FutureRelease | None = None
+    """None: not offered; used for submission only.  The core reads no clock: a HOLDUNTIL may be past."""
+    hide: frozenset[str] = frozenset()
+    """EHLO keywords, in any case, that are neither offered nor accepted."""
+    bare_newline: BareNewline = BareNewline.ACCEPT
+
+    def hides(self, keyword: str) -> bool:
+        """Whether an EHLO keyword, given in upper case, is hidden."""
+        return keyword in {hidden.upper() for hidden in self.hide}
+
+    def offer(self, *, tls: bool, extended: bool) -> Offer:
+        """The offer to the client.  `tls`: TLS is active.  `extended`: parameters are taken, since the client has not
+        said HELO.
+        """
+        has_auth = self.auth is not AuthPolicy.NONE
+        in_reach = tls or self.auth_in_clear
+        return Offer(
+            protocol=self.protocol,
+            hide=self.hide,
+            size_limit=self.size_limit,
+            max_recipients=self.max_recipients,
+            future_release=self.future_release,
+            starttls=self.starttls and not tls,
+            auth=self.mechanisms if has_auth and in_reach else (),
+            auth_behind_tls=has_auth and not in_reach,
+            extended=extended,
+        )
