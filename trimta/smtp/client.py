@@ -1,7 +1,7 @@
 """The sending side of one conversation: commands to octets, octets to replies, each reply matched with its command.
 
-It knows what the peer offers and when the conversation can't go on.  What to say, and when, is for `transaction` and
-for the caller, as are time and I/O.
+The core knows what the peer offers, and when the conversation can't go on.  Which command comes when is for `outbound`
+and for the caller, as are time and I/O.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ class PeerClosedError(ProtocolError):
 
 
 class UnaskedError(ProtocolError):
-    """The peer said something that no command of ours asked for."""
+    """The peer sent octets that answer no command of ours."""
 
 
 class ClientConnection:
-    """`receive_data` what comes, `send` commands and write what that returns, ask `next_reply` for each answer.
+    """The conversation with one server: `send` gives the octets of a command, `receive_data` takes the server's octets,
+    `next_reply` gives the answer to the oldest command without one.
 
     The greeting is expected from the start.  A reply that nothing asked for raises ProtocolError at the next `send`:
     whatever came before it may have been the answer to something else.
@@ -43,7 +44,7 @@ class ClientConnection:
         self._unanswered: deque[Command | None] = deque([None])
         """Commands without an answer yet, oldest first; None is what is no command, the greeting to begin with."""
         self.offered = Offered()
-        """What the last EHLO or LHLO was answered with; nothing before, after HELO, and after the start of TLS."""
+        """The extensions in the reply to the last EHLO or LHLO; none before, after HELO, and after the start of TLS."""
         self.closing = False
         """The peer said 421, broke the protocol, or closed: no command will be answered any more."""
 
@@ -121,9 +122,9 @@ class ClientConnection:
         return reply
 
     def start_tls_done(self) -> None:
-        """TLS is on: what was said before it does not count (RFC 3207 4.2).
+        """Begin anew under TLS: what was said before it does not count (RFC 3207 4.2).
 
-        UnaskedError: octets followed the 220 in the clear.  Whoever sent them wants them taken for replies under TLS.
+        UnaskedError: octets followed the 220 in the clear, which would be taken for replies under TLS.
         """
         self._refuse_octets()
         self.offered = Offered()

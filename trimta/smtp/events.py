@@ -1,4 +1,4 @@
-"""What the receiving side of a conversation reports, beside the commands."""
+"""The events of the receiving side of a session, beside the commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AuthResponse:
-    """The client's answer to a 334, decoded from Base64."""
+    """The client's response to a 334 (RFC 4954 4), decoded from Base64."""
 
     data: bytes
 
@@ -28,22 +28,22 @@ class ContentPiece:
 
 @dataclass(frozen=True, slots=True)
 class ContentEnd:
-    """The data, or one chunk of BDAT, is complete."""
+    """The end of the data, or of one chunk of BDAT."""
 
     last: bool
-    """The message is complete; False only for a BDAT without LAST."""
+    """The message is complete.  False only for a BDAT without LAST."""
     size: int
-    """Octets of the message, as on the wire: unstuffed, with CRLF; before its end what its chunks had."""
+    """Octets of the message as on the wire, unstuffed and with CRLF; before its end the octets of its chunks so far."""
     fault: Reply | None = None
-    """Why the message can't be taken: the reply to give.  Chunks were withheld, so it is not to be stored."""
+    """The refusal that the message must get.  Pieces of its content were withheld, so it is not to be stored."""
     bare_lf: int | None = None
-    """Number of the first line that ended in LF alone, where that was accepted; only with `last`."""
+    """The number, from 1, of the first line that ended in LF alone, where that was accepted; only with `last`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadInput:
-    """What the client sent is refused; the session answers with `reply`, or with a 421.  If `close`, the conversation
-    is over once it is answered: what follows can't be told from commands.
+    """A line or chunk that is refused; the session answers with `reply`, or with a 421.  If `close`, the session is
+    over once it is answered: what follows can't be told from commands.
     """
 
     reply: Reply
@@ -51,7 +51,7 @@ class BadInput:
 
 
 class Signal(enum.Enum):
-    """No event."""
+    """The absence of an event, and what the caller does then."""
 
     NEED_DATA = "need data"
     """Send `data_to_send()`, then receive."""

@@ -1,4 +1,4 @@
-"""Service extensions (RFC 5321 2.2): what our EHLO offers, and what a peer's EHLO offered us."""
+"""Service extensions (RFC 5321 2.2): those that a listener offers, and those that a peer has offered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class MailProtocol(enum.StrEnum):
-    """What a listener, or the host that a client talks to, speaks."""
+    """The protocol of a listener, or of the host that a client talks to."""
 
     SMTP = "smtp"
     SUBMISSION = "submission"  # RFC 6409
@@ -52,7 +52,7 @@ class FutureRelease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What a listener offers to one client at one moment, and hence what it accepts."""
+    """The extensions that a listener offers to a client at one moment, and hence accepts."""
 
     protocol: MailProtocol = MailProtocol.SMTP
     hide: frozenset[str] = frozenset()
@@ -115,12 +115,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What a peer's reply to EHLO or LHLO offers us; with nothing given, what is offered before EHLO, after HELO, and
-    after STARTTLS until the next EHLO.
+    """The extensions in a peer's reply to EHLO or LHLO; with nothing given, those before EHLO, after HELO, and after
+    STARTTLS until the next EHLO.
     """
 
     host: str = ""
-    """What the peer calls itself."""
+    """The peer's name for itself."""
     keywords: Mapping[str, str] = field(default_factory=dict)
     """Keyword in upper case to its parameters, as one text."""
 

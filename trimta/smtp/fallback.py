@@ -1,6 +1,6 @@
-"""What our side did without on a connection, and which refusals may come of that.
+"""The means that a connection does without (TLS, credentials, EHLO), and the refusals that may come of that.
 
-A host that says 5yz to what we fell back to (plain text, HELO, no login) has not said it to the message: with TLS, EHLO
+A host that says 5yz to plain text, to HELO or to a client without login has not said it to the message: with TLS, EHLO
 or credentials the next attempt may fare better.
 """
 
@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fallback:
-    """How a connection is less than it might be; nothing given: it is all that it can be."""
+    """The means that a connection does without; nothing given: none."""
 
     plain: bool = False
     """There is no TLS: it was not offered, it failed, or the route does not want it."""
     anonymous: bool = False
     """The route names this host and no credentials for it."""
     helo: str = ""
-    """The reply to EHLO, where that was refused, and not because the host does not know it: what it would offer is not
-    known.
+    """The reply to an EHLO that was refused, and not because the host does not know EHLO: its extensions are not known.
     """
 
     def excuses(self, reply: Reply, stage: ReplyStage) -> bool:
-        """Whether a 5yz reply is, or may be, about what was done without, and not about the message."""
+        """Whether a 5yz reply is, or may be, about a means that was done without, and not about the message."""
         if stage not in (ReplyStage.MAIL, ReplyStage.RCPT, ReplyStage.DATA):
             return False
         if reply.status is not None and reply.status.subject in _OF_ADDRESSES:

@@ -1,4 +1,4 @@
-"""Other protocols, told from SMTP by how a line begins: whoever speaks one is hung up on at once.
+"""Clients that speak another protocol, told from SMTP by how a line begins; their session ends at once.
 
 A browser can be made to send a request to any port, with a body of the page's choice: read as commands, header lines
 would be so many mistakes, and the body would be mail.  A request line comes first, and header fields before the body.
@@ -28,10 +28,10 @@ _FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
 
 
 def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -> str | None:
-    """What a line shows its sender to speak, as the text of a reply; None: it may be SMTP.
+    """The text of a reply that names the protocol of a line; None where the line may be SMTP.
 
-    `whole`: it is a line without its end, else the beginning of one.  `secret`: it answers a challenge of AUTH, where
-    a word alone is Base64.
+    `whole`: `line` is a line without its end, else the beginning of a line.  `secret`: the line answers a challenge of
+    AUTH, where a word alone is Base64.
     """
     if _CLIENT_HELLO.match(line):
         return "this is TLS, and here a client begins in clear: see STARTTLS"

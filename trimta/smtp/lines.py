@@ -1,4 +1,5 @@
-"""Octets to command lines: a line ends in CRLF, or in LF alone, for people type them (RFC 5321 2.3.8, 4.5.3.1.4).
+"""Command lines from the octets of a client (RFC 5321 2.3.8, 4.5.3.1.4): a line ends in CRLF, or, since people type
+lines, in LF alone.
 
 Memory is bounded whatever comes: of a line that is too long only its length is kept.
 """
@@ -14,29 +15,29 @@ MAX_ENDLESS: Final = 1024 * 1024  # octets after which the end of a line is no l
 
 
 def printable(text: str) -> str:
-    """What a client said, fit to be shown: "?" for each character that is not printable."""
+    """A client's text, fit to be shown: "?" for each character that is not printable."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end; `crlf` says whether that was CRLF."""
+    """A line without its line end; `crlf`: the line end was CRLF, not LF alone."""
 
     octets: bytes
     crlf: bool
 
 
 class Unfit(enum.Enum):
-    """What came instead of a line."""
+    """A line that is too long to be a command line."""
 
     TOO_LONG = "too long"
-    """More than MAX_LINE octets, the end included; it is dropped."""
+    """More than MAX_LINE octets, the line end included; they are dropped."""
     ENDLESS = "endless"
-    """More than MAX_ENDLESS octets: there is no going on."""
+    """More than MAX_ENDLESS octets without a line end: the session can't go on."""
 
 
 class LineBuffer:
-    """Octets that were received and not yet used."""
+    """The octets of a client that have come in and are not used yet."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -51,7 +52,7 @@ class LineBuffer:
         self._buffer += data
 
     def beginning(self, most: int) -> bytes:
-        """The first octets of the line that comes next; none once some of it were dropped."""
+        """The first `most` octets of the next line; none once some of the line were dropped."""
         return b"" if self._dropped else bytes(self._buffer[:most])
 
     def line(self) -> Line | Unfit | None:
@@ -76,7 +77,7 @@ class LineBuffer:
         return Line(octets, crlf)
 
     def take(self, most: int | None = None) -> bytes:
-        """At most so many octets, or all there are, whatever they are.  Not to be called while a line is begun."""
+        """At most `most` octets, or all there are, without regard to lines.  Not to be called while a line is begun."""
         self._searched = 0
         if most is None or most >= len(self._buffer):
             data = bytes(self._buffer)

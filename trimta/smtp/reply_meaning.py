@@ -1,4 +1,4 @@
-"""What a server's reply means for a recipient: the outcome, its enhanced status and its diagnostic."""
+"""The outcome that a server's reply means for a recipient, with its enhanced status and its diagnostic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class ReplyStage(enum.StrEnum):
-    """What a reply answers."""
+    """The command that a reply answers, or the greeting, or the end of the message."""
 
     GREETING = "greeting"
     HELO = "helo"

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
 
 MECHANISMS: Final = ("PLAIN", "LOGIN")
-"""What we know, best first."""
+"""The mechanisms that this module has, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """The server wants an answer to this."""
+    """A challenge of the server, before Base64."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the client claims, to be verified."""
+    """The name and password that a client claims to have, to be verified."""
 
     name: str
     password: str = field(repr=False)
@@ -111,7 +111,7 @@ def server_exchange(mechanism: str, *, lenient: bool = False) -> ServerExchange:
 
 
 class ClientExchange(Protocol):
-    """The client's half."""
+    """The client's half of one AUTH command."""
 
     mechanism: str
 
@@ -119,7 +119,9 @@ class ClientExchange(Protocol):
         """The initial response to send with AUTH; None: none."""
 
     def respond(self, challenge: bytes) -> bytes:
-        """The answer to a challenge.  ProtocolError if the server asks for what the mechanism does not have: cancel."""
+        """The answer to a challenge.  ProtocolError for a challenge that the mechanism does not have: AUTH is to be
+        cancelled.
+        """
 
 
 class PlainClient:
