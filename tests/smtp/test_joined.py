@@ -17,7 +17,9 @@ from trimta.smtp.client import ClientConnection
 from trimta.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt, Rset
 from trimta.smtp.events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.extensions import MailProtocol, Offer
-from trimta.smtp.outbound import ContentFacts, Listen, OutboundTransaction, Say, SendChunk, SendData
+from trimta.smtp.outbound import OutboundTransaction
+from trimta.smtp.outbound_commands import ContentFacts
+from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import ServerConnection
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings

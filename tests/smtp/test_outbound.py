@@ -23,7 +23,9 @@ from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.reply import Reply
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
-from trimta.smtp.outbound import CHUNK, WINDOW, ContentFacts, Listen, OutboundTransaction, Say, SendChunk, SendData
+from trimta.smtp.outbound import CHUNK, WINDOW, OutboundTransaction
+from trimta.smtp.outbound_commands import ContentFacts
+from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
 from trimta.smtp.rendering import render_command
 from trimta.smtp.reply_reader import ReplyReader
 

@@ -1,4 +1,4 @@
-"""One mail transaction, seen from the sending side: what to say in which order, and what became of each recipient.
+"""A mail transaction as its sender sees it: the order of its commands, and the outcome of each recipient.
 
 The caller asks `next_step`, does it, and hands every reply to `reply`:
 
@@ -15,25 +15,23 @@ A caller whose connection breaks just stops asking.
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from trimta.mail.envelope import BodyKind, ByMode, Notify
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
 from trimta.mail.status import (
     BAD_CONNECTION,
     MESSAGE_TOO_BIG,
     NON_ASCII_ADDRESS,
     NOT_CAPABLE,
-    TIME_EXPIRED,
     EnhancedStatus,
 )
 from trimta.smtp.client import CLOSING
-from trimta.smtp.commands import Bdat, By, Data, Mail, MailParameters, Rcpt
+from trimta.smtp.commands import Bdat, Data
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.fallback import Fallback
+from trimta.smtp.outbound_commands import OutboundCommands
+from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
 from trimta.smtp.reply_meaning import ReplyStage, refusal, says_too_many_recipients, status_of
 
 if TYPE_CHECKING:
@@ -44,6 +42,8 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
     from trimta.smtp.commands import Command
     from trimta.smtp.extensions import Offered
+    from trimta.smtp.outbound_commands import ContentFacts
+    from trimta.smtp.outbound_steps import OutboundStep
 
 WINDOW: Final = 100
 """Commands on their way without an answer: what both sides have in flight must fit the socket buffers, or each would
@@ -55,66 +55,8 @@ CHUNK: Final = 1024 * 1024
 """Octets in a BDAT: large enough that waiting for each reply costs nothing, small enough to hear a refusal early."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContentFacts:
-    """What the transaction must know of the content, trace fields included."""
-
-    size: int
-    """Octets on the wire, before dot-stuffing."""
-    eight_bit: bool = False
-    """There is an octet over 127."""
-    binary: bool = False
-    """Lines don't matter: BODY=BINARYMIME, by BDAT only."""
-    utf8_header: bool = False
-    """There is an octet over 127 in a header field; of a message that asked for SMTPUTF8, also in that of a part."""
-    utf8_inside: bool = False
-    """A message that asked for SMTPUTF8 has internationalised headers inside a message/global."""
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Send a command; its reply is listened for in its turn."""
-
-    command: Command
-    smtputf8: bool = False
-    """How addresses are rendered."""
-
-
-@dataclass(frozen=True, slots=True)
-class SendData:
-    """Send the content dot-stuffed and its end; `replies` are due to it.
-
-    `empty`: the end alone, since nobody is left to get the content.
-    """
-
-    replies: int
-    empty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SendChunk:
-    """Send the next `size` octets of the content, as they are on the wire.
-
-    `last`: there are no more.  `replies` are due to it beside the one to its BDAT: LMTP answers for each recipient.
-    """
-
-    size: int
-    last: bool
-    replies: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Read one reply and give it to `reply`."""
-
-    stage: ReplyStage
-
-
-OutboundStep: TypeAlias = Say | SendData | SendChunk | Listen
-
-
 class OutboundTransaction:
-    """One envelope's dialogue from MAIL to the last reply, with what the peer offers.
+    """The dialogue about one envelope from MAIL to the last reply.
 
     Binary content to a peer without BINARYMIME and CHUNKING is the caller's to re-encode before (LocalProtocolError).
     """
@@ -143,29 +85,21 @@ class OutboundTransaction:
         self._offered = offered
         self._lmtp = lmtp
         self._host = host
-        self._seconds_left = seconds_left
         self._fallback = fallback
-        self._authenticated = authenticated
-        by = envelope.terms.deliver_by
-        self._deadline_dropped = (
-            by is not None
-            and by.mode is ByMode.NOTIFY
-            and not lmtp  # the delivery itself, by whose success the deadline is met
-            and offered.deliver_by is None
-            and seconds_left is not None
-            and seconds_left > 0
+        self._commands = OutboundCommands(
+            envelope.terms, facts, offered, lmtp=lmtp, seconds_left=seconds_left, authenticated=authenticated
         )
 
         self.outcomes: list[Outcome] = []
-        """In the order in which they were decided."""
+        """The outcomes so far, in the order in which they were decided."""
         self.further: list[Recipient] = []
-        """To be tried at once in another transaction on this connection; never all of the recipients."""
+        """Recipients to be tried at once in another transaction on this connection; never all of them."""
         self.ended: Reply | None = None
         """The 421 that ended the conversation."""
         self.must_reset = False
         """The peer may hold this transaction open still: RSET goes before the next MAIL."""
         self.must_close = False
-        """How many replies are still to come is anyone's guess: nothing more can be asked on this connection."""
+        """The number of replies that are still to come is not known: the connection is of no further use."""
 
         self.room: int | None = None
         """How many recipients the peer took before it said that there are too many; None: it did not say so."""
@@ -190,7 +124,7 @@ class OutboundTransaction:
     # For the caller.
 
     def next_step(self) -> OutboundStep | None:
-        """What to do next; None when the transaction is over."""
+        """The next step; None when the transaction is over."""
         if self._listening:
             raise LocalProtocolError("a reply is due")
         step = self._step
@@ -201,7 +135,7 @@ class OutboundTransaction:
         return step
 
     def reply(self, reply: Reply) -> None:
-        """The reply that the last step listened for.  ProtocolError: it is no answer to what was said."""
+        """Take the reply that the last step listened for.  ProtocolError: it is no answer to the command."""
         if not self._listening:
             raise LocalProtocolError("no reply is due")
         self._listening = False
@@ -213,12 +147,12 @@ class OutboundTransaction:
             self._advance(reply)
 
     def sending_end(self) -> None:
-        """The last octets of the content go out now: from here on the peer may have taken the message over."""
+        """Note that the last octets of the content go out now: from here on the peer may have taken the message."""
         self._in_doubt = True
 
     def lost(self, diagnostic: str) -> None:
-        """The connection is gone.  Recipients of a message that the peer may have taken are deferred, since trying
-        another host at once would give them two copies; the others stay undecided.
+        """End the transaction, since the connection is gone.  Recipients of a message that the peer may have taken are
+        deferred: to try another host at once would give them two copies.  The others stay undecided.
         """
         if self._in_doubt:
             self.outcomes.extend(
@@ -235,14 +169,14 @@ class OutboundTransaction:
 
     @property
     def undecided(self) -> list[Recipient]:
-        """Recipients about whom nothing was said, those of `further` aside."""
+        """Recipients without an outcome, those of `further` aside."""
         return list(self._waiting.values())
 
     # What can be decided without asking.
 
     def _judge(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Fail what the offer rules out; return the rest."""
-        verdict = self._unfit()
+        verdict = self._commands.unfit(self._peer)
         terms = self._terms
         utf8_message = (terms.smtputf8 and self._facts.utf8_header) or (
             terms.reverse_path is not None and not terms.reverse_path.is_ascii
@@ -261,30 +195,6 @@ class OutboundTransaction:
         self._smtputf8 = utf8_message or inside or any(not recipient.address.is_ascii for recipient in fit)
         return fit
 
-    def _unfit(self) -> tuple[EnhancedStatus, str] | None:
-        """Why nobody can get this message from this peer."""
-        size, limit = self._facts.size, self._offered.size
-        if limit and size > limit:
-            return MESSAGE_TOO_BIG.permanent, f"the message has {size} octets, {self._peer} takes {limit}"
-        by = self._terms.deliver_by
-        if by is None or by.mode is not ByMode.RETURN:
-            return None
-        left = math.inf if self._seconds_left is None else math.floor(self._seconds_left)
-        # BY=0;R is a syntax error (RFC 2852 4): in its last second a message can no longer be relayed, but delivered.
-        if left < 0 or (left == 0 and not self._lmtp):
-            return TIME_EXPIRED.permanent, "it could not be delivered by the time asked for"
-        if self._lmtp:
-            return None  # LMTP is the delivery itself: what RFC 2852 says of relaying does not apply
-        least = self._offered.deliver_by
-        if least is None:
-            return (
-                NOT_CAPABLE.permanent,
-                f"{self._peer} does not offer DELIVERBY, without which mode R forbids relaying",
-            )
-        if left < least:
-            return TIME_EXPIRED.permanent, f"{left} s are left, {self._peer} takes BY from {least} s"
-        return None
-
     def _refusal(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
         outcome = refusal(reply, stage, recipient, host=self._host)
         if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
@@ -302,56 +212,16 @@ class OutboundTransaction:
     def _peer(self) -> str:
         return self._host or "the next host"
 
-    # The commands.
-
-    def _mail(self) -> Mail:
-        terms, offered, facts = self._terms, self._offered, self._facts
-        body = None
-        if facts.binary:
-            body = BodyKind.BINARY
-        elif facts.eight_bit and offered.eight_bit_mime:
-            body = BodyKind.EIGHT_BIT
-        by = None
-        if terms.deliver_by is not None and offered.deliver_by is not None and self._seconds_left is not None:
-            by = By(math.floor(self._seconds_left), terms.deliver_by.mode, terms.deliver_by.trace)
-        return Mail(
-            terms.reverse_path,
-            MailParameters(
-                size=facts.size if offered.offers("SIZE") else None,
-                body=body,
-                smtputf8=self._smtputf8,
-                ret=terms.ret if offered.dsn else None,
-                envid=terms.envid if offered.dsn else None,
-                auth="<>" if self._authenticated and offered.offers("AUTH") else None,  # RFC 4954 5
-                by=by,
-            ),
-        )
-
-    def _rcpt(self, recipient: Recipient) -> Rcpt:
-        dsn = self._offered.dsn
-        return Rcpt(
-            recipient.address,
-            notify=self._notify(recipient) if dsn else None,
-            orcpt=recipient.orcpt if dsn else None,
-        )
-
-    def _notify(self, recipient: Recipient) -> frozenset[Notify] | None:
-        """What the client asked for, and, where the deadline is dropped, DELAY beside it (RFC 2852 4.1.4.2)."""
-        asked = recipient.notify
-        if not self._deadline_dropped or (asked is not None and Notify.NEVER in asked):
-            return asked
-        return frozenset({Notify.FAILURE} if asked is None else asked) | {Notify.DELAY}
-
     # The dialogue.
 
     def _run(self) -> Generator[OutboundStep, Reply | None, None]:
         if not self._waiting:
             return
-        yield from self._say(self._mail(), ReplyStage.MAIL, -1)
+        yield from self._say(self._commands.mail(smtputf8=self._smtputf8), ReplyStage.MAIL, -1)
         for number, recipient in list(self._waiting.items()):
             if self._mail_refused:
                 break
-            yield from self._say(self._rcpt(recipient), ReplyStage.RCPT, number)
+            yield from self._say(self._commands.rcpt(recipient), ReplyStage.RCPT, number)
         if self._offered.chunking:
             yield from self._send_chunks()
         else:
@@ -467,7 +337,7 @@ class OutboundTransaction:
                     diagnostic=reply.diagnostic,
                     handover=handover,
                     host=self._host,
-                    deadline_dropped=self._deadline_dropped,
+                    deadline_dropped=self._commands.deadline_dropped,
                 )
             )
 
@@ -488,7 +358,7 @@ class OutboundTransaction:
 
 
 def _put_off(failed: Failed, reply: str) -> Deferred:
-    """The same for now, by a reply of the peer's."""
+    """The same outcome as a deferral, with a reply of the peer as its diagnostic."""
     status = failed.status.condition.transient
     return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
 

@@ -23,7 +23,7 @@ from trimta.runtime.wire import HandshakeError, Wire
 from trimta.smtp.commands import Auth, Ehlo, Helo, Rset, StartTls
 from trimta.smtp.errors import ProtocolError
 from trimta.smtp.fallback import Fallback
-from trimta.smtp.outbound import Listen, Say, SendChunk, SendData
+from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
 from trimta.smtp.reply_meaning import ReplyStage, status_of
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 

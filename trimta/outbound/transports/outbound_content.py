@@ -11,7 +11,7 @@ from trimta.content.needs import InternationalizedParts, internationalized_parts
 from trimta.content.windowed_octets import WindowedOctets
 from trimta.mail.body import BodyForm
 from trimta.runtime.pieces import Pieces
-from trimta.smtp.outbound import ContentFacts
+from trimta.smtp.outbound_commands import ContentFacts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 
 if TYPE_CHECKING:
