@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimta.config import address_values, render, values
+from trimta.config import address_values, keys, values
 from trimta.config.errors import BadValueError
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
 from trimta.mail.address import Mailbox
@@ -43,7 +43,7 @@ def test_no_grace_at_all_is_a_duration_where_that_makes_sense() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 3650 * 86400) | st.decimals("0.001", "100000", places=3).map(float))
 def test_a_duration_is_written_as_it_is_read(seconds: float) -> None:
-    assert values.duration()(render.duration(seconds)) == pytest.approx(seconds)
+    assert values.duration()(keys.write_duration(seconds)) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_anything_else_is_no_size(value: Any) -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 2**63 - 1) | st.integers(1, 4096).map(lambda number: number * 1024**2))
 def test_a_size_is_written_as_it_is_read(octets: int) -> None:
-    assert values.size(render.size(octets)) == octets
+    assert values.size(keys.write_size(octets)) == octets
 
 
 @pytest.mark.parametrize(

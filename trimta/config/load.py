@@ -19,14 +19,14 @@ from trimta.config.locate import locate
 from trimta.config.model import Config, Fault, Listen, Local, Stage
 from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
-from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, read_elsewhere, section_schemas, top_schema
+from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
 from trimta.config.tables import local_maildirs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.config.reader import Schema
+    from trimta.config.keys import Schema
 
 DEFAULT_DATA_DIR: Final = "var"
 DEFAULT_MAILDIR: Final = "maildir-example/{user}"
@@ -99,7 +99,6 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     sections = section_schemas(base)
     top = top_schema(base)
     listen_schema = sections["listen"]
-    known: Schema = {**top, **dict.fromkeys(TABLES, read_elsewhere)}
     parsed: dict[str, Any] = {
         "hostname": default_hostname(),
         "data_dir": values.path(base)(DEFAULT_DATA_DIR),
@@ -108,7 +107,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     }
     for key, value in tables.items():
         if key in top:
-            result = reader.value((), (key,), value, top[key])
+            result = reader.value((), (key,), value, top[key].parse)
             if result is not None:
                 parsed[key] = result
         elif key == "listen":
@@ -135,7 +134,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
                 section.setdefault("maildir", str(base / DEFAULT_MAILDIR))
             parsed[key] = SECTIONS[key](**section)
         else:
-            reader.unknown((), key, value, known)
+            reader.unknown((), key, value, (*top, *TABLES))
     if "*" not in parsed["routes"]:
         parsed["routes"] = {**parsed["routes"], "*": parse_route(DEFAULT_ROUTE, base)}
     parsed["routes"] = MappingProxyType(dict(parsed["routes"]))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, ConfigError, Mistake
 from trimta.config.locate import Path, line_of
 from trimta.config.values import Parser, show
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
 
-Schema: TypeAlias = Mapping[str, Parser[Any]]
-"""The keys of a table, each with the parser of its value."""
+    from trimta.config.keys import Schema
+
+T = TypeVar("T")
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
@@ -68,7 +69,7 @@ class Reader:
             if key not in schema:
                 self.unknown(path, key, inner, schema)
                 continue
-            result = self.value(path, (key,), inner, schema[key])
+            result = self.value(path, (key,), inner, schema[key].parse)
             if result is not None:
                 parsed[key] = result
         return parsed
@@ -111,18 +112,18 @@ class Reader:
             parsed[name] = result
         return MappingProxyType(parsed)
 
-    def unknown(self, path: Path, key: str, value: object, schema: Schema) -> None:
-        """Note an unknown key or table, with what may have been meant."""
+    def unknown(self, path: Path, key: str, value: object, known: Collection[str]) -> None:
+        """Note an unknown key or table, with the known key that may have been meant."""
         table = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
         what = "unknown table" if table else "unknown key"
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), schema, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
         if near:
             hint = f"did you mean {near[0]}?"
         elif key in self._homes and self._homes[key] != key_text(path, indexes=False):
             home = self._homes[key]
             hint = f"{key} belongs {f'into [{home}]' if home else 'to the top of the file, before the first [table]'}"
         else:
-            hint = f"expected one of {', '.join(schema)}"
+            hint = f"expected one of {', '.join(known)}"
         if table and not path:
             self.mistake((key,), (), what, hint)
         else:

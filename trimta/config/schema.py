@@ -1,6 +1,6 @@
-"""The tables of conf.toml and their keys, each with the parser of its value.
+"""The tables of conf.toml and their keys: how each value is read and written.
 
-Keys and order are those of the model's fields; a test compares them.
+Keys and order are those of the model's fields, which hold the defaults; a test compares them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config import address_values, values
+from trimta.config.keys import Key, write_duration, write_durations, write_secrets, write_size
 from trimta.config.model import (
     Auth,
     BareNewline,
@@ -26,6 +27,7 @@ from trimta.config.model import (
     Stage,
     Timeouts,
     Tls,
+    Zone,
 )
 from trimta.config.values import wrong
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trimta.config.reader import Schema
+    from trimta.config.keys import Schema, Value
 
 TABLES: Final = (
     "listen",
@@ -66,35 +68,39 @@ SECTIONS: Final[Mapping[str, type]] = {
 """The tables that are one dataclass each."""
 
 ZONE: Final[Schema] = {
-    "mx": values.array(address_values.mx_record, 'texts such as "10 mx.partner.test"'),
-    "address": values.array(address_values.ip_address, "IP addresses"),
-    "fail": values.choice(DnsFail),
+    "mx": Key(values.array(address_values.mx_record, 'texts such as "10 mx.partner.test"')),
+    "address": Key(values.array(address_values.ip_address, "IP addresses")),
+    "fail": Key(values.choice(DnsFail)),
 }
 
 
 def top_schema(base: Path) -> Schema:
-    return {"hostname": address_values.hostname, "data_dir": values.path(base), "user": _account}
+    """The keys at the top of the file.  Relative paths are below `base`."""
+    return {"hostname": Key(address_values.hostname), "data_dir": Key(values.path(base)), "user": Key(_account)}
 
 
 def section_schemas(base: Path) -> Mapping[str, Schema]:
-    duration, count, networks = values.duration(), values.count(), values.array(address_values.network, "networks")
+    """The tables whose keys are known, by name.  Relative paths are below `base`."""
+    duration, count, boolean = Key(values.duration(), write_duration), Key(values.count()), Key(values.boolean)
+    glob, file = Key(values.word('a glob such as "slow-*@dev.test"')), Key(values.readable_file(base))
+    networks = Key(values.array(address_values.network, "networks"))
     return {
         "listen": {
-            "address": address_values.listen_address(base),
-            "protocol": values.choice(Protocol),
-            "tls": values.choice(ListenTls),
-            "auth": values.choice(ListenAuth),
-            "hide": _keywords,
+            "address": Key(address_values.listen_address(base)),
+            "protocol": Key(values.choice(Protocol)),
+            "tls": Key(values.choice(ListenTls)),
+            "auth": Key(values.choice(ListenAuth)),
+            "hide": Key(_keywords),
         },
         "local": {
-            "domains": values.array(address_values.domain, "domains"),
-            "maildir": values.maildir_template(base),
-            "users": _users,
-            "subaddress": address_values.subaddress,
+            "domains": Key(values.array(address_values.domain, "domains")),
+            "maildir": Key(values.maildir_template(base)),
+            "users": Key(_users),
+            "subaddress": Key(address_values.subaddress),
         },
         "relay": {"networks": networks},
         "queue": {
-            "retry": values.retry_steps,
+            "retry": Key(values.retry_steps, write_durations),
             "lifetime": duration,
             "delay_warning": duration,
             "concurrency": count,
@@ -103,34 +109,32 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
         },
         "timeouts": {
             **dict.fromkeys((field.name for field in fields(Timeouts)), duration),
-            "shutdown": values.duration(0),
+            "shutdown": Key(values.duration(0), write_duration),
         },
         "limits": {
-            "message_size": values.size,
+            "message_size": Key(values.size, write_size),
             **dict.fromkeys(("recipients", "connections", "connections_per_client", "hops", "errors"), count),
-            "bare_newline": values.choice(BareNewline),
+            "bare_newline": Key(values.choice(BareNewline)),
         },
         "dns": {
-            "nameservers": values.array(address_values.nameserver, "IP addresses"),
+            "nameservers": Key(values.array(address_values.nameserver, "IP addresses")),
             "timeout": duration,
-            "zones": read_elsewhere,
+            "zones": Key(_read_elsewhere, _write_zones),
         },
         "egress": {"allow": networks},
-        "tls": {
-            "certificate": values.readable_file(base),
-            "key": values.readable_file(base),
-            "ca": values.readable_file(base),
-        },
-        "auth": {"any": values.boolean, "insecure": values.boolean, "users": read_elsewhere},
+        "tls": {"certificate": file, "key": file, "ca": file},
+        "auth": {"any": boolean, "insecure": boolean, "users": Key(_read_elsewhere, write_secrets)},
         "faults": {
-            "stage": values.choice(Stage),
-            **dict.fromkeys(("recipient", "sender", "client"), values.word('a glob such as "slow-*@dev.test"')),
-            "reply": address_values.fault_reply,
+            "stage": Key(values.choice(Stage)),
+            "recipient": glob,
+            "sender": glob,
+            "client": glob,
+            "reply": Key(address_values.fault_reply),
             "delay": duration,
-            "drop": values.boolean,
+            "drop": boolean,
             "times": count,
-            "probability": values.probability,
-            "seed": values.integer,
+            "probability": Key(values.probability),
+            "seed": Key(values.integer),
         },
     }
 
@@ -141,8 +145,19 @@ def homes(base: Path) -> Mapping[str, str]:
     return {**inside, **dict.fromkeys(top_schema(base), "")}
 
 
-def read_elsewhere(value: Any) -> None:
-    """A parser for a table whose keys are the user's own: it is not the schema that reads it."""
+def _read_elsewhere(value: Any) -> None:
+    """The parser of a table whose keys are the user's own, which `entries` reads."""
+
+
+def _write_zones(zones: Mapping[str, Zone]) -> dict[str, Value]:
+    return {name: _write_zone(zone) for name, zone in zones.items()}
+
+
+def _write_zone(zone: Zone) -> dict[str, Value]:
+    if zone.fail is not None:
+        return {"fail": ZONE["fail"].write(zone.fail)}
+    addresses = {"address": ZONE["address"].write(zone.address)}
+    return {"mx": ZONE["mx"].write(zone.mx), **addresses} if zone.mx else addresses
 
 
 def _account(value: Any) -> str:

@@ -1,0 +1,74 @@
+"""A key of the configuration: how its value is read, and how it is written."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value]"
+"""What TOML and JSON can hold."""
+
+SECRET: Final = "***"
+"""What stands for every password."""
+
+_DURATIONS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_SIZES: Final = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
+
+
+def write(value: Any) -> Value:
+    """A value of the model: numbers, texts and arrays as they are, everything else as its text."""
+    match value:
+        case enum.Enum():
+            return str(value.value)
+        case bool() | int() | float() | str():
+            return value
+        case tuple():
+            return [write(item) for item in value]
+        case frozenset():
+            return [write(item) for item in sorted(value)]
+        case _:
+            return str(value)
+
+
+def write_duration(seconds: float) -> str:
+    """Seconds as the configuration writes them: 300.0 is "5m", 0.5 is "0.5s"."""
+    for unit, name in _DURATIONS:
+        if seconds and seconds % unit == 0:
+            return f"{int(seconds // unit)}{name}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def write_durations(steps: tuple[float, ...]) -> list[Value]:
+    """Several durations, in seconds."""
+    return [write_duration(step) for step in steps]
+
+
+def write_size(octets: int) -> str | int:
+    """Octets as the configuration writes them: 52428800 is "50 MiB", 1000 is 1000."""
+    for unit, name in _SIZES:
+        if octets % unit == 0:
+            return f"{octets // unit} {name}"
+    return octets
+
+
+def write_secrets(secrets: Mapping[str, str]) -> dict[str, Value]:
+    """Names with their passwords, which are left out."""
+    return dict.fromkeys(secrets, SECRET)
+
+
+@dataclass(frozen=True, slots=True)
+class Key(Generic[T]):
+    """A key of a table.  Its default is that of the model's field of the same name."""
+
+    parse: Callable[[Any], T]
+    """From a value of TOML; BadValueError where it is wrong."""
+    write: Callable[[T], Value] = write
+    """The inverse, but for secrets and for paths, which are written absolute."""
+
+
+Schema: TypeAlias = Mapping[str, Key[Any]]
+"""The keys of a table, in the order of the documentation."""
