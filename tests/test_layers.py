@@ -34,6 +34,9 @@ FLOORS: Final = (
 ENTRANCES: Final = {"__init__", "__main__", "pytest_plugin"}
 """What is outside the floors, since Python or pytest look for it at the top."""
 
+LINES: Final = 450
+"""What a module may have at most."""
+
 NO_TRIO: Final = FLOORS[: FLOORS.index("runtime")]
 
 
@@ -84,6 +87,11 @@ def circles() -> set[frozenset[str]]:
         for name in GRAPH
         if name in reach[name]
     }
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_has_one_idea_and_room_for_it(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= LINES
 
 
 def test_every_module_is_on_a_floor() -> None:

@@ -103,16 +103,21 @@ class Command:
 
 
 class Server(Command):
-    """`trimta serve` in a folder, and a sink for what it relays to sink.test."""
+    """`trimta serve` in a folder, and a sink for what it relays to sink.test.
 
-    def __init__(self, folder: Path) -> None:
+    `python`: the Python of the environment whose trimta it is.
+    """
+
+    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
         self._folder = folder
         port = free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         self._sink = Command("smtp-sink", *user, f"127.0.0.1:{port}", "1000", log=folder / "sink.log")
         (folder / "conf.toml").write_text(CONFIGURATION.format(sink=port))
         super().__init__(
-            sys.executable, "-m", "trimta", "serve", "-c", str(folder / "conf.toml"), log=folder / "server.log"
+            # -P: not the trimta of the current directory
+            *(python, "-P", "-m", "trimta", "serve", "-c", str(folder / "conf.toml")),
+            log=folder / "server.log",
         )
         self.port = 0
         self.started_in = 0.0

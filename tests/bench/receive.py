@@ -1,6 +1,6 @@
 """Receiving, client to Maildir, every message fsynced: trimta beside aiosmtpd and Postfix where they are installed.
 
-    python -m tests.bench.receive [--messages 2000] [--sessions 20] [--runs 3]
+    python -m tests.bench.receive [--messages 2000] [--sessions 20] [--runs 3] [--beside PYTHON]
 
 They take turns, so that other work on the machine hits all of them; what counts is the ratio of their best runs.
 Processor time is that of the process and all its threads, for one message (Postfix is many processes: not measured).
@@ -47,10 +47,14 @@ class Runner:
             self.processor[reuse].append(1000 * (self.process.processor_time() - before) / messages)
 
 
-def runners(folder: Path, cleanup: contextlib.ExitStack) -> list[Runner]:
-    """Start what there is."""
+def runners(folder: Path, cleanup: contextlib.ExitStack, beside: str | None) -> list[Runner]:
+    """Start what there is; only another trimta, if the Python of its environment is given."""
     server = cleanup.enter_context(Server(folder))
     found = [Runner("trimta", server.port, "bob@dev.test", server)]
+    if beside is not None:
+        (folder / "other").mkdir()
+        other = cleanup.enter_context(Server(folder / "other", python=beside))
+        return [*found, Runner("the other", other.port, "bob@dev.test", other)]
     if importlib.util.find_spec("aiosmtpd") is not None:
         port = free_port()
         command = [sys.executable, "-m", "aiosmtpd", "-n", "-l", f"127.0.0.1:{port}"]
@@ -72,9 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--messages", type=int, default=2_000)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--beside", metavar="PYTHON", help="of an environment with another version of trimta")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="trimta-bench-") as name, contextlib.ExitStack() as cleanup:
-        found = runners(Path(name), cleanup)
+        found = runners(Path(name), cleanup, options.beside)
         for _ in range(options.runs):
             for reuse in (False, True):
                 for runner in found:

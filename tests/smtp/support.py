@@ -77,7 +77,7 @@ class Peer:
                 return
             self.answer(event)
 
-    def answer(self, event: SmtpEvent) -> None:
+    def answer(self, event: SmtpEvent) -> None:  # noqa: C901 - a script: one case for each event
         connection = self.connection
         if not isinstance(event, ContentPiece):
             self.events.append(event)
