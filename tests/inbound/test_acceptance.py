@@ -453,7 +453,7 @@ async def test_a_message_that_is_late_comes_back(tmp_path: Path, autojump_clock:
 async def test_the_configuration_of_a_session_holds_to_its_end(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_mta(tmp_path) as mta, talk(mta, peer=STRANGER) as client:
         await client.say_all(("MAIL FROM:<a@dev.test>", "250"), ("RCPT TO:<alice@dev.test>", "250"), ("DATA", "354"))
-        mta.apply(configuration(tmp_path, '[local]\ndomains = []\n[routes]\n"*" = "hold"'), mta.sending.tls)
+        mta.apply(configuration(tmp_path, '[local]\ndomains = []\n[routes]\n"*" = "hold"'), mta.client_settings.tls)
         await client.say("hello\r\n.", "250")
         assert await queued(mta) == []
     assert len(mailbox(tmp_path, "alice")) == 1

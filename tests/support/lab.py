@@ -125,7 +125,7 @@ class LabMta(Mta):
 
     def apply(self, config: Config, client_tls: TlsContexts) -> None:
         super().apply(config, client_tls)
-        self.sending = replace(self.sending, dial=self._net.dial)
+        self.client_settings = replace(self.client_settings, dial=self._net.dial)
 
 
 class Lab:

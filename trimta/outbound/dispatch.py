@@ -72,7 +72,7 @@ class Dispatch:
         services: CurrentServices,
         *,
         resolver: Callable[[], Resolver],
-        sending: Callable[[], ClientSettings],
+        client_settings: Callable[[], ClientSettings],
         clock: QueueClock,
         disk: Disk,
         queue: QueueDoor,
@@ -83,12 +83,12 @@ class Dispatch:
         notices: Notices,
         wake: Callable[[], None],
     ) -> None:
-        """`resolver` and `sending` return those of this moment; `wake` tells the scheduler that something in the queue
+        """`resolver` and `client_settings` return those of this moment; `wake` tells the scheduler that something in the queue
         has changed.
         """
         self._services = services
         self._resolver = resolver
-        self._sending = sending
+        self._client_settings = client_settings
         self._clock = clock
         self._disk = disk
         self._queue = queue
@@ -184,7 +184,7 @@ class Dispatch:
         client = SmtpClient(
             route,
             part.domain,
-            self._sending(),
+            self._client_settings(),
             self._resolver(),
             recipients_per_transaction=self._services().configuration.queue.recipients_per_transaction,
             now=self._clock.now,

@@ -36,8 +36,8 @@ def banner(mta: Mta, *, lost: bool, rescued: Sequence[Path]) -> list[str]:
     if lost:
         lines.append(f"WARNING: {loss.explanation(config.data_dir)}")
         lines.extend(f"WARNING: the content of a message of it is kept: {path}" for path in rescued)
-    if mta.sending.tls.trouble:
-        lines.append(f'warning: {mta.sending.tls.trouble}; what is sent with tls = "verify" waits')
+    if mta.client_settings.tls.trouble:
+        lines.append(f'warning: {mta.client_settings.tls.trouble}; what is sent with tls = "verify" waits')
     if privileges.is_root() and not config.user:
         lines.append("warning: running as root; set `user` in conf.toml to the account to become")
     return lines

@@ -140,7 +140,7 @@ class Mta:
         self.dispatch = Dispatch(
             services,
             resolver=lambda: self.resolver,
-            sending=lambda: self.sending,
+            client_settings=lambda: self.client_settings,
             clock=clock,
             disk=disk,
             queue=self.queue,
@@ -185,7 +185,7 @@ class Mta:
             allowed=configuration.egress.allows,
             rng=self._rng,
         )
-        self.sending = ClientSettings(
+        self.client_settings = ClientSettings(
             hostname=configuration.hostname,
             timeouts=configuration.timeouts,
             egress=EgressPolicy(configuration.egress),

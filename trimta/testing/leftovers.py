@@ -56,7 +56,7 @@ class Watch:
         self._mailboxes = Mailboxes(mta.policy)
         self._addresses = {listener.socket.getsockname() for bound in mta.bound for listener in bound.sockets}
         self._addresses.add(os.fspath(socket_path.address(self._config.data_dir)))
-        mta.sending = self._watched(mta.sending)
+        mta.client_settings = self._watched(mta.client_settings)
         _FOLLOWED.add(self)
 
     def forget(self) -> None:
@@ -84,13 +84,13 @@ class Watch:
         if found:
             raise LeftBehindError("the server has ended, and left behind: " + "; ".join(found))
 
-    def _watched(self, sending: ClientSettings) -> ClientSettings:
+    def _watched(self, settings: ClientSettings) -> ClientSettings:
         async def dial(endpoint: Endpoint) -> trio.abc.Stream:
-            stream = await sending.connect(endpoint)
+            stream = await settings.connect(endpoint)
             self._outgoing[stream] = endpoint
             return stream
 
-        return replace(sending, dial=dial)
+        return replace(settings, dial=dial)
 
     def _files(self) -> Iterator[str]:
         if self._config is None or self._mailboxes is None:
