@@ -1,4 +1,4 @@
-"""What the control socket answers about a running mta."""
+"""What the control socket answers about a running MTA."""
 
 from __future__ import annotations
 

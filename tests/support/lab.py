@@ -1,4 +1,4 @@
-"""The whole sending side in one process and in virtual time: a real mta with its queue in a temporary folder, its
+"""The whole sending side in one process and in virtual time: a real MTA with its queue in a temporary folder, its
 resolver fed from `[dns.zones]`, and fake mail exchangers behind memory streams.
 
     async def test_...(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -73,7 +73,7 @@ ZONES: Final[Mapping[str, Sequence[str] | str]] = {
 }
 
 CLOSED: Final = 1.0
-"""Seconds of virtual time for a mta to stop."""
+"""Seconds of virtual time for an MTA to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def config_text(zones: Mapping[str, Sequence[str] | str], extra: str = "") -> st
 
 
 class LabMta(Mta):
-    """A mta whose connections are made by somebody else."""
+    """An MTA whose connections are made by somebody else."""
 
     def __init__(self, net: FakeNet, *arguments: Any, **options: Any) -> None:
         self._net = net
@@ -129,7 +129,7 @@ class LabMta(Mta):
 
 
 class Lab:
-    """A running mta, and what can be done to it."""
+    """A running MTA, and what can be done to it."""
 
     def __init__(self, mta: LabMta, folder: Path, net: FakeNet) -> None:
         self.mta = mta
@@ -297,7 +297,7 @@ async def open_lab(
     time_scale: float = 1.0,
     seed: int = 1,
 ) -> AsyncGenerator[Lab, None]:
-    """A mta that works until the block ends; then nothing may be in flight that does not end within `CLOSED`.
+    """An MTA that works until the block ends; then nothing may be in flight that does not end within `CLOSED`.
 
     `hosts`: by address, as for `FakeNet`.  `wall`: the time of day; by default it follows Trio's.  `config`: more of
     conf.toml; without `[routes]` everything goes by MX.

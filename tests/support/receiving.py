@@ -1,4 +1,4 @@
-"""A whole receiving side inside the test: a Mta on a folder of the test, and sessions over memory streams.
+"""A whole receiving side inside the test: an MTA on a folder of the test, and sessions over memory streams.
 
     async with open_mta(tmp_path, "[limits]\nrecipients = 2") as mta:
         async with talk(mta) as client:
@@ -67,7 +67,7 @@ def configuration(folder: Path, text: str = "") -> Config:
 async def open_mta(
     folder: Path, text: str = "", *, disk: Disk | None = None, wall: Callable[[], float] | None = None
 ) -> AsyncGenerator[Mta, None]:
-    """A mta with its queue and group commit; what is due is delivered only inside of `deliveries`."""
+    """An MTA with its queue and group commit; what is due is delivered only inside of `deliveries`."""
     config = configuration(folder, text)
     server_tls = None
     if any(listen.tls is not ListenTls.NONE for listen in config.listen):

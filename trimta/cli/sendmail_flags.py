@@ -97,7 +97,7 @@ def _next(waiting: list[str], flag: str) -> str:
     return waiting.pop()
 
 
-def _apply(flags: Flags, letter: str, value: str) -> Flags:
+def _apply(flags: Flags, letter: str, value: str) -> Flags:  # noqa: C901 - a table of flags, one line each
     match letter:
         case "t":
             return replace(flags, from_header=True)

@@ -1,4 +1,4 @@
-"""`trimta wait`: until a message is in a Maildir, which it may be already.  Looks at files alone."""
+"""`trimta wait`: waits until a matching message is in a Maildir.  It reads files alone, and needs no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The symbolic links that Maildirs lie behind, so that two paths of one folder can be known as such."""
+"""Symbolic links in the paths of Maildirs, resolved to detect two paths to the same folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routing policy of a configuration, and the look-up tables that it is made of."""
+"""Builds the routing policy, and the look-up tables that it is made of, from a configuration."""
 
 from __future__ import annotations
 

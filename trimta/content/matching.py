@@ -1,4 +1,4 @@
-"""Which message is meant: by whom it was delivered to, whom it is from, and its subject."""
+"""Matching: finds messages by recipient, sender and subject."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A message as people read it.  Whatever it is made of, something comes out, nothing is raised: mail is anybody's."""
+"""A message as text for people.  It never raises, since mail may be malformed in any way."""
 
 from __future__ import annotations
 

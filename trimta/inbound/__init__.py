@@ -1,1 +1,1 @@
-"""Listeners and sessions: mail that comes in, until somebody answers for it."""
+"""Listeners and sessions: mail that comes in, until it is accepted."""

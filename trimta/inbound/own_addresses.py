@@ -1,4 +1,4 @@
-"""Which connections come to sockets of this server: an address is "this server" where one of them would answer.
+"""Whether an IP address and port belongs to a listener of this server: a socket bound there would answer.
 
 A socket bound to every address (0.0.0.0, [::]) answers at the addresses of this machine, and at no other's.
 """

@@ -105,7 +105,7 @@ class Transactions:
         await self._discard()
 
     async def _discard(self) -> None:
-        """DiscardRoute content; a large file in a thread."""
+        """Discard content; a large file in a thread."""
         incoming, self._incoming = self._incoming, None
         if incoming is not None and not incoming.spool.in_memory:
             with trio.move_on_after(FAREWELL_LIMIT):  # nothing depends on it

@@ -1,4 +1,4 @@
-"""A clock that is set back: the queue's waits are shortened, so that no message waits for a moment passed already."""
+"""The clock watch: notices that the machine's clock was set back, and shortens waits that have become too long."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ class Dispatch:
         notices: Notices,
         wake: Callable[[], None],
     ) -> None:
-        """`resolver` and `client_settings` return those of this moment; `wake` tells the scheduler that something in the queue
-        has changed.
+        """`resolver` and `client_settings` return those of this moment.  `wake` tells the scheduler that something in
+        the queue has changed.
         """
         self._services = services
         self._resolver = resolver

@@ -247,7 +247,7 @@ class Settlement:
             )
 
     async def hold(self, claimed: Claimed, reason: str) -> None:
-        """HoldRoute an envelope until the operator releases it."""
+        """Hold an envelope until the operator releases it."""
         await self.settle(claimed, [], hold=reason)
 
     async def give_up_late(self, claimed: Claimed) -> None:

@@ -1,4 +1,4 @@
-"""Workers: what the scheduler hands out, and what a delivery asks of it in return."""
+"""Workers: each delivers to one next hop; through it a delivery claims envelopes and reports what became of them."""
 
 from __future__ import annotations
 

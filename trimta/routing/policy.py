@@ -1,4 +1,4 @@
-"""The routing policy: which addresses are local, who may relay, and which route and envelope each recipient gets."""
+"""The routing policy: where mail goes, who may relay, and why RCPT is refused for an address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door to blocking work: threads with a limiter of their own."""
+"""The disk: runs all blocking calls in threads, limited in number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of the server, as its tasks feel it: idle waits end at once, work in progress when its time is over.
+"""Graceful shutdown for tasks: idle waits end at once, work in progress at a deadline.  The server's `stop` starts it.
 
 A shield against cancellation holds until the end of that time, and LAST_LIMIT longer: no disk that hangs keeps a server
 from ending.

@@ -1,4 +1,4 @@
-"""What happened.  Log, tail, counters and transcripts all subscribe here, and see the same keys."""
+"""The event bus: log, tail, counters and transcripts subscribe to it, and see the same keys."""
 
 from __future__ import annotations
 

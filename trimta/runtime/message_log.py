@@ -1,4 +1,4 @@
-"""Each message's whole life, for `trimta log`: dialogues and events, written behind the mail's back.
+"""The message log: each message's dialogues and events, for `trimta log`, written in the background.
 
 Nobody waits for it: lines are collected and stored a moment later, many messages in one commit.
 """

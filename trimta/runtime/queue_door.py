@@ -1,4 +1,4 @@
-"""The door to the queue: group commit, so that many tasks share one transaction."""
+"""The door to the queue: group commit.  What its `run` returns is committed and fsynced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS contexts: the server's, with its own or a development certificate, and the two kinds of client.
+"""TLS contexts: the server's, with its own or a development certificate, and those of the client.
 
 All of it blocks (files, key generation) and knows no trio: at start it runs before any nursery, on SIGHUP in a thread.
 

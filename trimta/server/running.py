@@ -1,4 +1,4 @@
-"""A running server: everything that can fail at the start fails before the first nursery, then the nursery tree runs.
+"""A running server: its nursery tree, how it stops and reloads.  What can fail at the start fails before any nursery.
 
 message log, group commit, Maildirs     they outlive all that uses them
 └─ control socket

@@ -1,4 +1,4 @@
-"""A test's server from its start to its end, and what is done in its Trio run."""
+"""Starts, drives and stops a test's server, inside its Trio run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Due envelopes and notices: what the scheduler asks of the queue.
+"""Due envelopes: which destinations and envelopes are to be tried now, and in which order.
 
 Each query reads as many rows as it returns and excludes, however long the queue.
 """

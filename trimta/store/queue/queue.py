@@ -1,4 +1,4 @@
-"""The durable queue: a message exists once the commit that accepted it has returned; before that it never did.
+"""The queue's main operations: accept, claim, settle.  A message exists once the commit of its `accept` has returned.
 
 Here is a message's way through the queue: accepted, claimed, settled.  Other matters have a part of their own.
 """

@@ -1,4 +1,4 @@
-"""Waits that a clock which was ahead, or was set back, has made too long: they are brought back to their step.
+"""Stored moments that a change of the clock made later than the retry schedule allows: they are brought back.
 
 The queue stores moments, not spans, so that they hold over a restart.  A moment that is further away than its step was
 written by a clock that showed another time.
