@@ -74,9 +74,11 @@ class Database:
 
         A block within another is a part of that.  Raises QueueUnavailable, QueueUnreadable.
         """
-        if self._in_transaction:
-            with self.reading():
+        if self._in_transaction:  # as in reading(), without the cost of a second context manager
+            try:
                 yield
+            except (sqlite3.Error, OSError) as error:
+                raise self._translated(error) from error
             return
         with self.reading():
             self.connection.execute("BEGIN IMMEDIATE")
@@ -97,13 +99,16 @@ class Database:
         """A block in which an error of SQLite or of the disk is raised as QueueUnavailable or QueueUnreadable."""
         try:
             yield
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise QueueUnreadable(self.data_dir / FILE, error) from error
-            raise QueueUnavailable(f"{self.data_dir / FILE}: {error}") from error
-        except OSError as error:
-            raise QueueUnavailable(str(error)) from error
+        except (sqlite3.Error, OSError) as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error | OSError) -> QueueError:
+        if isinstance(error, OSError):
+            return QueueUnavailable(str(error))
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return QueueUnreadable(self.data_dir / FILE, error)
+        return QueueUnavailable(f"{self.data_dir / FILE}: {error}")
 
     def _run_in_savepoint(self, operation: Callable[[], T]) -> T | Exception:
         mark = self.spool_files.mark()
