@@ -1,4 +1,4 @@
-"""What must fit together, once every value by itself is right.
+"""Checks of values that must fit together, once each is right by itself.
 
 Each check leaves out what the reader has found wrong already: one mistake is told once.
 """

@@ -1,4 +1,4 @@
-"""What can be wrong with a configuration."""
+"""Mistakes in a configuration, as values and as exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which configuration is meant: -c FILE, else $TRIMTA_CONF, else ./conf.toml, else the built-in defaults."""
+"""The configuration file of a command: -c FILE, else $TRIMTA_CONF, else ./conf.toml, else the built-in defaults."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find(option: str | os.PathLike[str] | None = None, environ: Mapping[str, str
 
 
 def state_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where everything is kept without a configuration file (XDG Base Directory Specification).
+    """The folder that keeps all state where there is no configuration file (XDG Base Directory Specification).
 
     Raises ConfigFileError where the user has no home folder.
     """

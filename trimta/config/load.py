@@ -1,4 +1,4 @@
-"""conf.toml to Config: every mistake of a file in one run, each with its line."""
+"""The loader of conf.toml: it makes a Config, or reports every mistake of the file at once, each with its line."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The effective configuration: frozen values, everything parsed and checked, every path absolute.
 
-Durations are seconds (float), sizes octets (int), paths absolute.  `trimta.config.load` makes a Config; what is here
-can't be wrong any more, so nobody who holds one checks it again.
+Durations are seconds (float), sizes octets (int), paths absolute.  `trimta.config.load` makes a Config of values that
+are checked already, so no other module checks them again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIB: Final = 1024 * KIB
 
 
 class Protocol(enum.StrEnum):
-    """What a listener speaks."""
+    """The protocol of a listener."""
 
     SMTP = "smtp"
     SUBMISSION = "submission"
@@ -53,7 +53,7 @@ class ListenAuth(enum.StrEnum):
 
 
 class BareNewline(enum.StrEnum):
-    """What becomes of a bare LF in content."""
+    """What the server does with a bare LF in content: a line end, or a refusal."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -274,7 +274,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The whole of it."""
+    """The configuration of one server: every table of conf.toml."""
 
     hostname: str
     data_dir: Path

@@ -1,4 +1,4 @@
-"""Walks the tables of a document by schemas, and collects what is wrong instead of stopping at it."""
+"""The reader of a document: it parses tables by their schemas, and collects every mistake in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Reader:
-    """`homes` names the tables in which each key is at home, for a key that stands in the wrong one."""
+    """A reader of one document, with the mistakes so far.  `homes`: the table in which each key belongs, for a key that
+    stands in another.
+    """
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
@@ -35,7 +37,7 @@ class Reader:
         return any(path[: len(inside)] == inside for path, _, _ in self._found)
 
     def mistakes(self) -> list[Mistake]:
-        """All of them, for the reader of the table around."""
+        """The mistakes so far, each with its path from the value that was read."""
         return [replace(mistake, at=path) for path, _, mistake in self._found]
 
     def mistake(self, table: Path, key: Path, found: str, expected: str) -> None:
@@ -46,7 +48,11 @@ class Reader:
         """All mistakes, with lines from `locate`, in the order of the file."""
         return sorted(
             ConfigError(
-                line_of(lines, path), key_text(path[:depth], indexes=False), key_text(path[depth:]), *said(mistake)
+                line_of(lines, path),
+                key_text(path[:depth], indexes=False),
+                key_text(path[depth:]),
+                mistake.found,
+                mistake.expected,
             )
             for path, depth, mistake in self._found
         )
@@ -138,10 +144,6 @@ def undotted(key: str, value: object, options: Collection[str]) -> str:
         inner = next(iter(value))
         key, value = f"{key}.{inner}", value[inner]
     return key
-
-
-def said(mistake: Mistake) -> tuple[str, str]:
-    return mistake.found, mistake.expected
 
 
 def key_text(path: Path, *, indexes: bool = True) -> str:

@@ -68,8 +68,8 @@ _PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
 def parse_route(value: str | Mapping[str, Any], base: Path) -> Route:
-    """Read a route from its short form (a string) or its long form (a table).  Relative paths are below `base`, an
-    absolute path.  RouteError.
+    """Read a route from its short form (a string) or its long form (a table).  Relative paths are below `base`.
+    RouteError says what is expected.
     """
     if isinstance(value, str):
         return _short(value, base)
@@ -80,7 +80,7 @@ def parse_route(value: str | Mapping[str, Any], base: Path) -> Route:
 
 def read_route(text: str, base: Path) -> Route:
     """Read a route from a text: its short form, or its long form as a TOML table on one line, as
-    `{ transport = "smtp", host = "a.test" }`.  Relative paths are below `base`, an absolute path.  RouteError.
+    `{ transport = "smtp", host = "a.test" }`.  Relative paths are below `base`.  RouteError.
     """
     if not text.lstrip().startswith("{"):
         return parse_route(text, base)
@@ -123,9 +123,9 @@ def _short(text: str, base: Path) -> Route:
     match transport:
         case "smtp" | "smtps" | "lmtp":
             if rest.startswith("unix:"):
-                return _relay(transport, unix_path=_path(rest.removeprefix("unix:"), base))
+                return _host_route(transport, unix_path=_path(rest.removeprefix("unix:"), base))
             host, port = _host_and_port(rest)
-            return _relay(transport, host=host, port=port)
+            return _host_route(transport, host=host, port=port)
         case "pipe":
             return _pipe(rest)
         case "maildir":
@@ -162,7 +162,7 @@ def _long(table: Mapping[str, Any], base: Path) -> Route:
                 where = "host" if transport == "smtps" else "host, or the path of a unix socket"
                 raise RouteError(f"expected {where}", option="host")
             password_file = _text(table, "password_file")
-            return _relay(
+            return _host_route(
                 transport,
                 host="" if host is None else _host(_unbracket(host)),
                 port=_port(table),
@@ -186,7 +186,7 @@ def _long(table: Mapping[str, Any], base: Path) -> Route:
             return HoldRoute()
 
 
-def _relay(
+def _host_route(
     transport: str,
     *,
     host: str = "",

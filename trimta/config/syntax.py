@@ -1,4 +1,4 @@
-"""What is wrong with a text that is no TOML: the line, what was found there, what is expected instead.
+"""Mistakes in the syntax of TOML: the line, what was found there, what is expected instead.
 
 tomli says where it stopped, in words for programmers; for a key that stands twice it does not say which, nor where the
 first is.

@@ -26,13 +26,13 @@ def local_domains(config: Config) -> LocalDomains:
 
 
 REPORTER: Final = "mailer-daemon"
-"""Whose name DSNs bear in From, in lower case.  Who answers one is to reach a human (RFC 3464 2): postmaster, unless
-the configuration means somebody else by it.
+"""The local part of From in DSNs, in lower case.  A reply to a DSN reaches a human (RFC 3464 2): postmaster, unless
+the configuration gives the name to a user, an alias or a route.
 """
 
 
 def alias_table(config: Config) -> AliasTable:
-    """[aliases], and the one for REPORTER.  A Config that `load` returned has no cycle in them."""
+    """[aliases], and an alias for REPORTER.  The aliases of a Config that `load` returned have no cycle."""
     entries, local = dict(config.aliases), local_domains(config)
     is_user = local.users != "any" and REPORTER in map(fold_local_part, local.users)
     if not is_user and not any(key.lower().startswith(f"{REPORTER}@") for key in config.routes):

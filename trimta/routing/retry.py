@@ -1,4 +1,4 @@
-"""When a deferred envelope is tried again, warned about and given up (RFC 5321 4.5.4.1).
+"""The schedule of retries: when a deferred envelope is tried again, warned about and given up (RFC 5321 4.5.4.1).
 
 All moments are seconds since the epoch on the queue's clock, all spans are seconds.  Randomness comes in as an
 argument, so that the same arguments always give the same answer.
