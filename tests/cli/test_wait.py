@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.content.test_reading import NESTED, nested
+from tests.content.test_display import NESTED, nested
 from tests.support.frozen import PAST, each_library
 from tests.support.process import DEADLINE, TrimtaProcess, command_environment
 from trimta.cli import wait

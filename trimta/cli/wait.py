@@ -23,9 +23,9 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.tables import local_maildirs
 from trimta.config.values import duration
-from trimta.content import reading
+from trimta.content import display
 from trimta.content.header import decoded, fields, split_header
-from trimta.content.matching import NULL_PATH, Address, Criteria
+from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns
 from trimta.store.arrivals import TICK, Arrival, Watch, arrived, read, read_header, unique_name
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     streams.check_output()
     deadline = monotonic() + args.timeout
     watch = Watch(local_maildirs(load(find(args.config))).templates)
-    criteria = Criteria(to=args.to, sender=args.sender, subject=args.subject)
+    criteria = SearchCriteria(to=args.to, sender=args.sender, subject=args.subject)
     while True:
         began = monotonic()
         for arrival in _arrivals(watch, after=args.since):
@@ -132,7 +132,7 @@ def _print(arrival: Arrival, what: str) -> None:
         case "headers":
             octets = split_header(read(arrival)[1])[0]
         case "body":
-            octets = reading.body(reading.parse(read(arrival)[1])).encode()
+            octets = display.body(display.parse(read(arrival)[1])).encode()
         case _:
             octets = json.dumps(_document(arrival)).encode() + b"\n"
     sys.stdout.flush()
@@ -148,7 +148,7 @@ def _document(arrival: Arrival) -> dict[str, Any]:
     headers: dict[str, list[str]] = {}
     for field in fields(content):
         headers.setdefault(field.name, []).append(decoded(field.value))
-    message = reading.parse(content)
+    message = display.parse(content)
     return {
         "path": os.fsencode(path).decode(errors="replace"),
         "mark": _mark_of(arrival),
@@ -157,12 +157,12 @@ def _document(arrival: Arrival) -> dict[str, Any]:
         "from": next(iter(headers.get("from", ())), None),
         "to": next(iter(headers.get("to", ())), None),
         "subject": next(iter(headers.get("subject", ())), None),
-        "date": reading.date(next(iter(headers.get("date", ())), "")),
+        "date": display.date(next(iter(headers.get("date", ())), "")),
         "headers": headers,
-        "body": reading.body(message),
+        "body": display.body(message),
         "attachments": [
             {"filename": one.filename or None, "content_type": one.content_type, "size": one.size}
-            for one in reading.attachments(message)
+            for one in display.attachments(message)
         ],
     }
 
@@ -170,14 +170,14 @@ def _document(arrival: Arrival) -> dict[str, Any]:
 # Arguments.
 
 
-def _address(text: str) -> Address:
+def _address(text: str) -> AddressPattern:
     try:
-        return Address.parse(text)
+        return AddressPattern.parse(text)
     except AddressError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _sender(text: str) -> Address | str:
+def _sender(text: str) -> AddressPattern | str:
     return NULL_PATH if text in ("", NULL_PATH) else _address(text)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.header import fields
-from trimta.content.matching import FIELDS
+from trimta.content.search_criteria import SEARCHED_FIELDS
 from trimta.store.arrivals import Watch, read_header
 from trimta.testing.mail import Mark, mark_of, read
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from email.message import EmailMessage
 
-    from trimta.content.matching import Criteria
+    from trimta.content.search_criteria import SearchCriteria
     from trimta.store.arrivals import Arrival
 
 BEGINNING: Final[Mark] = (0, "")
@@ -40,7 +40,7 @@ class Index:
         """Oldest first."""
         self._lock = threading.Lock()
 
-    def find(self, criteria: Criteria, count: int, after: EmailMessage | None) -> list[EmailMessage]:
+    def find(self, criteria: SearchCriteria, count: int, after: EmailMessage | None) -> list[EmailMessage]:
         """The `count` oldest messages that are meant, of those that came after another; fewer, if there are no more."""
         with self._lock:
             self._look()
@@ -73,4 +73,4 @@ class Index:
 
 
 def _told_apart_by(header: bytes) -> bytes:
-    return b"".join(each.raw for each in fields(header) if each.name in FIELDS)
+    return b"".join(each.raw for each in fields(header) if each.name in SEARCHED_FIELDS)

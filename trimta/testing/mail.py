@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
-from trimta.content.matching import NULL_PATH, Address, Criteria
-from trimta.content.reading import text
+from trimta.content.display import text
+from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
 from trimta.mail.address import AddressError, Mailbox, parse_mailbox
 from trimta.routing.destination import LocalDestination, UnknownUser
 from trimta.routing.route_table import MatchedRoute
@@ -92,10 +92,12 @@ class Wanted:
         if self.after is not None:
             mark_of(self.after)
 
-    def criteria(self) -> Criteria:
+    def criteria(self) -> SearchCriteria:
         """ValueError where an address is none."""
-        sender = self.from_ if self.from_ in (None, NULL_PATH) else Address.parse(self.from_)
-        return Criteria(to=None if self.to is None else Address.parse(self.to), sender=sender, subject=self.subject)
+        sender = self.from_ if self.from_ in (None, NULL_PATH) else AddressPattern.parse(self.from_)
+        return SearchCriteria(
+            to=None if self.to is None else AddressPattern.parse(self.to), sender=sender, subject=self.subject
+        )
 
     def __str__(self) -> str:
         said = {"to": self.to, "from": self.from_, "subject": self.subject}

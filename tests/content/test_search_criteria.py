@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trimta.content.matching import NULL_PATH, Address, Criteria
+from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
 from trimta.mail.address import AddressError
 
 HEADER = (
@@ -37,7 +37,7 @@ HEADER = (
     ],
 )
 def test_to_is_who_it_was_delivered_to(to: str, found: bool) -> None:
-    assert Criteria(to=Address.parse(to)).matches(HEADER) == found
+    assert SearchCriteria(to=AddressPattern.parse(to)).matches(HEADER) == found
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_to_is_who_it_was_delivered_to(to: str, found: bool) -> None:
     [("bounce@lists.test", True), ("bob@dev.test", True), ("bob", True), ("alice@dev.test", False)],
 )
 def test_from_is_the_envelope_or_the_header(sender: str, found: bool) -> None:
-    assert Criteria(sender=Address.parse(sender)).matches(HEADER) == found
+    assert SearchCriteria(sender=AddressPattern.parse(sender)).matches(HEADER) == found
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_from_is_the_envelope_or_the_header(sender: str, found: bool) -> None:
     ],
 )
 def test_the_null_path_is_that_of_the_envelope(header: bytes, found: bool) -> None:
-    assert Criteria(sender=NULL_PATH).matches(header) == found
+    assert SearchCriteria(sender=NULL_PATH).matches(header) == found
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,18 @@ def test_the_null_path_is_that_of_the_envelope(header: bytes, found: bool) -> No
     ],
 )
 def test_the_subject_is_decoded_and_matched_whole(glob: str, found: bool) -> None:
-    assert Criteria(subject=glob).matches(HEADER) == found
+    assert SearchCriteria(subject=glob).matches(HEADER) == found
 
 
 def test_all_criteria_must_be_met() -> None:
-    alice, bob = Address.parse("alice"), Address.parse("bob")
-    assert Criteria().matches(b"")
-    assert Criteria(to=alice, sender=bob, subject="*alle").matches(HEADER)
-    assert not Criteria(to=alice, sender=alice, subject="*alle").matches(HEADER)
-    assert not Criteria(to=alice, sender=bob, subject="keine").matches(HEADER)
+    alice, bob = AddressPattern.parse("alice"), AddressPattern.parse("bob")
+    assert SearchCriteria().matches(b"")
+    assert SearchCriteria(to=alice, sender=bob, subject="*alle").matches(HEADER)
+    assert not SearchCriteria(to=alice, sender=alice, subject="*alle").matches(HEADER)
+    assert not SearchCriteria(to=alice, sender=bob, subject="keine").matches(HEADER)
 
 
 @pytest.mark.parametrize("text", ["a b@x.test", "a@", "", "a@b@c"])
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(AddressError):
-        Address.parse(text)
+        AddressPattern.parse(text)

@@ -1,4 +1,7 @@
-"""A message as text for people.  It never raises, since mail may be malformed in any way."""
+"""A message in the form in which people read it: its text, its attachments, its date.
+
+Nothing is raised for any octets: what can't be read is left out or shown as it is.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def text(part: Message) -> str:
 
 
 def attachments(message: Message) -> list[Attachment]:
-    """Its files."""
+    """The parts of the message that are files."""
     return [
         Attachment(decoded(_filename(part)), part.get_content_type(), len(_octets(part)))
         for part in _parts(message)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from trimta.content import reading
+from trimta.content import display
 
 NESTED = 1500
 
@@ -49,13 +49,13 @@ def nested(depth: int, inner: bytes = b"\ndeep\n") -> bytes:
     ],
 )
 def test_the_text_is_what_can_be_read_of_it(content: bytes, body: str) -> None:
-    assert reading.body(reading.parse(content)) == body
+    assert display.body(display.parse(content)) == body
 
 
 def test_a_message_nested_too_deep_shows_what_follows_its_header() -> None:
-    message = reading.parse(nested(NESTED))
-    assert "deep" in reading.body(message)
-    assert reading.attachments(message) == []
+    message = display.parse(nested(NESTED))
+    assert "deep" in display.body(message)
+    assert display.attachments(message) == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_message_nested_too_deep_shows_what_follows_its_header() -> None:
     ],
 )
 def test_a_date_is_one_or_none(value: str, found: str | None) -> None:
-    assert reading.date(value) == found
+    assert display.date(value) == found
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_date_is_one_or_none(value: str, found: str | None) -> None:
     ],
 )
 def test_an_attachment_is_listed_whatever_its_name(header: bytes, filename: str | None) -> None:
-    [attachment] = reading.attachments(reading.parse(header + b"\n\nabc"))
+    [attachment] = display.attachments(display.parse(header + b"\n\nabc"))
     assert attachment.size == 3
     assert filename is None or attachment.filename == filename
 
@@ -109,7 +109,7 @@ PIECES = [
 @example(b"Content-Type: text/plain; charset=\x00Content-Type: multipart/mixed; boundary=b\n\x80")
 @example(b"Content-Type: text/plain; charset=\x00\nContent-Transfer-Encoding: x\n\n\x80")
 def test_nothing_is_raised_whatever_comes(content: bytes) -> None:
-    message = reading.parse(content)
-    reading.body(message).encode()
-    for attachment in reading.attachments(message):
+    message = display.parse(content)
+    display.body(message).encode()
+    for attachment in display.attachments(message):
         assert attachment.size >= 0

@@ -1,4 +1,4 @@
-"""Matching: finds messages by recipient, sender and subject."""
+"""The criteria by which a message is looked for: whom it was delivered to, whom it is from, its subject."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ NULL_PATH: Final = "<>"
 
 _DELIVERED: Final = frozenset({"delivered-to", "x-original-to"})
 _SENT: Final = frozenset({"return-path", "from"})
-FIELDS: Final = _DELIVERED | _SENT | {"subject"}
-"""The fields that are looked at, in lower case."""
+SEARCHED_FIELDS: Final = _DELIVERED | _SENT | {"subject"}
+"""The names of the fields that criteria look at, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AddressPattern:
     """An address to compare with, or a local part in any domain; neither looks at the local part's case."""
 
     local_part: str
     domain_key: str | None
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str) -> AddressPattern:
         """Read `alice@dev.test` or `alice`.  Raises AddressError."""
         if "@" not in text:
             return cls(fold_local_part(parse_local_part(text)), None)
         return cls.of(parse_mailbox(text))
 
     @classmethod
-    def of(cls, mailbox: Mailbox) -> Address:
+    def of(cls, mailbox: Mailbox) -> AddressPattern:
         return cls(fold_local_part(mailbox.local_part), mailbox.domain_key)
 
     def matches(self, mailbox: Mailbox) -> bool:
-        """Whether it is this one."""
-        other = Address.of(mailbox)
+        """Whether a mailbox has this address."""
+        other = AddressPattern.of(mailbox)
         return self.local_part == other.local_part and self.domain_key in (None, other.domain_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Criteria:
-    """What is None is not looked at."""
+class SearchCriteria:
+    """The conditions that a message must meet, all of them; None is no condition."""
 
-    to: Address | None = None
-    """In Delivered-To or X-Original-To."""
-    sender: Address | str | None = None
-    """In Return-Path or From; NULL_PATH for the null reverse-path."""
+    to: AddressPattern | None = None
+    """An address in Delivered-To or X-Original-To."""
+    sender: AddressPattern | str | None = None
+    """An address in Return-Path or From; NULL_PATH: the null reverse-path in Return-Path."""
     subject: str | None = None
-    """A glob, case aside."""
+    """A glob that the whole decoded Subject matches, case aside."""
 
     def matches(self, content: bytes) -> bool:
-        """Whether a message with this header is meant; what follows the header is not looked at."""
+        """Whether a message with this header meets all conditions; what follows the header is not looked at."""
         found = [*fields(content)]
         if self.to is not None and not _named(self.to, (field.value for field in found if field.name in _DELIVERED)):
             return False
         if self.sender == NULL_PATH:
             if not any(field.name == "return-path" and field.value == NULL_PATH for field in found):
                 return False
-        elif isinstance(self.sender, Address) and not _named(
+        elif isinstance(self.sender, AddressPattern) and not _named(
             self.sender, (field.value for field in found if field.name in _SENT)
         ):
             return False
@@ -75,7 +75,7 @@ class Criteria:
         return True
 
 
-def _named(wanted: Address, values: Iterable[str]) -> bool:
+def _named(wanted: AddressPattern, values: Iterable[str]) -> bool:
     for value in values:
         try:
             if any(wanted.matches(mailbox) for mailbox in addresses(value, "invalid")):
