@@ -110,3 +110,10 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
             [sys.executable, "-m", "trimta", "check"], stdout=pipe, stderr=subprocess.PIPE, cwd=repository, check=False
         )
     assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("command", ["status", "queue", "log", "tail", "time", "wait"])
+def test_a_command_that_asks_or_reads_starts_without_trio(command: str) -> None:
+    program = f"import sys, trimta.cli.{command}; print('trio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

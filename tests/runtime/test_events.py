@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from trimta.runtime.events import (
     Event,
     Events,
-    LogWriter,
     as_json,
     as_object,
     as_text,
     escape,
     object_as_text,
 )
+from trimta.runtime.log_writer import LogWriter
 
 if TYPE_CHECKING:
     from trimta.runtime.events import Value
@@ -121,7 +121,7 @@ async def test_a_reader_that_stops_reading_blocks_nobody_and_is_told_what_it_mis
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LogWriter, "BACKLOG", 10)
-    monkeypatch.setattr("trimta.runtime.events.MOMENT", 0)
+    monkeypatch.setattr("trimta.runtime.log_writer.MOMENT", 0)
     read, write = os.pipe()
     with os.fdopen(write, "w") as stream, os.fdopen(read, "rb") as reader, trio.fail_after(10):
         log = LogWriter(stream, name_of)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter, deque
-from contextlib import suppress
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, TextIO, TypeAlias
-
-import trio
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta import real_time
 
@@ -104,62 +101,3 @@ def object_as_text(document: Mapping[str, Value]) -> str:
 def as_json(event: Event) -> str:
     """The same as a JSON object on one line."""
     return json.dumps(as_object(event), ensure_ascii=True)
-
-
-MOMENT: Final = 0.02
-"""Seconds that lines wait for others: nobody sees the difference, and a thread is woken for many, not for each."""
-
-
-class LogWriter:
-    """Writes events as lines, from a task of its own: a reader that stops reading must not stop the mail.
-
-    At most `BACKLOG` lines wait; what comes on top is counted, and the count is logged when there is room again.
-    """
-
-    BACKLOG: Final = 10_000
-
-    def __init__(self, stream: TextIO, formatted: Callable[[Event], str]) -> None:
-        self._stream = stream
-        self._formatted = formatted
-        self._lines: deque[str] = deque()
-        self._dropped = 0
-        self._work = trio.Event()
-        self._limiter = trio.CapacityLimiter(1)
-
-    def __call__(self, event: Event) -> None:
-        if len(self._lines) >= self.BACKLOG:
-            self._dropped += 1
-            return
-        self._lines.append(self._formatted(event) + "\n")
-        self._work.set()
-
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write until cancelled; what is waiting then is still written, if that takes no longer than a second."""
-        task_status.started()
-        try:
-            while True:
-                await self._work.wait()
-                await trio.sleep(MOMENT)
-                await self._flush()
-        finally:
-            with trio.move_on_after(1, shield=True):
-                await self._flush()
-
-    async def _flush(self) -> None:
-        self._work = trio.Event()
-        if self._dropped:
-            self._lines.append(self._formatted(Event("log_lines_lost", {"count": self._dropped})) + "\n")
-            self._dropped = 0
-        await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
-
-    def _write(self) -> None:
-        """In a thread, which takes the lines itself: none are lost if the task is cancelled before it begins."""
-        lines = []
-        with suppress(IndexError):
-            while True:
-                lines.append(self._lines.popleft())
-        try:
-            self._stream.write("".join(lines))
-            self._stream.flush()
-        except (OSError, ValueError):  # the reader is gone, or the stream was closed: there is nobody to tell
-            return

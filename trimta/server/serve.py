@@ -11,7 +11,8 @@ import trio
 
 from trimta.inbound.listener import RESERVED, raise_descriptor_limit
 from trimta.runtime.background import background
-from trimta.runtime.events import LogWriter, as_json, as_text
+from trimta.runtime.events import as_json, as_text
+from trimta.runtime.log_writer import LogWriter
 from trimta.server.running import CROWD_MARGIN, Server
 
 if TYPE_CHECKING:
