@@ -155,11 +155,14 @@ class Acceptance:
         finally:
             if not is_complete:
                 # Else: envelopes in the queue are sent, and files lie in tmp/ until a reader removes them.
-                with trio.move_on_after(TAKE_BACK_LIMIT, shield=True):
+                with trio.move_on_after(TAKE_BACK_LIMIT, shield=True) as limit:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(written.discard)
                         if is_queued:
                             nursery.start_soon(self._take_back, message)
+                if limit.cancelled_caught and is_queued:
+                    reason = f"refused, and not removed from the queue within {TAKE_BACK_LIMIT:g} s"
+                    self._events.emit("queue_trouble", id=message.id, reason=reason)
 
     async def _take_back(self, message: StoredMessage) -> None:
         """Remove a message from the queue, also if the queue answers only after the caller has been cancelled."""

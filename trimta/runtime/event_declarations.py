@@ -115,7 +115,7 @@ FIELDS: Final[dict[str, str]] = {
     "seconds": "how many",
     "sender": "reverse-path in `<>`",
     "sessions": "how many are open",
-    "size": "octets of the message with its trace",
+    "size": "octets of the content, without the trace",
     "stage": "of `[[faults]]`",
     "status": "enhanced status code (RFC 3463); in `report` one for each recipient",
     "to": "a recipient's address; a list where it may be several",

@@ -58,7 +58,8 @@ def _read(text: str, table: dict[str, Parameter], offer: Offer) -> dict[str, Any
         parameter = table.get(keyword)
         if parameter is None or not offer.extended or parameter.extension not in offer.keywords:
             raise CommandError.of(555, "5.5.4", f"{keyword[:40]} is not known")
-    return {table[keyword].field: table[keyword].read(value, offer) for keyword, value in given.items()}
+    # In the order of the table: of two mistakes the same is told, however they are arranged.
+    return {entry.field: entry.read(given[keyword], offer) for keyword, entry in table.items() if keyword in given}
 
 
 def _split(text: str) -> dict[str, str]:

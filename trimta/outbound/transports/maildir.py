@@ -149,11 +149,6 @@ class WrittenCopies:
         ]
         """Each copy, with an outcome for each of its recipients, which holds once all copies are visible."""
 
-    @property
-    def are_visible(self) -> bool:
-        """Whether no copy is in tmp/."""
-        return not self._pending
-
     async def commit(self) -> None:
         """Make the copies in tmp/ visible.  MaildirError if one of them can't be: others may be visible then.
 
@@ -169,7 +164,8 @@ class WrittenCopies:
 
     async def discard(self) -> None:
         """Remove the copies that are in tmp/.  Copies that have become visible stay."""
-        await self._disk.run(maildir.discard_all, self._pending)
+        if self._pending:
+            await self._disk.run(maildir.discard_all, self._pending)
 
 
 class _Visit:
