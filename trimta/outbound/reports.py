@@ -5,8 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.content.dsn import RETURN_LIMIT, DsnKind, Report, Returned, compose, is_due, may_be_reported, reports_due
-from trimta.content.dsn_short import ReportForm, shorter
+from trimta.content.dsn.compose import (
+    RETURN_LIMIT,
+    DsnKind,
+    Report,
+    Returned,
+    compose,
+    is_due,
+    may_be_reported,
+    reports_due,
+)
+from trimta.content.dsn.shorter import ReportForm, shorter
 from trimta.mail.envelope import BodyKind, Notify, Recipient, Terms
 from trimta.mail.outcome import Delivered, Failed, Handover
 from trimta.mail.status import EXPANDED

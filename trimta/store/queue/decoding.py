@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trimta.content.dsn_short import ReportForm
+from trimta.content.dsn.shorter import ReportForm
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret, Terms
 from trimta.mail.outcome import Deferred

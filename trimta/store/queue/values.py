@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trimta.content.dsn_short import ReportForm
+    from trimta.content.dsn.shorter import ReportForm
     from trimta.mail.envelope import Recipient, ReversePath, Terms
     from trimta.mail.outcome import Deferred
     from trimta.routing.destination import RoutedEnvelope

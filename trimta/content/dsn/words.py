@@ -6,8 +6,8 @@ import contextlib
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.dsn_report import DsnKind, is_reply, status_of
-from trimta.content.dsn_text import addr_spec, clean, escape, wrap
+from trimta.content.dsn.escaping import addr_spec, clean, escape, wrap
+from trimta.content.dsn.report import DsnKind, is_reply, status_of
 from trimta.mail.outcome import Delivered, Handover
 from trimta.mail.status import (
     ADDRESS_TROUBLE,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from trimta.content.dsn_report import Report
+    from trimta.content.dsn.report import Report
 
 _OPENING: Final = {
     DsnKind.FAILED: "Your message could not be delivered to {who}. It is not tried again.",

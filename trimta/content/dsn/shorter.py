@@ -14,10 +14,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.dsn import assemble, header_of, part
-from trimta.content.dsn_report import DsnKind
-from trimta.content.dsn_text import ascii_only, field, utf8_xtext
-from trimta.content.dsn_words import short_words
+from trimta.content.dsn.compose import assemble, header_of, part
+from trimta.content.dsn.escaping import ascii_only, field, utf8_xtext
+from trimta.content.dsn.report import DsnKind
+from trimta.content.dsn.words import short_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

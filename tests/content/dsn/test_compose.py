@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimta.content.downgrade import downgrade
-from trimta.content.dsn import (
+from trimta.content.dsn.compose import (
     RETURN_LIMIT,
     ComposedDsn,
     DsnKind,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.content.test_dsn import MESSAGE, UTF8_MESSAGE, deferred, failed, groups, make, parse, recipient
-from trimta.content.dsn import ComposedDsn, DsnKind
-from trimta.content.dsn_short import ReportForm, shorter
+from tests.content.dsn.test_compose import MESSAGE, UTF8_MESSAGE, deferred, failed, groups, make, parse, recipient
+from trimta.content.dsn.compose import ComposedDsn, DsnKind
+from trimta.content.dsn.shorter import ReportForm, shorter
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import OriginalRecipient
 

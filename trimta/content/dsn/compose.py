@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
-from trimta.content.dsn_report import DsnKind, Report, is_reply, status_of
-from trimta.content.dsn_text import (
+from trimta.content.dsn.escaping import (
     addr_spec,
     ascii_only,
     clean,
@@ -31,7 +30,8 @@ from trimta.content.dsn_text import (
     typed_address,
     typed_orcpt,
 )
-from trimta.content.dsn_words import words
+from trimta.content.dsn.report import DsnKind, Report, is_reply, status_of
+from trimta.content.dsn.words import words
 from trimta.mail.envelope import Notify, Ret
 from trimta.mail.limits import MAX_TEXT_LINE
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
