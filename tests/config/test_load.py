@@ -18,7 +18,7 @@ from trimta.config import model
 from trimta.config.errors import ConfigErrors, ConfigFileError
 from trimta.config.find import find, state_folder
 from trimta.config.load import load, parse
-from trimta.config.model import Config, Listen
+from trimta.config.model import Config, ListenSection
 from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
 from trimta.config.tables import alias_table, local_domains, policy_of, route_table
@@ -284,12 +284,12 @@ def test_what_is_unusual_is_no_mistake(document: str) -> None:
     ("address", "allowed"), [("127.0.0.1", True), ("::ffff:127.0.0.1", True), ("::1", False), ("192.0.2.1", False)]
 )
 def test_a_mapped_address_is_judged_as_what_it_maps(address: str, allowed: bool) -> None:
-    assert model.Egress(allow=(ip_network("127.0.0.0/8"),)).allows(ip_address(address)) is allowed
+    assert model.EgressSection(allow=(ip_network("127.0.0.0/8"),)).allows(ip_address(address)) is allowed
 
 
 def test_the_schema_has_every_field_of_the_model() -> None:
     schemas = section_schemas(Path("/b"))
-    sections: dict[str, Any] = {**SECTIONS, "listen": Listen, "faults": model.Fault}
+    sections: dict[str, Any] = {**SECTIONS, "listen": ListenSection, "faults": model.Fault}
     for name, kind in sections.items():
         assert [*schemas[name]] == [field.name for field in fields(kind)] or name == "local", name
         assert {*schemas[name]} == {field.name for field in fields(kind)}, name
@@ -306,7 +306,7 @@ def test_own_certificates_are_checked_with_their_key(tmp_path: Path) -> None:
         certificate.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     good = '[tls]\ncertificate = "one.pem"\nkey = "one.key"\nca = "ca.pem"'
-    assert parse(good, base=tmp_path, file="x").tls == model.Tls(
+    assert parse(good, base=tmp_path, file="x").tls == model.TlsSection(
         certificate=tmp_path / "one.pem", key=tmp_path / "one.key", ca=tmp_path / "ca.pem"
     )
     with pytest.raises(ConfigErrors, match="key values mismatch"):

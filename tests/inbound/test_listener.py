@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.support.receiving import Client, configuration, mailbox
-from trimta.config.model import InetAddress, Limits, Listen, UnixAddress
+from trimta.config.model import InetAddress, LimitsSection, ListenSection, UnixAddress
 from trimta.inbound.client import ClientAddress
 from trimta.inbound.connection_counts import ConnectionCounts
 from trimta.inbound.listener import (
@@ -36,7 +36,7 @@ DEADLINE = 20.0
 
 
 async def test_localhost_is_both_families_on_the_same_free_port() -> None:
-    bound = await bind(Listen(address=InetAddress("localhost", 0)))
+    bound = await bind(ListenSection(address=InetAddress("localhost", 0)))
     ports = {listener.socket.getsockname()[1] for listener in bound.sockets}
     assert len(ports) == 1
     assert 0 not in ports
@@ -58,13 +58,15 @@ async def test_localhost_is_both_families_on_the_same_free_port() -> None:
 def test_every_ipv6_address_is_every_ipv4_one_too_unless_that_is_said_apart(
     others: list[tuple[str, int]], both: bool
 ) -> None:
-    listen = Listen(address=InetAddress("::", 2525))
-    assert wants_both_families(listen, [listen, *(Listen(address=InetAddress(*other)) for other in others)]) is both
-    assert not wants_both_families(Listen(address=InetAddress("::1", 2525)), [])
+    listen = ListenSection(address=InetAddress("::", 2525))
+    assert (
+        wants_both_families(listen, [listen, *(ListenSection(address=InetAddress(*other)) for other in others)]) is both
+    )
+    assert not wants_both_families(ListenSection(address=InetAddress("::1", 2525)), [])
 
 
 async def test_both_families_are_reached_and_shown() -> None:
-    bound = await bind(Listen(address=InetAddress("::", 0)))
+    bound = await bind(ListenSection(address=InetAddress("::", 0)))
     port = bound.sockets[0].socket.getsockname()[1]
     assert bound.addresses == (f"[::]:{port}", f"0.0.0.0:{port}")
     for host in ("127.0.0.1", "::1"):
@@ -78,7 +80,7 @@ async def test_both_families_are_reached_and_shown() -> None:
     [("127.0.0.1", "127.0.0.1", True), ("127.0.0.1", "127.0.0.2", False), ("0.0.0.0", "127.0.0.2", True)],
 )
 async def test_a_listener_knows_its_own_address(listen: str, host: str, mine: bool) -> None:
-    bound = await bind(Listen(address=InetAddress(listen, 0)))
+    bound = await bind(ListenSection(address=InetAddress(listen, 0)))
     port = bound.sockets[0].socket.getsockname()[1]
     assert bound.has(host, port) is mine
     assert not bound.has(host, port + 1)
@@ -86,15 +88,15 @@ async def test_a_listener_knows_its_own_address(listen: str, host: str, mine: bo
 
 
 async def test_a_port_in_use_is_named() -> None:
-    first = await bind(Listen(address=InetAddress("127.0.0.1", 0)))
+    first = await bind(ListenSection(address=InetAddress("127.0.0.1", 0)))
     with pytest.raises(BindError, match=r"cannot listen on 127\.0\.0\.1:\d+: the address is in use; stop"):
-        await bind(Listen(address=InetAddress("127.0.0.1", first.sockets[0].socket.getsockname()[1])))
+        await bind(ListenSection(address=InetAddress("127.0.0.1", first.sockets[0].socket.getsockname()[1])))
     await first.close()
 
 
 async def test_an_address_of_another_machine_is_named() -> None:
     with pytest.raises(BindError, match="this machine has no such address"):
-        await bind(Listen(address=InetAddress("192.0.2.1", 0)))
+        await bind(ListenSection(address=InetAddress("192.0.2.1", 0)))
 
 
 @pytest.fixture
@@ -111,16 +113,16 @@ def exists(path: Path) -> bool:
 async def test_a_unix_socket_that_a_killed_server_left_is_replaced(short_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(short_path))
-    bound = await bind(Listen(address=UnixAddress(short_path)))
+    bound = await bind(ListenSection(address=UnixAddress(short_path)))
     assert bound.addresses == (f"unix:{short_path}",)
     await bound.close()
     assert not exists(short_path)
 
 
 async def test_a_unix_socket_that_answers_is_not(short_path: Path) -> None:
-    bound = await bind(Listen(address=UnixAddress(short_path)))
+    bound = await bind(ListenSection(address=UnixAddress(short_path)))
     with pytest.raises(BindError, match="in use"):
-        await bind(Listen(address=UnixAddress(short_path)))
+        await bind(ListenSection(address=UnixAddress(short_path)))
     assert exists(short_path)
     await bound.close()
 
@@ -128,7 +130,7 @@ async def test_a_unix_socket_that_answers_is_not(short_path: Path) -> None:
 async def test_a_file_of_that_name_is_not_either(short_path: Path) -> None:
     os.mkfifo(short_path)
     with pytest.raises(BindError, match="in use"):
-        await bind(Listen(address=UnixAddress(short_path)))
+        await bind(ListenSection(address=UnixAddress(short_path)))
     assert exists(short_path)
 
 
@@ -154,7 +156,7 @@ async def test_a_client_on_a_unix_socket_may_relay_and_is_named_so(tmp_path: Pat
 
 
 def test_a_crowd_counts_in_all_and_for_each_client() -> None:
-    crowd, limits = ConnectionCounts(), Limits(connections=3, connections_per_client=2)
+    crowd, limits = ConnectionCounts(), LimitsSection(connections=3, connections_per_client=2)
     one, other = ClientAddress("192.0.2.1", 1), ClientAddress("192.0.2.2", 1)
     crowd.enter(one)
     crowd.enter(ClientAddress("192.0.2.1", 2))
@@ -211,7 +213,7 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
         await stream.aclose()
 
     autojump_clock.autojump_threshold = 0.01  # sockets of this very process need a moment
-    bound = await bind(Listen(address=InetAddress("127.0.0.1", 0)))
+    bound = await bind(ListenSection(address=InetAddress("127.0.0.1", 0)))
     address = bound.sockets[0].socket.getsockname()
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from trimta.config.load import build
-from trimta.config.model import Stage
+from trimta.config.model import FaultStage
 from trimta.inbound.scripted_faults import FaultScript
 from trimta.testing import open_server
 
@@ -24,7 +24,7 @@ LATER = "451 4.3.0 scripted"
 GONE = ""
 """The server has hung up."""
 
-STAGES = [stage.value for stage in Stage]
+STAGES = [stage.value for stage in FaultStage]
 STEPS = {
     "connect": "",
     "helo": "EHLO client.test",
@@ -222,7 +222,7 @@ async def test_the_same_seed_strikes_the_same_ones() -> None:
 def test_all_globs_must_match(globs: dict[str, str], strikes: bool, stage: str, tmp_path: Path) -> None:
     config = build({"faults": [{"stage": stage, "drop": True, **globs}]}, base=tmp_path, file="test")
     found = FaultScript(config.faults).find(
-        Stage(stage), client="127.0.0.1", sender="app@app.test", recipients=["alice@dev.test", "carol@dev.test"]
+        FaultStage(stage), client="127.0.0.1", sender="app@app.test", recipients=["alice@dev.test", "carol@dev.test"]
     )
     assert (found is not None) is strikes
 

@@ -30,7 +30,7 @@ from tests.support.receiving import (
     send_message,
     talk,
 )
-from trimta.config.model import Auth
+from trimta.config.model import AuthSection
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.client import UNIX, ClientAddress
 from trimta.runtime.events import as_text
@@ -266,7 +266,7 @@ async def test_auth_in_clear_is_for_loopback(
 async def test_a_reload_without_users_opens_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     required = '[[listen]]\nauth = "required"\n[auth]\nusers = { alice = "secret" }'
     async with open_mta(tmp_path, required) as mta:
-        mta.apply(replace(mta.configuration, auth=Auth()), mta.client_settings.tls)
+        mta.apply(replace(mta.configuration, auth=AuthSection()), mta.client_settings.tls)
         async with talk(mta) as client:
             await client.say("MAIL FROM:<a@dev.test>", "530 5.7.0")
             await client.say("AUTH PLAIN AGFsaWNlAHNlY3JldA==", "535")

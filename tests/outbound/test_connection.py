@@ -13,7 +13,7 @@ import trustme
 
 from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, Raw
 from tests.support.sending import BODY, HEAD, WIRE, contexts, envelope, sending
-from trimta.config.model import Egress
+from trimta.config.model import EgressSection
 from trimta.mail.outcome import Delivered
 from trimta.outbound.egress import EgressDeniedError, EgressPolicy
 from trimta.outbound.transports.client_settings import Endpoint, RouteSettings
@@ -420,7 +420,7 @@ async def test_nothing_listening_is_no_connection(tmp_path: Path) -> None:
 
 
 def test_the_policy_names_what_it_denies() -> None:
-    policy = EgressPolicy(Egress(allow=(ip_network("127.0.0.0/8"),)))
+    policy = EgressPolicy(EgressSection(allow=(ip_network("127.0.0.0/8"),)))
     policy.check("localhost", "127.0.0.1", 25)
     with pytest.raises(EgressDeniedError, match=r"\[::1\]:25"):
         policy.check("::1", "::1", 25)

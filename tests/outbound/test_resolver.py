@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fake_dns import Behaviour, FakeDns
-from trimta.config.model import Dns, DnsFail, MxRecord, Nameserver, Zone
+from trimta.config.model import DnsFail, DnsSection, MxRecord, Nameserver, Zone
 from trimta.outbound import dns_client
 from trimta.outbound.resolver import Host, MxHosts, Resolver, Routing, RoutingFailure
 
@@ -47,7 +47,7 @@ def resolver_of(*servers: FakeDns | Nameserver, timeout: float = 5.0, **options:
         "is_self": lambda address, port: (address, port) == ("127.0.0.99", 25),
         "system_lookup": lambda name: pytest.fail(f"the system was asked for {name}"),
     }
-    return Resolver(Dns(nameservers=nameservers, timeout=timeout, zones=zones), **(defaults | options))
+    return Resolver(DnsSection(nameservers=nameservers, timeout=timeout, zones=zones), **(defaults | options))
 
 
 def records(*entries: str) -> Setup:
@@ -284,13 +284,13 @@ def test_a_resolver_is_made_without_asking_or_reading_anything(monkeypatch: pyte
     monkeypatch.setattr(socket, "socket", forbidden)
     monkeypatch.setattr(Path, "read_text", forbidden)
     monkeypatch.setattr(Path, "stat", forbidden)
-    Resolver(Dns(), hostname="box.test")
+    Resolver(DnsSection(), hostname="box.test")
 
 
 async def test_the_nameservers_of_resolv_conf_are_used_and_read_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "resolv.conf"
     path.write_text("# a comment\nnameserver 192.0.2.53\nnameserver 2001:db8::53\nsearch a.test\n")
-    client = dns_client.DnsClient(Dns(), allowed=lambda address: True, resolv_conf=path)
+    client = dns_client.DnsClient(DnsSection(), allowed=lambda address: True, resolv_conf=path)
     assert [str(server) for server in await client.nameservers()] == ["192.0.2.53", "2001:db8::53"]
     path.write_text("nameserver 192.0.2.54\n")
     assert [str(server) for server in await client.nameservers()] == ["192.0.2.54"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from trimta.config.model import Egress, Timeouts
+from trimta.config.model import EgressSection, TimeoutsSection
 from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import Envelope, Recipient, Terms
@@ -62,11 +62,11 @@ def contexts(ca: Path | None = None) -> TlsContexts:
 
 def sending(net: FakeNet | None, *, allow: Sequence[str] = ("0.0.0.0/0", "::/0"), **options: Any) -> ClientSettings:
     """Settings for connections that `net` makes, or real ones without it."""
-    options.setdefault("timeouts", Timeouts())
+    options.setdefault("timeouts", TimeoutsSection())
     options.setdefault("tls", contexts())
     return ClientSettings(
         hostname="here.test",
-        egress=EgressPolicy(Egress(allow=tuple(ip_network(network) for network in allow))),
+        egress=EgressPolicy(EgressSection(allow=tuple(ip_network(network) for network in allow))),
         disk=InlineDisk(),
         dial=net.dial if net is not None else None,
         **options,

@@ -16,7 +16,7 @@ from trimta.config.address_values import listen_address
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.config.model import Listen
+from trimta.config.model import ListenSection
 from trimta.config.route_syntax import parse_route
 from trimta.routing.routes import RouteError
 from trimta.server.serve import Options
@@ -75,7 +75,7 @@ def _with_options(config: Config, args: argparse.Namespace) -> Config:
             addresses = [listen_address(Path.cwd())(text) for text in args.listen]
         except BadValueError as error:
             raise CommandError(EX_USAGE, f"--listen: {error}") from error
-        config = replace(config, listen=tuple(Listen(address=address) for address in addresses))
+        config = replace(config, listen=tuple(ListenSection(address=address) for address in addresses))
     if args.remote:
         try:
             route = parse_route(args.remote, Path(os.path.curdir).absolute())

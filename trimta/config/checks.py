@@ -8,18 +8,20 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config.model import InetAddress, ListenAuth, Protocol, Stage, UnixAddress
+from trimta.config.model import FaultStage, InetAddress, UnixAddress
 from trimta.config.tables import local_domains
 from trimta.config.values import show, was_readable
 from trimta.routing.aliases import AliasCycle, AliasError, AliasTable
 from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import RouteError
+from trimta.smtp.extensions import MailProtocol
+from trimta.smtp.server_settings import AuthPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trimta.config.locate import Path
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.config.reader import Reader
 
 _ANY_ADDRESS: Final = {"0.0.0.0": 4, "::": 6}
@@ -39,20 +41,20 @@ def check_listeners(reader: Reader, config: Config) -> None:
                 reader.mistake(path, ("address",), found, "expected another address or port")
                 break
         if (
-            listener.auth is ListenAuth.REQUIRED
+            listener.auth is AuthPolicy.REQUIRED
             and not config.auth.users
             and not config.auth.any
             and not reader.failed("auth")
         ):
             expected = "expected names in [auth] users, or [auth] any = true"
             reader.mistake(path, ("auth",), 'found "required" where nobody could log in', expected)
-        if listener.auth is ListenAuth.REQUIRED and "AUTH" in listener.hide:
+        if listener.auth is AuthPolicy.REQUIRED and "AUTH" in listener.hide:
             reader.mistake(path, ("hide",), 'found "AUTH" with auth = "required"', "expected the one or the other")
-        if listener.protocol is Protocol.LMTP and getattr(listener.address, "port", None) == 25:
+        if listener.protocol is MailProtocol.LMTP and getattr(listener.address, "port", None) == 25:
             reader.mistake(path, ("address",), "found port 25 for LMTP", "expected another port (RFC 2033 section 5)")
 
 
-def _collide(one: Listen, other: Listen) -> bool:
+def _collide(one: ListenSection, other: ListenSection) -> bool:
     match one.address, other.address:
         case UnixAddress(path), UnixAddress(other_path):
             return path == other_path
@@ -142,21 +144,23 @@ def check_routes(reader: Reader, config: Config) -> None:
 
 # A glob on what is not known yet could never match.
 _UNKNOWN_AT: Final[Mapping[str, tuple[str, ...]]] = {
-    Stage.CONNECT: ("recipient", "sender"),
-    Stage.HELO: ("recipient", "sender"),
-    Stage.MAIL: ("recipient",),
+    FaultStage.CONNECT: ("recipient", "sender"),
+    FaultStage.HELO: ("recipient", "sender"),
+    FaultStage.MAIL: ("recipient",),
 }
 
 
 def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """One of [[faults]]: `table` as it is written, `found` what is right in it."""
     if "stage" not in table:
-        reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(Stage)}")
-    happens = table.keys() & {"reply", "delay"} or table.get("drop", False) or table.get("stage") == Stage.COMMITTED
+        reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(FaultStage)}")
+    happens = (
+        table.keys() & {"reply", "delay"} or table.get("drop", False) or table.get("stage") == FaultStage.COMMITTED
+    )
     if not happens:
         reader.mistake(path, (), "found nothing that happens", "expected reply, delay or drop = true")
     reply = found.get("reply")
-    if reply is not None and reply.code < 400 and found.get("stage") in (Stage.DATA, Stage.BODY):
+    if reply is not None and reply.code < 400 and found.get("stage") in (FaultStage.DATA, FaultStage.BODY):
         reader.mistake(path, ("reply",), f'found "{reply}"', 'expected a refusal, or stage "committed"')
     if "seed" in table and "probability" not in table:
         reader.mistake(path, ("seed",), "found seed without probability", "expected both")

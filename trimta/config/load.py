@@ -16,7 +16,7 @@ from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigEr
 from trimta.config.find import state_folder
 from trimta.config.links import links_of
 from trimta.config.locate import locate
-from trimta.config.model import Config, Fault, Listen, Local, Stage
+from trimta.config.model import Config, Fault, FaultStage, ListenSection, LocalSection
 from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, section_schemas, top_schema
@@ -102,7 +102,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     parsed: dict[str, Any] = {
         "hostname": default_hostname(),
         "data_dir": values.path(base)(DEFAULT_DATA_DIR),
-        "local": Local(maildir=str(base / DEFAULT_MAILDIR)),
+        "local": LocalSection(maildir=str(base / DEFAULT_MAILDIR)),
         "routes": {},
     }
     for key, value in tables.items():
@@ -112,7 +112,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
                 parsed[key] = result
         elif key == "listen":
             parsed[key] = tuple(
-                Listen(**reader.table((key, index), table, listen_schema))
+                ListenSection(**reader.table((key, index), table, listen_schema))
                 for index, table in enumerate(reader.tables((key,), value))
             )
         elif key == "faults":
@@ -165,6 +165,6 @@ def _faults(reader: Reader, value: object, schema: Schema) -> tuple[Fault, ...]:
         checks.check_fault(reader, path, table, found)
         if "stage" in found:
             fault = Fault(**found)
-            lost = fault.stage is Stage.COMMITTED and fault.reply is None and not fault.delay
+            lost = fault.stage is FaultStage.COMMITTED and fault.reply is None and not fault.delay
             faults.append(replace(fault, drop=True) if lost else fault)  # the reply is lost: what the stage is for
     return tuple(faults)

@@ -13,6 +13,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from trimta.routing.networks import within
+from trimta.smtp.extensions import MailProtocol
+from trimta.smtp.server_settings import AuthPolicy, BareNewline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,31 +34,12 @@ KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
 
-class Protocol(enum.StrEnum):
-    """The protocol of a listener."""
-
-    SMTP = "smtp"
-    SUBMISSION = "submission"
-    LMTP = "lmtp"
-
-
 class ListenTls(enum.StrEnum):
+    """How a listener has TLS: not at all, by STARTTLS (RFC 3207), or from the first octet (RFC 8314)."""
+
     NONE = "none"
     STARTTLS = "starttls"
     IMPLICIT = "implicit"
-
-
-class ListenAuth(enum.StrEnum):
-    NONE = "none"
-    OPTIONAL = "optional"
-    REQUIRED = "required"
-
-
-class BareNewline(enum.StrEnum):
-    """What the server does with a bare LF in content: a line end, or a refusal."""
-
-    ACCEPT = "accept"
-    REJECT = "reject"
 
 
 class DnsFail(enum.StrEnum):
@@ -67,8 +50,8 @@ class DnsFail(enum.StrEnum):
     TIMEOUT = "timeout"
 
 
-class Stage(enum.StrEnum):
-    """Where in a session a scripted fault strikes."""
+class FaultStage(enum.StrEnum):
+    """The point of a session at which a scripted fault strikes."""
 
     CONNECT = "connect"
     HELO = "helo"
@@ -82,7 +65,7 @@ class Stage(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InetAddress:
-    """`host` is an IP address without brackets, or the name "localhost"; port 0 is any free one."""
+    """An address and port of TCP: `host` is an IP address without brackets, or "localhost"; port 0 is any free one."""
 
     host: str
     port: int
@@ -110,19 +93,19 @@ ListenAddress: TypeAlias = InetAddress | UnixAddress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listen:
-    """One [[listen]]."""
+class ListenSection:
+    """One [[listen]]: a listener."""
 
     address: ListenAddress = InetAddress("localhost", 2525)
-    protocol: Protocol = Protocol.SMTP
+    protocol: MailProtocol = MailProtocol.SMTP
     tls: ListenTls = ListenTls.NONE
-    auth: ListenAuth = ListenAuth.OPTIONAL
+    auth: AuthPolicy = AuthPolicy.OPTIONAL
     hide: frozenset[str] = frozenset()
     """EHLO keywords in upper case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Local:
+class LocalSection:
     """[local]: which addresses have a mailbox here, and where it is."""
 
     maildir: str
@@ -134,14 +117,16 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Relay:
+class RelaySection:
     """[relay]: who may send to domains that are not local."""
 
     networks: tuple[IPNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
+class QueueSection:
+    """[queue]: how long and how often undelivered mail is tried, and how many deliveries run at once."""
+
     retry: tuple[float, ...] = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 1 * HOUR, 4 * HOUR)
     lifetime: float = 5 * DAY
     delay_warning: float = 4 * HOUR
@@ -151,8 +136,8 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timeouts:
-    """RFC 5321 4.5.3.2; each is for a whole reply, not for one read."""
+class TimeoutsSection:
+    """[timeouts], in seconds (RFC 5321 4.5.3.2); each is for a whole reply, not for one read."""
 
     idle: float = 5 * MINUTE
     connect: float = 30 * SECOND
@@ -165,7 +150,9 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class LimitsSection:
+    """[limits]: what a client may send, and how many connections there may be."""
+
     message_size: int = 50 * MIB
     recipients: int = 1000
     connections: int = 1000
@@ -177,6 +164,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Nameserver:
+    """A DNS server that is asked."""
+
     address: IPAddress
     port: int = 53
 
@@ -188,7 +177,9 @@ class Nameserver:
 
 @dataclass(frozen=True, slots=True)
 class MxRecord:
-    """`host` is "." in a null MX (RFC 7505), else a domain in lower-case A-labels without the last dot."""
+    """An MX record (RFC 5321 5.1).  `host` is "." in a null MX (RFC 7505), else a domain in lower-case A-labels without
+    the last dot.
+    """
 
     preference: int
     host: str
@@ -199,7 +190,7 @@ class MxRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """Answers for one name that are not asked of any server; with `fail` there is no answer."""
+    """The scripted DNS answers for one name; with `fail` there is no answer."""
 
     mx: tuple[MxRecord, ...] = ()
     address: tuple[IPAddress, ...] = ()
@@ -207,7 +198,9 @@ class Zone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dns:
+class DnsSection:
+    """[dns]: which nameservers are asked, and what is answered without them."""
+
     nameservers: tuple[Nameserver, ...] = ()
     """Empty: the system's."""
     timeout: float = 5 * SECOND
@@ -216,7 +209,7 @@ class Dns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Egress:
+class EgressSection:
     """[egress]: where connections may go to."""
 
     allow: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
@@ -227,7 +220,9 @@ class Egress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class TlsSection:
+    """[tls]: the server's certificate, and the CA that a next hop's must come from."""
+
     certificate: Path | None = None
     """None: the development certificate in data_dir."""
     key: Path | None = None
@@ -237,7 +232,9 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Auth:
+class AuthSection:
+    """[auth]: who may log in."""
+
     any: bool = False
     insecure: bool = False
     users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
@@ -260,7 +257,7 @@ class FaultReply:
 class Fault:
     """One [[faults]]; at least one of reply, delay, drop.  Globs that are None match everything."""
 
-    stage: Stage
+    stage: FaultStage
     recipient: str | None = None
     sender: str | None = None
     client: str | None = None
@@ -278,7 +275,7 @@ class Config:
 
     hostname: str
     data_dir: Path
-    local: Local
+    local: LocalSection
     routes: Mapping[str, Route]
     """Full address, domain, ".suffix" or "*" to where its mail goes; "*" is always there."""
     source: Path | None = field(default=None, compare=False)
@@ -288,15 +285,15 @@ class Config:
     to, as they were when the configuration was read.
     """
     user: str = ""
-    listen: tuple[Listen, ...] = (Listen(),)
+    listen: tuple[ListenSection, ...] = (ListenSection(),)
     aliases: Mapping[str, tuple[Mailbox | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """Local part or full address to addresses; a target that is a str is a local part."""
-    relay: Relay = field(default_factory=Relay)
-    queue: Queue = field(default_factory=Queue)
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    limits: Limits = field(default_factory=Limits)
-    dns: Dns = field(default_factory=Dns)
-    egress: Egress = field(default_factory=Egress)
-    tls: Tls = field(default_factory=Tls)
-    auth: Auth = field(default_factory=Auth)
+    relay: RelaySection = field(default_factory=RelaySection)
+    queue: QueueSection = field(default_factory=QueueSection)
+    timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)
+    limits: LimitsSection = field(default_factory=LimitsSection)
+    dns: DnsSection = field(default_factory=DnsSection)
+    egress: EgressSection = field(default_factory=EgressSection)
+    tls: TlsSection = field(default_factory=TlsSection)
+    auth: AuthSection = field(default_factory=AuthSection)
     faults: tuple[Fault, ...] = ()

@@ -12,24 +12,23 @@ from typing import TYPE_CHECKING, Any, Final
 from trimta.config import address_values, values
 from trimta.config.keys import Key, write_duration, write_durations, write_secrets, write_size
 from trimta.config.model import (
-    Auth,
-    BareNewline,
-    Dns,
+    AuthSection,
     DnsFail,
-    Egress,
-    Limits,
-    ListenAuth,
+    DnsSection,
+    EgressSection,
+    FaultStage,
+    LimitsSection,
     ListenTls,
-    Local,
-    Protocol,
-    Queue,
-    Relay,
-    Stage,
-    Timeouts,
-    Tls,
+    LocalSection,
+    QueueSection,
+    RelaySection,
+    TimeoutsSection,
+    TlsSection,
     Zone,
 )
 from trimta.config.values import wrong
+from trimta.smtp.extensions import MailProtocol
+from trimta.smtp.server_settings import AuthPolicy, BareNewline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,15 +54,15 @@ TABLES: Final = (
 """All tables, in the order of the documentation."""
 
 SECTIONS: Final[Mapping[str, type]] = {
-    "local": Local,
-    "relay": Relay,
-    "queue": Queue,
-    "timeouts": Timeouts,
-    "limits": Limits,
-    "dns": Dns,
-    "egress": Egress,
-    "tls": Tls,
-    "auth": Auth,
+    "local": LocalSection,
+    "relay": RelaySection,
+    "queue": QueueSection,
+    "timeouts": TimeoutsSection,
+    "limits": LimitsSection,
+    "dns": DnsSection,
+    "egress": EgressSection,
+    "tls": TlsSection,
+    "auth": AuthSection,
 }
 """The tables that are one dataclass each."""
 
@@ -87,9 +86,9 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
     return {
         "listen": {
             "address": Key(address_values.listen_address(base)),
-            "protocol": Key(values.choice(Protocol)),
+            "protocol": Key(values.choice(MailProtocol)),
             "tls": Key(values.choice(ListenTls)),
-            "auth": Key(values.choice(ListenAuth)),
+            "auth": Key(values.choice(AuthPolicy)),
             "hide": Key(_keywords),
         },
         "local": {
@@ -108,7 +107,7 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
             "recipients_per_transaction": count,
         },
         "timeouts": {
-            **dict.fromkeys((field.name for field in fields(Timeouts)), duration),
+            **dict.fromkeys((field.name for field in fields(TimeoutsSection)), duration),
             "shutdown": Key(values.duration(0), write_duration),
         },
         "limits": {
@@ -125,7 +124,7 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
         "tls": {"certificate": file, "key": file, "ca": file},
         "auth": {"any": boolean, "insecure": boolean, "users": Key(_read_elsewhere, write_secrets)},
         "faults": {
-            "stage": Key(values.choice(Stage)),
+            "stage": Key(values.choice(FaultStage)),
             "recipient": glob,
             "sender": glob,
             "client": glob,

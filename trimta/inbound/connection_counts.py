@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from trimta.config.model import Limits
+    from trimta.config.model import LimitsSection
     from trimta.inbound.client import ClientAddress
 
 
@@ -41,10 +41,10 @@ class ConnectionCounts:
         """Wake those who wait for a change: the limits may be others now."""
         self._waiting.unpark_all()
 
-    def is_full(self, limits: Limits) -> bool:
+    def is_full(self, limits: LimitsSection) -> bool:
         """Whether there are more connections than `limits.connections`."""
         return self.total > limits.connections
 
-    def is_crowded_by(self, client: ClientAddress, limits: Limits) -> bool:
+    def is_crowded_by(self, client: ClientAddress, limits: LimitsSection) -> bool:
         """Whether this client has more connections than `limits.connections_per_client`."""
         return self._by_client[client.host] > limits.connections_per_client

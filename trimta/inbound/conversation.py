@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.config.model import Stage
+from trimta.config.model import FaultStage
 from trimta.inbound.scripted_faults import NULL_PATH
 from trimta.mail.reply import Reply
 from trimta.runtime.transcript import Transcript
@@ -142,7 +142,7 @@ class Conversation:
 
     # Replies.
 
-    async def say(self, stage: Stage, reply: Reply) -> None:
+    async def say(self, stage: FaultStage, reply: Reply) -> None:
         """Reply, unless a fault is scripted for this stage."""
         fault = self.fault(stage)
         if fault is not None:
@@ -180,7 +180,9 @@ class Conversation:
 
     # Scripted faults.
 
-    def fault(self, stage: Stage, recipients: Sequence[str] | None = None, *, mail: Mail | None = None) -> Fault | None:
+    def fault(
+        self, stage: FaultStage, recipients: Sequence[str] | None = None, *, mail: Mail | None = None
+    ) -> Fault | None:
         """The fault that strikes now.  `recipients` are those of the transaction, unless given; `mail` is a MAIL that
         has no reply yet.
         """
@@ -205,7 +207,7 @@ class Conversation:
         if fault.reply is None or (fault.reply.code < 400 and reply.klass != 2):
             return reply
         scripted = Reply(fault.reply.code, (fault.reply.text,), fault.reply.status)
-        self.hanging_up |= scripted.code == 421 or (fault.stage is Stage.CONNECT and scripted.klass != 2)
+        self.hanging_up |= scripted.code == 421 or (fault.stage is FaultStage.CONNECT and scripted.klass != 2)
         return scripted
 
 

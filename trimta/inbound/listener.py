@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
 
-    from trimta.config.model import Listen
+    from trimta.config.model import ListenSection
     from trimta.inbound.connection_counts import ConnectionCounts
 
 BACKLOG: Final = 512
@@ -66,7 +66,7 @@ def _explain(address: object, cause: OSError) -> str:
 class Bound:
     """One `[[listen]]`, bound: a socket for each of its addresses."""
 
-    listen: Listen
+    listen: ListenSection
     sockets: tuple[trio.SocketListener, ...]
 
     @property
@@ -91,7 +91,7 @@ class Bound:
         await trio.lowlevel.checkpoint()
 
 
-def wants_both_families(listen: Listen, others: Iterable[Listen]) -> bool:
+def wants_both_families(listen: ListenSection, others: Iterable[ListenSection]) -> bool:
     """Whether `[::]` means every IPv4 address, too: unless another `[[listen]]` has one with that port."""
     address = listen.address
     if not isinstance(address, InetAddress) or address.host != "::":
@@ -104,14 +104,14 @@ def wants_both_families(listen: Listen, others: Iterable[Listen]) -> bool:
     )
 
 
-def hosts_to_bind(listen: Listen, others: Iterable[Listen]) -> tuple[str, ...]:
+def hosts_to_bind(listen: ListenSection, others: Iterable[ListenSection]) -> tuple[str, ...]:
     """The IP addresses that one `[[listen]]` among others is bound to; none for a unix socket."""
     if not isinstance(listen.address, InetAddress):
         return ()
     return (*listen.address.hosts, *(["0.0.0.0"] if wants_both_families(listen, others) else []))
 
 
-async def bind(listen: Listen, others: Iterable[Listen] = ()) -> Bound:
+async def bind(listen: ListenSection, others: Iterable[ListenSection] = ()) -> Bound:
     """Bind every address of one `[[listen]]` among others; BindError names the one that could not be."""
     if isinstance(listen.address, UnixAddress):
         return Bound(listen, (await _bind_unix(listen.address),))

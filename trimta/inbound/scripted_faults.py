@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from trimta.config.model import Fault, Stage
+    from trimta.config.model import Fault, FaultStage
 
 
 NULL_PATH: Final = "<>"
@@ -49,7 +49,7 @@ class FaultScript:
         self._armed = [_Armed(fault) for fault in faults]
 
     def find(
-        self, stage: Stage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()
+        self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()
     ) -> Fault | None:
         """The fault that strikes here.  A glob on what is not known yet at this stage does not match; one on recipients
         matches if any of them does.

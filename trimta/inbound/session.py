@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
-from trimta.config.model import ListenAuth, ListenTls, Stage
+from trimta.config.model import FaultStage, ListenTls
 from trimta.inbound import vrfy_expn_etrn
 from trimta.inbound.conversation import FAREWELL_LIMIT, STOPPING, HungUp
 from trimta.mail.reply import Reply
@@ -35,10 +35,10 @@ from trimta.smtp.commands import (
 from trimta.smtp.events import AuthResponse, BadInput, ContentEnd, ContentPiece, Signal
 from trimta.smtp.extensions import FutureRelease, MailProtocol
 from trimta.smtp.help import help_reply
-from trimta.smtp.server_settings import AuthPolicy, BareNewline, ServerSettings
+from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.inbound.authentication import Authentication
     from trimta.inbound.client import ClientAddress
     from trimta.inbound.connection_counts import ConnectionCounts
@@ -64,7 +64,7 @@ class Session:
     def __init__(
         self,
         services: Services,
-        listen: Listen,
+        listen: ListenSection,
         conversation: Conversation,
         *,
         transaction: Transactions,
@@ -125,7 +125,7 @@ class Session:
             greeting = STOPPING
         if greeting.code != 220:
             self._events.emit("rejected", client=self._client, reply=str(greeting))
-        await self._conversation.say(Stage.CONNECT, greeting)
+        await self._conversation.say(FaultStage.CONNECT, greeting)
 
     async def _converse(self) -> None:
         core, conversation = self._core, self._conversation
@@ -161,14 +161,14 @@ class Session:
             case Vrfy() | Expn() | Help() | Etrn():
                 conversation.reply(await self._information(event))
             case Ehlo():
-                await conversation.say(Stage.HELO, self._core.ehlo_reply())
+                await conversation.say(FaultStage.HELO, self._core.ehlo_reply())
             case Helo():
-                await conversation.say(Stage.HELO, self._core.helo_reply())
+                await conversation.say(FaultStage.HELO, self._core.helo_reply())
             case Rset() | Noop():
                 conversation.reply(Reply.of(250, "2.0.0", "ok"))
             case Quit():
                 farewell = Reply.of(221, "2.0.0", f"{self._configuration.hostname} closing connection")
-                await conversation.say(Stage.QUIT, farewell)
+                await conversation.say(FaultStage.QUIT, farewell)
             case StartTls():
                 conversation.reply(Reply.of(220, "2.0.0", "ready to start TLS"))
                 await conversation.flush()
@@ -215,23 +215,24 @@ class Session:
                 assert_never(command)
 
 
-def server_settings(configuration: Config, listen: Listen, client: ClientAddress, *, now: float) -> ServerSettings:
+def server_settings(
+    configuration: Config, listen: ListenSection, client: ClientAddress, *, now: float
+) -> ServerSettings:
     """What a listener offers to a client.  `now` is on the queue's clock: a hold is counted from it."""
-    protocol = MailProtocol(listen.protocol.value)
     return ServerSettings(
         hostname=configuration.hostname,
-        protocol=protocol,
+        protocol=listen.protocol,
         size_limit=configuration.limits.message_size,
         max_recipients=configuration.limits.recipients,
         starttls=listen.tls is ListenTls.STARTTLS,
         # "required" stays so where a reload took the last user away: then nobody gets in, not everybody.
-        auth=AuthPolicy(listen.auth.value)
-        if configuration.auth.any or configuration.auth.users or listen.auth is ListenAuth.REQUIRED
+        auth=listen.auth
+        if configuration.auth.any or configuration.auth.users or listen.auth is AuthPolicy.REQUIRED
         else AuthPolicy.NONE,
         auth_in_clear=configuration.auth.insecure or client.is_loopback,
-        future_release=_future_release(configuration, now) if protocol is MailProtocol.SUBMISSION else None,
+        future_release=_future_release(configuration, now) if listen.protocol is MailProtocol.SUBMISSION else None,
         hide=listen.hide,
-        bare_newline=BareNewline(configuration.limits.bare_newline.value),
+        bare_newline=configuration.limits.bare_newline,
     )
 
 

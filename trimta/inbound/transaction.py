@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from trimta.config.model import Stage
+from trimta.config.model import FaultStage
 from trimta.inbound.conversation import FAREWELL_LIMIT, HungUp, path_of
 from trimta.inbound.incoming import Incoming, envelope_of, hold_refusal, stored_message
 from trimta.inbound.scripted_faults import is_meant
@@ -121,7 +121,7 @@ class Transactions:
         if refusal is not None:
             self._refuse(mail, refusal)
             return
-        fault = self._conversation.fault(Stage.MAIL, mail=mail)
+        fault = self._conversation.fault(FaultStage.MAIL, mail=mail)
         reply = Reply.of(250, "2.1.0", f"{_named(mail.reverse_path)}sender ok")
         if fault is not None:
             reply = await self._conversation.suffer(fault, reply)
@@ -156,7 +156,7 @@ class Transactions:
         self._note_tolerated(rcpt)
         address = rcpt.forward_path
         limit = self._configuration.limits.recipients
-        fault = self._conversation.fault(Stage.RCPT, [str(address)])
+        fault = self._conversation.fault(FaultStage.RCPT, [str(address)])
         reply = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
         if len(self._agreed.recipients) >= limit:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limit} a message at most")
@@ -195,7 +195,7 @@ class Transactions:
     async def data(self) -> None:
         """Answer DATA."""
         self._may_send = True
-        await self._conversation.say(Stage.DATA, GO_AHEAD)
+        await self._conversation.say(FaultStage.DATA, GO_AHEAD)
 
     async def store(self, data: bytes) -> None:
         """Keep a piece of the content: in memory, and beyond a limit on the disk."""
@@ -250,7 +250,7 @@ class Transactions:
 
     async def _refusal_to_send(self) -> Reply | None:
         """BDAT asks for no leave, so what is scripted for DATA strikes when the first chunk is here (RFC 3030)."""
-        fault = None if self._may_send else self._conversation.fault(Stage.DATA)
+        fault = None if self._may_send else self._conversation.fault(FaultStage.DATA)
         self._may_send = True
         reply = GO_AHEAD if fault is None else await self._conversation.suffer(fault, GO_AHEAD)
         return None if reply is GO_AHEAD else reply
@@ -267,7 +267,7 @@ class Transactions:
         self._incoming = incoming
         if end.bare_lf is not None:
             self._events.emit("client_fault", id=incoming.id, problem="bare LF", line=end.bare_lf)
-        fault = self._conversation.fault(Stage.BODY)
+        fault = self._conversation.fault(FaultStage.BODY)
         if fault is not None:
             reply = await self._conversation.suffer(fault, Reply.of(250, "2.0.0", "ok"))
             if reply.klass != 2:
@@ -280,7 +280,7 @@ class Transactions:
         with self._drain.shielded(ACKNOWLEDGE_LIMIT) as shield:  # else: kept but not acknowledged, sent twice
             replies = await self._accept(incoming)
             if any(reply.klass == 2 for reply in replies):
-                fault = self._conversation.fault(Stage.COMMITTED)
+                fault = self._conversation.fault(FaultStage.COMMITTED)
             if fault is None:
                 await self._acknowledge(incoming.id, replies)
         if shield.cancelled_caught:

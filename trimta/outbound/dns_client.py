@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from dns.rdata import Rdata
 
-    from trimta.config.model import Dns
+    from trimta.config.model import DnsSection
     from trimta.mail.address import IPAddress
 
 T = TypeVar("T")
@@ -110,7 +110,9 @@ class DnsClient:
     asked.
     """
 
-    def __init__(self, config: Dns, *, allowed: Callable[[IPAddress], bool], resolv_conf: Path = RESOLV_CONF) -> None:
+    def __init__(
+        self, config: DnsSection, *, allowed: Callable[[IPAddress], bool], resolv_conf: Path = RESOLV_CONF
+    ) -> None:
         self._configured = config.nameservers
         self._timeout = config.timeout
         self._allowed = allowed

@@ -12,7 +12,7 @@ import trio
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.config.model import Egress
+    from trimta.config.model import EgressSection
 
 
 class EgressDeniedError(Exception):
@@ -29,7 +29,7 @@ class EgressDeniedError(Exception):
 class EgressPolicy:
     """The policy of `[egress] allow`.  A unix socket is on this machine, and always allowed."""
 
-    def __init__(self, egress: Egress) -> None:
+    def __init__(self, egress: EgressSection) -> None:
         self._egress = egress
 
     def check(self, host: str, address: str, port: int) -> None:

@@ -35,7 +35,7 @@ from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, DnsFailur
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from trimta.config.model import Dns, Zone
+    from trimta.config.model import DnsSection, Zone
     from trimta.mail.address import IPAddress
 
 HOSTS_FILE: Final = Path("/etc/hosts")
@@ -98,7 +98,7 @@ class Resolver:
 
     def __init__(
         self,
-        config: Dns,
+        config: DnsSection,
         *,
         hostname: str,
         is_self: Callable[[str, int], bool] = lambda address, port: False,

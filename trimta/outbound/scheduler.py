@@ -25,7 +25,7 @@ from trimta.store.queue.errors import DamagedEntry, QueueError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from trimta.config.model import Queue as QueueConfig
+    from trimta.config.model import QueueSection
     from trimta.outbound.clock_watch import ClockWatch
     from trimta.outbound.worker import Deliverer
     from trimta.runtime.bugs import Bugs
@@ -205,7 +205,7 @@ class Scheduler:
         return look_again
 
     @property
-    def _config(self) -> QueueConfig:
+    def _config(self) -> QueueSection:
         return self._services().configuration.queue
 
     async def _search(self, now: float, room: int, served: set[str]) -> _Look:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.server.wiring import Mta
 
 
@@ -43,7 +43,7 @@ def banner(mta: Mta, *, lost: bool, rescued: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _describe(listen: Listen) -> str:
+def _describe(listen: ListenSection) -> str:
     return str(listen.protocol) if listen.tls is ListenTls.NONE else f"{listen.protocol}, tls {listen.tls}"
 
 

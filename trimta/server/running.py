@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.inbound.client import ClientAddress
     from trimta.runtime.events import Events
     from trimta.store.queue.values import RecoveryReport
@@ -177,7 +177,7 @@ class Server:
             for bound in mta.bound:
                 await bound.close()
 
-    def _session_for(self, listen: Listen) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+    def _session_for(self, listen: ListenSection) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
         async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
             try:
                 await self.mta.session(listen, Wire(stream), client).run()

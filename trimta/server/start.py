@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager, AsyncExitStack
 
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.inbound.listener import Bound
     from trimta.server.wiring import Mta
     from trimta.store.queue.values import RecoveryReport
@@ -57,7 +57,7 @@ async def bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
     return found
 
 
-def _hands_for(listen: Listen, user: str) -> AbstractContextManager[None]:
+def _hands_for(listen: ListenSection, user: str) -> AbstractContextManager[None]:
     """A socket's name in a folder that is not root's alone is the account's to make, not root's."""
     if isinstance(listen.address, UnixAddress):
         return privileges.hands_for(user, listen.address.path.parent)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.config.model import Listen, ListenAuth
+from trimta.config.model import ListenSection
 from trimta.control import asking
 from trimta.inbound.client import UNIX, ClientAddress
 from trimta.outbound.transports.client_settings import TlsContexts
@@ -20,6 +20,7 @@ from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.wire import Wire
 from trimta.server.wiring import Mta
+from trimta.smtp.server_settings import AuthPolicy
 from trimta.store.queue.meta import CLOCK_OFFSET, TIME_SCALE
 
 if TYPE_CHECKING:
@@ -105,5 +106,5 @@ async def converse(config: Config, queue: Queue) -> OSError | None:
     sending = _Output(trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT)))
     wire = Wire(trio.StapledStream(sending, receiving))
     async with background(mta.serve_batches), background(mta.message_log.serve), background(notifier.run):
-        await mta.session(Listen(auth=ListenAuth.NONE), wire, ClientAddress(UNIX)).run()
+        await mta.session(ListenSection(auth=AuthPolicy.NONE), wire, ClientAddress(UNIX)).run()
     return sending.failure

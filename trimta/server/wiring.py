@@ -46,7 +46,7 @@ from trimta.smtp.server import ServerConnection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trimta.config.model import Config, Listen
+    from trimta.config.model import Config, ListenSection
     from trimta.inbound.client import ClientAddress
     from trimta.inbound.listener import Bound
     from trimta.routing.policy import Policy
@@ -224,7 +224,7 @@ class Mta:
         """Deliver what is due until the scheduler is stopped.  The started value is the scope of the deliveries."""
         await self.scheduler.run(self.dispatch, task_status=task_status)
 
-    def session(self, listen: Listen, wire: Wire, client: ClientAddress) -> Session:
+    def session(self, listen: ListenSection, wire: Wire, client: ClientAddress) -> Session:
         """A session with a client that was accepted at a listener."""
         services = self.services
         configuration = services.configuration

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import trio
 
-    from trimta.config.model import Timeouts
+    from trimta.config.model import TimeoutsSection
     from trimta.outbound.egress import EgressPolicy
     from trimta.runtime.disk import Disk
     from trimta.smtp.sasl import Credentials
@@ -84,7 +84,7 @@ class ClientSettings:
 
     hostname: str
     """The name in EHLO (RFC 5321 4.1.1.1)."""
-    timeouts: Timeouts
+    timeouts: TimeoutsSection
     egress: EgressPolicy
     tls: TlsContexts
     disk: Disk

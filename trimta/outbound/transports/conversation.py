@@ -17,7 +17,7 @@ from trimta.smtp.reply_meaning import ReplyStage, status_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trimta.config.model import Timeouts
+    from trimta.config.model import TimeoutsSection
     from trimta.mail.reply import Reply
     from trimta.mail.status import EnhancedStatus
     from trimta.outbound.transports.client_settings import Endpoint
@@ -65,7 +65,7 @@ class Conversation:
         self,
         wire: Wire,
         endpoint: Endpoint,
-        timeouts: Timeouts,
+        timeouts: TimeoutsSection,
         transcript: Transcript,
         on_first_octet: Callable[[], None] = lambda: None,
     ) -> None:
