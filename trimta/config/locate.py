@@ -1,7 +1,8 @@
-"""The line of each key of a TOML document: tomli says where a syntax error is, but not where a valid key stands.
+"""The line numbers of the keys in a TOML document, for messages about keys whose values are wrong.
 
-Used only once a mistake is known, on a document that tomli has accepted, or on what it had accepted of one until it
-stopped; so nothing is checked again here: one pass over the tokens, in time and memory linear in the document.
+tomli tells the line of a syntax error, but not that of a valid key.  This module is used only after a mistake was
+noticed, on a document that tomli has accepted, or on the part before a syntax error.  So nothing is checked again: one
+pass over the tokens, in time and memory linear in the length of the document.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Keys of tables and indexes of arrays, from the top: ("listen", 1, "hide", 0)."""
+"""The place of a value: keys of tables and indexes of arrays, from the top: ("listen", 1, "hide", 0)."""
 
 _TOKEN: Final = re.compile(
     r'''
@@ -32,12 +33,12 @@ _TOKEN: Final = re.compile(
 
 
 def locate(document: str) -> dict[Path, int]:
-    """The line (from 1) on which each key, table and array element of a valid TOML document begins."""
+    """The line (from 1) on which each key, table and array element of a valid TOML document begins, by its path."""
     return Locator(document).run()
 
 
 def line_of(lines: Mapping[Path, int], path: Path) -> int:
-    """The line of `path`, or of the innermost thing around it that is in the document."""
+    """The line of `path`, or of the innermost table, array or key around it that is in the document; else 1."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -50,16 +51,17 @@ class _Token(NamedTuple):
 
 
 class Locator:
-    """Walks through the statements of a document."""
+    """Walks through the statements of a TOML document and notes their lines."""
 
     def __init__(self, document: str) -> None:
         self._tokens = _tokens(document)
         self._at = 0
         self._lines: dict[Path, int] = {}
         self._tables: dict[Path, int] = {}
-        """How many tables each array of tables has so far."""
+        """The number of tables that each array of tables has so far."""
 
     def run(self) -> dict[Path, int]:
+        """The line of each path of the document."""
         table: Path = ()
         while self._at < len(self._tokens):
             token = self._tokens[self._at]
@@ -72,6 +74,7 @@ class Locator:
         return self._lines
 
     def _header(self) -> Path:
+        """Pass over `[table]` or `[[array]]` and note the keys in it; returns the path of the table that it opens."""
         line = self._tokens[self._at].line
         self._at += 1
         array = self._next_is("[")
@@ -90,7 +93,7 @@ class Locator:
         return path
 
     def _key(self, path: Path) -> Path:
-        """Past `a.b =`, noting ("a",) and ("a", "b") below `path`."""
+        """Pass over `a.b =` and note ("a",) and ("a", "b") below `path`; returns the path of the whole key."""
         line = self._tokens[self._at].line
         for key in self._dotted():
             path = self._note((*path, key), line)
@@ -98,6 +101,7 @@ class Locator:
         return path
 
     def _dotted(self) -> list[str]:
+        """Pass over a key, `a."b".c`, and return its parts without quotes."""
         keys: list[str] = []
         while True:
             text = self._tokens[self._at].text
@@ -108,10 +112,13 @@ class Locator:
             self._at += 1
 
     def _value(self, path: Path) -> None:
-        """Past a value.  Arrays and inline tables nest as deep as they like, so there is a stack and no recursion."""
+        """Pass over a value and note the elements and keys in it.
+
+        A stack takes the place of recursion: arrays and inline tables may nest deeper than Python's stack.
+        """
         stack: list[tuple[Path, int]] = []  # the open arrays (with the index of their next element) and tables (-1)
         while True:
-            # A value is due: at an array's element, its own line is noted.
+            # The next token begins a value.
             token = self._tokens[self._at]
             if token.text in ("[", "{"):
                 self._at += 1
@@ -119,7 +126,7 @@ class Locator:
             else:
                 while self._at < len(self._tokens) and self._tokens[self._at].text not in _ENDS:
                     self._at += 1
-            # Behind a value, or at the opening of one: on to the next value of the innermost array or table.
+            # The last token ended a value, or opened an array or table: go to the next value of the innermost of these.
             while stack:
                 self._skip("\n", ",")
                 container, index = stack[-1]
@@ -154,9 +161,9 @@ _ENDS: Final = ("\n", ",", "]", "}")
 def _tokens(document: str) -> list[_Token]:
     tokens: list[_Token] = []
     line = 1
-    for found in _TOKEN.finditer(document):
-        text = found.group()
-        if found.lastgroup not in ("comment", "space"):
+    for match in _TOKEN.finditer(document):
+        text = match.group()
+        if match.lastgroup not in ("comment", "space"):
             tokens.append(_Token(text, line))
         line += text.count("\n")
     return tokens

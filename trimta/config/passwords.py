@@ -1,9 +1,9 @@
-"""Who may log in: names with a password or its hash, compared in a time that tells nothing (RFC 4616, RFC 4954).
+"""Verification of passwords for AUTH (RFC 4954, RFC 4616), in a time that does not tell which names exist.
 
-A secret is the password itself, or a PHC string: `$scrypt$ln=17,r=8,p=1$salt$hash` or
+A user's secret is the password itself, or a PHC string: `$scrypt$ln=17,r=8,p=1$salt$hash` or
 `$argon2id$v=19$m=65536,t=3,p=4$salt$hash` (base64 without padding; argon2id needs the extra `tls`).  Passwords and
-names are compared after NFKC, in place of SASLprep.  Everything here is plain computing that may take a second: run
-it in a thread.
+names are compared after Unicode normalization to NFKC, in place of SASLprep.  Hashing may take a second: call these
+functions in a thread.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_MEMORY: Final = 256 * 1024 * 1024
-"""Octets that one hash may take; RFC 9106 and OWASP recommend 64 and 128 MiB."""
+"""Octets of memory that one hash may take; RFC 9106 and OWASP recommend 64 and 128 MiB."""
 MAX_WORK: Final = 2 * 1024 * 1024 * 1024
-"""Memory times passes and lanes: some seconds on any machine."""
+"""Octets of memory times the number of passes over them: some seconds of computing on any machine."""
 MAX_PASSWORD: Final = 1024
-"""Characters; a longer one is wrong without being hashed."""
+"""Characters of a password; a longer password is wrong, and is not hashed."""
 
 _HASH: Final = re.compile(r"\$([A-Za-z0-9][A-Za-z0-9-]{0,31})\$")
 _SCRYPT: Final = re.compile(
@@ -38,7 +38,7 @@ _ARGON2: Final = re.compile(
 
 
 class SecretError(ValueError):
-    """A secret that can't be used; the message says why, without repeating it."""
+    """A secret that can't be used; the message says why, and does not contain the secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,14 @@ class _ScryptCost:
             r=self.r,
             p=self.p,
             dklen=self.length,
-            maxmem=MAX_MEMORY + 64 * 1024 * 1024,  # OpenSSL counts a little more than N, r and p say
+            maxmem=MAX_MEMORY + 64 * 1024 * 1024,  # OpenSSL counts a little more than follows from N, r and p
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Argon2Cost:
     memory: int
-    """KiB."""
+    """In KiB."""
     passes: int
     lanes: int
     length: int
@@ -95,7 +95,7 @@ _Secret: TypeAlias = _Hashed | _Plain
 
 
 def check_secret(text: str) -> str | None:
-    """What is wrong with a secret from the configuration, without repeating it; None if it can be used."""
+    """The problem with a secret of the configuration, in words that do not contain the secret; None if it is good."""
     try:
         secret = _parse(text)
     except SecretError as error:
@@ -110,10 +110,11 @@ def check_secret(text: str) -> str | None:
 
 
 class Authenticator:
-    """Verifies names and passwords.  Raises SecretError for a secret that `check_secret` would refuse.
+    """Verifies the names and passwords that clients send with AUTH.
 
-    The time that `verify` takes is the same whether the name is known or not and whether its secret is a hash or
-    plain: each cost that occurs among the users is paid once, with the user's own salt or with a made-up one.
+    `users` maps names to secrets; with `any`, every name and password is good.  Raises SecretError for a secret that
+    can't be parsed.  `verify` takes the same time whether the name exists or not, and whether its secret is a hash or
+    plain text: every hash function and cost that any user has is computed once, with that user's salt or a made-up one.
     """
 
     def __init__(self, users: Mapping[str, str], *, any: bool = False) -> None:  # noqa: A002 - as in [auth]
@@ -124,12 +125,11 @@ class Authenticator:
         )
 
     def verify(self, name: str, password: str) -> bool:
-        """Whether `password` is that of `name`.  Blocks for as long as hashing takes."""
+        """Whether `password` is the password of the user `name`.  Blocks while hashes are computed."""
         if self._any:
             return True
-        if (
-            len(password) > MAX_PASSWORD or "\0" in password
-        ):  # RFC 4616 has no NUL, and HMAC takes trailing ones for none
+        # A password has no NUL in it (RFC 4616); HMAC would ignore NULs at its end.
+        if len(password) > MAX_PASSWORD or "\0" in password:
             return False
         given = _octets(password)
         secret = self._users.get(_prepared(name))
@@ -150,9 +150,9 @@ def _octets(text: str) -> bytes:
     return _prepared(text).encode("utf-8", "surrogatepass")
 
 
-def _same(one: bytes, other: bytes) -> bool:
-    """Compare without telling the length: digests have one."""
-    return hmac.compare_digest(hashlib.sha256(one).digest(), hashlib.sha256(other).digest())
+def _same(given: bytes, expected: bytes) -> bool:
+    """Whether two texts are equal, in a time that does not depend on their lengths: their digests are compared."""
+    return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(expected).digest())
 
 
 def _parse(text: str) -> _Secret:
@@ -175,28 +175,28 @@ def _parse(text: str) -> _Secret:
 
 
 def _parse_scrypt(text: str) -> _Hashed:
-    found = _SCRYPT.fullmatch(text)
-    if found is None:
+    parts = _SCRYPT.fullmatch(text)
+    if parts is None:
         raise SecretError("is not a scrypt hash of the form $scrypt$ln=17,r=8,p=1$salt$hash")
-    ln, r, p = (int(number) for number in found.groups()[:3])
+    ln, r, p = (int(number) for number in parts.groups()[:3])
     if ln < 1 or r < 1 or p < 1 or ln >= 16 * r:  # RFC 7914 6
         raise SecretError("is a scrypt hash with impossible parameters")
     _check_cost(memory=128 * r << ln, times=p)
-    salt, digest = _decoded(found[4], 0), _decoded(found[5], 16)
+    salt, digest = _decoded(parts[4], 0), _decoded(parts[5], 16)
     return _Hashed(_ScryptCost(ln, r, p, len(digest)), salt, digest)
 
 
 def _parse_argon2(text: str) -> _Hashed:
-    found = _ARGON2.fullmatch(text)
-    if found is None:
+    parts = _ARGON2.fullmatch(text)
+    if parts is None:
         raise SecretError("is not an argon2id hash of the form $argon2id$v=19$m=65536,t=3,p=4$salt$hash")
-    memory, passes, lanes = (int(number) for number in found.groups()[:3])
+    memory, passes, lanes = (int(number) for number in parts.groups()[:3])
     if passes < 1 or lanes < 1 or memory < 8 * lanes:  # RFC 9106 3.1
         raise SecretError("is an argon2id hash with impossible parameters")
     if lanes > 64:
         raise SecretError("is an argon2id hash with more than 64 lanes")
     _check_cost(memory=memory * 1024, times=passes)
-    salt, digest = _decoded(found[4], 8), _decoded(found[5], 16)
+    salt, digest = _decoded(parts[4], 8), _decoded(parts[5], 16)
     return _Hashed(_Argon2Cost(memory, passes, lanes, len(digest)), salt, digest)
 
 
@@ -210,6 +210,7 @@ def _check_cost(*, memory: int, times: int) -> None:
 
 
 def _decoded(text: str, least: int) -> bytes:
+    """The octets of base64 without padding; SecretError unless they are `least` to 128."""
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except binascii.Error:

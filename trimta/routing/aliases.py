@@ -1,4 +1,7 @@
-"""Aliases: names that mean other addresses.  The table has no cycle, so every expansion ends."""
+"""Aliases: local parts and addresses that stand for other addresses (RFC 5321 3.9.1).
+
+The table is refused if it has a cycle, so every expansion ends.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +16,45 @@ if TYPE_CHECKING:
     from trimta.routing.mailboxes import LocalDomains
 
 _Name: TypeAlias = tuple[str, str | None]
-"""A key for comparing: the folded local part, and the domain_key or None for a local part in any local domain."""
+"""The key by which aliases are compared: the folded local part, and the domain_key, or None for any local domain."""
 
 _NOT_ADDRESSES: Final = ("|", "/", ":include:")
 
 
 class AliasError(ValueError):
-    """An alias that means nothing.  `key` is the alias as the configuration writes it."""
+    """An alias that can't be used.  `key` is the alias as the configuration writes it; the message says the problem."""
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(problem)
         self.key = key
 
 
-class AliasCycle(AliasError):  # noqa: N818 - the thing found has this name
-    """Aliases that mean each other; the message names them: `a -> b -> a`."""
+class AliasCycle(AliasError):  # noqa: N818 - a cycle is what the configuration has
+    """Aliases that lead back to themselves; the message names them: `a -> b -> a`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Alias:
     key: str
     targets: tuple[Mailbox | str, ...]
-    """A str is a local part, in the local domain that was asked for."""
+    """A str is a local part, in the local domain of the address that is looked up."""
     itself: str | None
-    """The target that is the key again: it stands for the address that was asked for."""
+    """The target that equals the key: it stands for the mailbox of that name, and is not expanded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class AliasTable:
-    """`AliasTable({"team": ("alice", "carol@partner.test")}, local)`.
+    """The aliases of the configuration: `AliasTable({"team": ("alice", "carol@partner.test")}, local)`.
 
-    A key is a local part, which holds in every local domain and for every subaddress, or a full address in any domain.
-    A target is a Mailbox or a text: a full address, or a local part, which stays in the local domain of the address
-    that was asked for (the first local domain, where that is not local): `team@dev.test` goes to `alice@dev.test`.  A
-    target that is its own key means the mailbox of that name.  AliasError or AliasCycle for entries that make no sense.
-    Looking up ignores case; a full address comes before a local part, and a name as a whole before its user without the
-    detail.
+    A key is a full address in any domain, or a local part, which is an alias in every local domain and for every
+    subaddress.  A target is a Mailbox or a text: a full address, or a local part, which stays in the local domain of
+    the address that is looked up (the first local domain, if that address is not local): `team@dev.test` goes to
+    `alice@dev.test`.  A target that equals its own key is the mailbox of that name.
+
+    The look-up ignores case.  An alias for a full address is preferred to one for a local part, and an alias for the
+    whole local part (`alice+lists`) to one for the user without the detail (`alice`).
+
+    Raises AliasError for a key or target that is no address and for a key that occurs twice, AliasCycle for a cycle.
     """
 
     entries: Mapping[str, Sequence[Mailbox | str]]
@@ -65,45 +71,47 @@ class AliasTable:
         self._check_cycles()
 
     def matches(self, mailbox: Mailbox) -> str | None:
-        """The key of the alias for an address, as the configuration writes it; None where there is none."""
+        """The key of the alias for an address, as the configuration writes it; None if the address is no alias."""
         alias = self._find(mailbox)
         return None if alias is None else alias.key
 
     def members(self, mailbox: Mailbox) -> tuple[Mailbox, ...]:
-        """What the alias for an address says, one step and no further; () where there is none."""
+        """The targets of the alias for an address, themselves not expanded; () if the address is no alias."""
         alias = self._find(mailbox)
         return () if alias is None else self._members(alias, mailbox)
 
     def expand(self, mailbox: Mailbox) -> tuple[Mailbox, ...]:
-        """The addresses that an address means in the end, each once, in the order of the configuration; itself where it
-        is no alias.
+        """The addresses that an address stands for, with all aliases expanded.
+
+        Each address is there once, in the order of the configuration.  An address that is no alias stands for itself.
         """
         leaves: dict[_Name, Mailbox] = {}
-        seen: set[Mailbox] = set()
+        expanded: set[Mailbox] = set()
         waiting = [(mailbox, False)]
         while waiting:
-            asked, is_leaf = waiting.pop()
-            alias = None if is_leaf else self._find(asked)
+            address, is_leaf = waiting.pop()
+            alias = None if is_leaf else self._find(address)
             if alias is None:
-                leaves.setdefault(self._identity(asked), asked)
-            elif asked not in seen:
-                seen.add(asked)
-                members = reversed(self._members(alias, asked))
+                leaves.setdefault(self._identity(address), address)
+            elif address not in expanded:
+                expanded.add(address)
+                members = reversed(self._members(alias, address))
                 waiting.extend((member, self._find(member) is alias) for member in members)
         return tuple(leaves.values())
 
-    def _members(self, alias: _Alias, asked: Mailbox) -> tuple[Mailbox, ...]:
-        domain = self._domain_of_targets(asked)
-        return tuple(asked if target is alias.itself else _at(target, domain) for target in alias.targets)
+    def _members(self, alias: _Alias, address: Mailbox) -> tuple[Mailbox, ...]:
+        domain = self._domain_of_targets(address)
+        return tuple(address if target is alias.itself else _at(target, domain) for target in alias.targets)
 
-    def _domain_of_targets(self, asked: Mailbox) -> str:
-        """Where a target is that is only a local part."""
-        return self.local.domain_of(asked) if self.local.is_local(asked) else self.local.first
+    def _domain_of_targets(self, address: Mailbox) -> str:
+        """The domain of a target that is only a local part, in the alias for `address`."""
+        return self.local.domain_of(address) if self.local.is_local(address) else self.local.first
 
     def _find(self, mailbox: Mailbox) -> _Alias | None:
         return next((self._aliases[name] for name in self._candidates(mailbox) if name in self._aliases), None)
 
     def _candidates(self, mailbox: Mailbox) -> Iterator[_Name]:
+        """The keys under which an alias for an address may be, the preferred first."""
         if not self.local.is_local(mailbox):
             yield fold_local_part(mailbox.local_part), mailbox.domain_key
             return
@@ -113,7 +121,7 @@ class AliasTable:
                 yield name, domain
 
     def _identity(self, mailbox: Mailbox) -> _Name:
-        """What makes two leaves one: local ones are compared without case."""
+        """The key by which expanded addresses are compared: local addresses without regard to case."""
         if self.local.is_local(mailbox):
             return fold_local_part(mailbox.local_part), self.local.domain_of(mailbox)
         return mailbox.local_part, mailbox.domain_key
@@ -130,11 +138,11 @@ class AliasTable:
     def _alias(self, key: str, name: _Name, targets: Sequence[Mailbox | str]) -> _Alias:
         if not targets:
             raise AliasError(key, 'expected one address or more; mail for nobody is a route: "discard"')
-        found = [target if isinstance(target, Mailbox) else self._target(key, target) for target in targets]
+        parsed = [target if isinstance(target, Mailbox) else self._target(key, target) for target in targets]
         itself = next(
-            (target for target in found if isinstance(target, str) and name == (fold_local_part(target), None)), None
+            (target for target in parsed if isinstance(target, str) and name == (fold_local_part(target), None)), None
         )
-        return _Alias(key, tuple(found), itself)
+        return _Alias(key, tuple(parsed), itself)
 
     def _target(self, key: str, text: str) -> Mailbox | str:
         if text.startswith(_NOT_ADDRESSES) and "@" not in text:
@@ -145,7 +153,10 @@ class AliasTable:
             raise AliasError(key, f"{text!r} is neither an address nor a local part: {error}") from error
 
     def _check_cycles(self) -> None:
-        """Of every alias in every local domain: what a local part means depends on it."""
+        """AliasCycle if an alias leads back to itself in a local domain: what a local part stands for depends on it.
+
+        The walk is depth first, without recursion: a chain of aliases may be longer than Python's stack.
+        """
         done: set[_Node] = set()
         for start in [(alias, domain) for alias in self._aliases.values() for domain in self.local.keys]:
             path: dict[_Node, Iterator[_Node]] = {}
@@ -162,12 +173,12 @@ class AliasTable:
                 following = next(path[next(reversed(path))], None) if path else None
 
     def _following(self, alias: _Alias, domain: str) -> Iterator[_Node]:
-        """The aliases that its targets are, but for itself."""
+        """The other aliases that are targets of `alias` in a local domain."""
         for target in alias.targets:
             mailbox = _at(target, domain)
-            found = self._find(mailbox)
-            if found is not None and found is not alias:
-                yield found, self._domain_of_targets(mailbox)
+            following = self._find(mailbox)
+            if following is not None and following is not alias:
+                yield following, self._domain_of_targets(mailbox)
 
 
 _Node: TypeAlias = tuple[_Alias, str]
@@ -179,5 +190,5 @@ def _at(target: Mailbox | str, domain: str) -> Mailbox:
 
 
 def _is_local_part(text: str) -> bool:
-    # No addr-spec ends with a quote, and the "@" of a quoted local part is inside of it.
+    # An address ends with its domain, never with a quote; a quoted local part may have an "@" inside the quotes.
     return "@" not in text or text.endswith('"')

@@ -1,4 +1,4 @@
-"""Names of TLS cipher suites: OpenSSL's, which Python tells, to IANA's, which a Received field shows (RFC 8314 4.3)."""
+"""Names of TLS cipher suites: OpenSSL's, which Python gives, and IANA's, for the Received field (RFC 8314 4.3)."""
 
 from __future__ import annotations
 
@@ -77,9 +77,12 @@ _REGISTERED: Final = {
     "AES128-SHA": "TLS_RSA_WITH_AES_128_CBC_SHA",
     "CAMELLIA128-SHA": "TLS_RSA_WITH_CAMELLIA_128_CBC_SHA",
 }
-"""Suites up to TLS 1.2 that authenticate by a certificate.  Those of TLS 1.3 have the same name in both places."""
+"""OpenSSL's name -> IANA's, for the suites up to TLS 1.2 that authenticate by a certificate.
+
+The suites of TLS 1.3 have IANA's name in OpenSSL, too.
+"""
 
 
 def registered_name(name: str) -> str:
-    """IANA's name for OpenSSL's; empty where it is not known."""
+    """IANA's name of the cipher suite with this name in OpenSSL; empty where it is not known."""
     return name if name.startswith("TLS_") else _REGISTERED.get(name, "")

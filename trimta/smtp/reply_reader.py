@@ -1,4 +1,4 @@
-"""The replies of a server, read from the octets of its connection (RFC 5321 4.2)."""
+"""A server's replies, read from the octets of a connection (RFC 5321 4.2)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import Final
 from trimta.mail.reply import REPLY_LINE, Reply, line_text
 from trimta.smtp.errors import ReplyError
 
-MAX_REPLY: Final = 64 * 1024  # octets of a whole reply; no server in use comes near
+MAX_REPLY: Final = 64 * 1024
+"""Octets of a whole reply, at most.  The replies of servers in use are far shorter."""
 
 _BEGINNING: Final = re.compile(rb"[0-9]{0,2}|[0-9]{3}(?:[ -].*)?", re.DOTALL)
-"""An incomplete line that may become a line with a code."""
+"""The beginning of a line that may become a line with a code."""
 
 
 class ReplyReader:
-    """Octets from a server in, replies out.
+    """Reads replies from the octets that a server sends.
 
-    The reader is as lenient as servers are various: lines may end in LF alone, be longer than 512 octets, not be UTF-8,
-    lack the space after the code.  A line without a code is passed over, before, in and after a reply.  What the lines
-    with a code mean says `Reply.read`.  More than `MAX_REPLY` octets for one reply raise ReplyError, and the reader is
-    of no use after that.
+    The reader takes what servers in use send: lines may end in LF alone, be longer than 512 octets, not be UTF-8, and
+    lack the space after the code.  A line without a code is ignored; inside a reply it is kept in `Reply.received`.
+    `Reply.read` makes one reply of the lines.  A reply of more than `MAX_REPLY` octets raises ReplyError, and the
+    reader can't be used after that.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._searched = 0
         self._lines: list[str] = []
-        """The lines of the reply under way: the first one with a code, and what followed, empty lines left out."""
+        """The lines of the reply under way: from the first line with a code on, without empty lines."""
         self._octets = 0
-        """The length of the reply under way, as far as it has left the buffer."""
+        """Octets of the reply under way that were taken out of the buffer."""
 
     def feed(self, data: bytes) -> None:
         """Take octets from the wire."""
@@ -41,7 +42,7 @@ class ReplyReader:
         return len(self._buffer) + self._octets
 
     def next(self) -> Reply | None:
-        """The next whole reply; None if its end has not come yet.  Raises ReplyError."""
+        """The next complete reply; None if its end has not come yet.  Raises ReplyError if it is too long."""
         while (end := self._buffer.find(b"\n", self._searched)) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
@@ -57,7 +58,7 @@ class ReplyReader:
         return None
 
     def cut_off(self) -> Reply | None:
-        """The reply whose end will not come, if the codes of its lines are of one class; None otherwise."""
+        """The reply under way when the connection was lost, if all its codes are of one class; None otherwise."""
         line = bytes(self._buffer).removesuffix(b"\r")
         self._buffer.clear()
         self._searched = 0
@@ -66,7 +67,10 @@ class ReplyReader:
         return self._finish() if len(classes) == 1 else None
 
     def surplus(self) -> bool:
-        """Whether there is more than lines without a code, which are passed over; asked when no reply is due."""
+        """Whether the server has sent a reply, or the beginning of one, that nothing asked for.
+
+        Called when no reply is due.  Lines without a code are ignored.
+        """
         if self._lines:
             return True
         self._octets = 0
@@ -78,7 +82,7 @@ class ReplyReader:
         return bool(self._buffer) and _BEGINNING.fullmatch(self._buffer) is not None
 
     def _take(self, octets: bytes) -> bool:
-        """Add one line; True if it is the last of its reply."""
+        """Add a line to the reply under way; True if the line ends that reply."""
         line = line_text(octets)
         parts = REPLY_LINE.fullmatch(line)
         if line and (parts is not None or self._lines):

@@ -1,12 +1,13 @@
-"""Content on the wire and content as we hold it (RFC 5321 2.3.8, 4.5.2; RFC 3030).
+"""Transparency: decoders and encoders between content on the wire and content inside trimta (RFC 5321 4.5.2, RFC 3030).
 
-We hold text with LF line ends; the wire has CRLF, and in DATA a dot is doubled at the start of a line.  Decoders and
-encoders are fed octets in any pieces and give the same result for all of them, in time linear in their number, holding
-back two octets at most.
+Inside, text has LF line ends.  On the wire lines end in CRLF (RFC 5321 2.3.8), and after DATA a dot at the start of a
+line is doubled.  Decoders and encoders take octets in pieces of any size, with the same result for every way to cut
+them, in time linear in the number of octets.  They hold back two octets at most.
 
-Data ends at CRLF.CRLF and at nothing else: a server that takes "\\n.\\r\\n" or "\\n.\\n" for the end reads commands
-where the server before it saw content (SMTP smuggling).  Only where DATA itself ended in a bare LF, which no server
-before us would let through as a command, somebody types, and ends with a lone dot and a bare LF.
+Content ends at CRLF.CRLF and at nothing else: a server that takes "\\n.\\r\\n" or "\\n.\\n" for the end reads commands
+where the server before it saw content (SMTP smuggling).  The exception is a DATA command that itself ended in a bare
+LF: a person typed it, since no server relays such a line as a command.  There a line of one dot that ends in a bare LF
+ends the content, too.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _STUFFED: Final = re.compile(rb"\n\.(?!\n)")
 
 
 class TextDecoder:
-    """Wire text without dot-stuffing, as in BDAT chunks, to content: each CRLF or bare LF becomes LF.
+    """Decodes text without doubled dots, as in BDAT chunks (RFC 3030): each CRLF or bare LF becomes LF.
 
-    A CRLF may be split over two chunks.  Attributes, valid at any time:
-    `size`    octets of the message as a wire would carry it: unstuffed, every line end counted as CRLF
+    A CRLF may be split over two pieces.  Attributes, which are valid at any time:
+    `size`    octets of the content on the wire: dots not doubled, every line end counted as CRLF
     `bare_cr` number of the line (from 1) with the first CR that no LF follows, else None; such a CR stays content
     `bare_lf` number of the line that the first LF without a CR before it ends, else None
     """
@@ -36,7 +37,7 @@ class TextDecoder:
         self._lines = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take octets from the wire; return the content that is certain by now."""
+        """Take octets from the wire and return the content in them, but for a CR at their end: its LF may follow."""
         if self._held:
             data = self._held + data
         if data.endswith(b"\r"):
@@ -47,12 +48,12 @@ class TextDecoder:
         return self._convert(data)
 
     def finish(self) -> bytes:
-        """No more octets will come: return what was held back."""
+        """Return the content that was held back; called once, when no more octets will come."""
         data, self._held = self._held, b""
         return self._convert(data)
 
     def _convert(self, block: bytes) -> bytes:
-        """Line ends of a block that does not end between CR and LF."""
+        """A block with its CRLFs made LF; the block does not end between CR and LF."""
         newlines = block.count(b"\n")
         pairs = newlines and block.count(b"\r\n")
         if self.bare_cr is None and block.count(b"\r") != pairs:
@@ -65,32 +66,33 @@ class TextDecoder:
         return content
 
     def _line_of(self, pattern: re.Pattern[bytes], block: bytes) -> int:
-        found = pattern.search(block)
-        assert found is not None
-        return self._lines + block.count(b"\n", 0, found.start()) + 1
+        """The number of the line (from 1) with the first match in a block, which has one."""
+        match = pattern.search(block)
+        assert match is not None
+        return self._lines + block.count(b"\n", 0, match.start()) + 1
 
 
 class DataDecoder(TextDecoder):
-    """What follows the 354 to DATA, to content: line ends as in TextDecoder, dots unstuffed.
+    """Decodes the octets that follow the 354 to DATA: line ends as in TextDecoder, doubled dots made single.
 
-    A dot is removed at the start of any line, after a bare LF too, except where it is the whole line: such a line
-    stands for itself, unless CRLF is on both sides, which ends the data.  `done` is True from then on, and `leftover`
-    has the octets that came after the end.
+    The dot at the start of a line is removed, after a bare LF too.  A line that is one dot and nothing else ends the
+    content if CRLF is on both sides of it; otherwise it is content and stays.  `done` is True once the end has come,
+    and `leftover` has the octets behind the end.
     """
 
     def __init__(self, *, typed: bool = False) -> None:
-        """`typed`: DATA ended in a bare LF, so a line of a single dot that ends in a bare LF ends the data as well."""
+        """`typed`: the DATA command ended in a bare LF, so that a line of one dot and a bare LF ends content, too."""
         super().__init__()
         self._typed = typed
         self.done = False
         self.leftover = b""
         self._at_start = True
-        """The next octet begins a line."""
+        """Whether the next octet begins a line."""
         self._after_crlf = True
-        """... and the line before it ended in CRLF, or there is none."""
+        """Whether the next octet begins a line, and the line before it ended in CRLF or does not exist."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take octets from the wire; return the content that is certain by now.  Not to be called once `done`."""
+        """Take octets from the wire and return the content in them.  Must not be called once `done` is True."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -99,7 +101,8 @@ class DataDecoder(TextDecoder):
             self.done = True
             self.leftover = data[end:]
             return self._unstuff(data[:dot])
-        # What can't be judged yet is held back: a CR whose LF may follow, a dot whose line may be nothing else.
+        # Held back until the next octet says what they are: a CR, whose LF may follow, and a dot, which may be a whole
+        # line.
         keep = len(data)
         if data.endswith(b"\r"):
             keep -= 1
@@ -109,18 +112,19 @@ class DataDecoder(TextDecoder):
         return self._unstuff(data[:keep])
 
     def _find_end(self, data: bytes) -> tuple[int, int]:
-        """Where the dot that ends the data is, and where its line ends; (-1, -1) if there is none."""
+        """The positions of the dot that ends the content and of the end of its line; (-1, -1) without such a dot."""
         if self._at_start and self._typed and data.startswith(b".\n"):
             return 0, 2
         if self._at_start and self._after_crlf and data.startswith(b".\r\n"):
             return 0, 3
-        found = data.find(b"\r\n.\r\n")
-        typed = data.find(b"\n.\n", 0, found if found >= 0 else len(data)) if self._typed else -1
+        end = data.find(b"\r\n.\r\n")
+        typed = data.find(b"\n.\n", 0, end if end >= 0 else len(data)) if self._typed else -1
         if typed >= 0:
             return typed + 1, typed + 3
-        return (found + 2, found + 5) if found >= 0 else (-1, -1)
+        return (end + 2, end + 5) if end >= 0 else (-1, -1)
 
     def _unstuff(self, block: bytes) -> bytes:
+        """The content of a block that does not hold the end of the content, and does not end in the middle of one."""
         if not block:
             return block
         starts_line = self._at_start
@@ -128,7 +132,7 @@ class DataDecoder(TextDecoder):
         self._after_crlf = block.endswith(b"\r\n")
         content = self._convert(block)
         before = len(content)
-        # A lone dot that is still here does not end the data: it is kept.
+        # A line of one dot that `_find_end` has passed over does not end the content: the dot stays.
         dot = starts_line and content.startswith(b".") and not content.startswith(b".\n")
         if b"\n." in content:
             content = content.replace(b"\n.", b"\n") if b"\n.\n" not in content else _STUFFED.sub(b"\n", content)
@@ -139,16 +143,16 @@ class DataDecoder(TextDecoder):
 
 
 class DataEncoder:
-    """Content with LF line ends to what follows DATA: CRLF, dots doubled, CRLF.CRLF at the end.
+    """Encodes content with LF line ends as the octets that follow DATA: CRLF, dots doubled, CRLF.CRLF at the end.
 
-    Content is text: a CR in it can't be sent by DATA and raises ValueError, for what a server makes of it nobody knows.
+    A CR in the content raises ValueError: DATA can't carry one, since servers differ in what they make of it.
     """
 
     def __init__(self) -> None:
         self._at_start = True
 
     def feed(self, content: bytes) -> bytes:
-        """Take some content; return its octets on the wire."""
+        """Take a piece of the content and return its octets on the wire.  Raises ValueError for a CR."""
         if not content:
             return b""
         wire = lf_to_crlf(content.replace(b"\n.", b"\n..") if b"\n." in content else content)
@@ -158,12 +162,12 @@ class DataEncoder:
         return wire
 
     def finish(self) -> bytes:
-        """The end of the data; content without a last line end gets one, since DATA has no way to say otherwise."""
+        """The octets that end the content, with the end of its last line if that has none: DATA can't say otherwise."""
         return b".\r\n" if self._at_start else b"\r\n.\r\n"
 
 
 def lf_to_crlf(content: bytes) -> bytes:
-    """Text content as BDAT carries it; works piece by piece.  ValueError if there is a CR in it: that is no text."""
+    """A piece of text with its line ends as CRLF, as BDAT carries it.  Raises ValueError for a CR: that is no text."""
     if b"\r" in content:
         raise ValueError("text content has no CR")
     return content.replace(b"\n", b"\r\n")

@@ -1,4 +1,4 @@
-"""xtext: any text as one ESMTP parameter value (RFC 3461 4), and its kin for UTF-8 addresses (RFC 6533 3)."""
+"""xtext, the encoding of text in an ESMTP parameter (RFC 3461 4), and the forms of UTF-8 addresses (RFC 6533 3)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _NOT_UNICHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010fff
 
 
 def encode(text: str) -> str:
-    """`"a b=c"` -> `"a+20b+3Dc"`; other characters than ASCII go as the octets of their UTF-8."""
+    """Text as xtext: `"a b=c"` -> `"a+20b+3Dc"`.  A character outside ASCII is encoded as the octets of its UTF-8."""
     octets = text.encode()
     return _NOT_XCHAR.sub(lambda found: b"+%02X" % found[0][0], octets).decode("ascii")
 
 
 def decode(text: str) -> str:
-    """The inverse of `encode`; ValueError if `text` is not xtext, or not UTF-8 below it."""
+    """The text that xtext encodes.  Raises ValueError if `text` is not xtext, or its octets are not UTF-8."""
     try:
         octets = text.encode("ascii")
     except UnicodeEncodeError as error:
@@ -34,20 +34,20 @@ def decode(text: str) -> str:
 
 
 def encode_utf8_address(text: str) -> str:
-    r"""`"jürgen@dev.test"` -> `"j\x{FC}rgen@dev.test"`: utf-8-addr-xtext, which every server takes as xtext."""
+    r"""An address as utf-8-addr-xtext, which is ASCII: `"jürgen@dev.test"` -> `"j\x{FC}rgen@dev.test"`."""
     return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
 
 
 def unitext(text: str) -> str:
-    r"""`"jürgen+a@dev.test"` -> `"jürgen\x{2B}a@dev.test"`: utf-8-addr-unitext, for servers with SMTPUTF8."""
+    r"""An address as utf-8-addr-unitext, for SMTPUTF8: `"jürgen+a@dev.test"` -> `"jürgen\x{2B}a@dev.test"`."""
     return _NOT_UNICHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
 
 
 def decode_utf8_address(text: str) -> str:
-    r"""Read utf-8-addr-xtext, utf-8-addr-unitext, or either inside xtext; the result is printable.
+    r"""The address that utf-8-addr-xtext, utf-8-addr-unitext, or either of them inside xtext encodes.
 
-    What is none of these is no reason to refuse the address (RFC 3461 5.1, 6533 3): it stays as it is.  So does the
-    escape of a character that is not printable, and such a character without an escape gets one: `\x{85}`.
+    Text in none of these forms is returned as it is, and is no reason to refuse the recipient (RFC 3461 5.1, 6533 3).
+    The result is printable: a character that is not has an escape in it, `\x{85}`, as received or added.
     """
     if "+" in text:
         with contextlib.suppress(ValueError):

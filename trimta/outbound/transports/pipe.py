@@ -1,10 +1,10 @@
-"""The transport of `pipe:` routes: a message on a command's standard input (UUCP, procmail, scripts).
+"""The transport of `pipe:` routes, which gives a message to a command on its standard input (UUCP, procmail, scripts).
 
-What the command does with it is not known: it may be another mail system.  So a message is relayed, not delivered (RFC
-3461 5.2.4), and DELIVERBY is as with a host that does not know it (RFC 2852 4.1.5).
+The command may hand the message on to another mail system, or deliver it; trimta can't know.  So the outcome is
+"relayed" and not "delivered" (RFC 3461 5.2.4), and DELIVERBY is handled as with a host that lacks it (RFC 2852 4.1.5).
 
-The command runs without a shell, with PATH and LANG as its environment, in data_dir, and in a process group of its own,
-which is ended as a whole if it takes too long.  The last 4 KiB of its output are kept for the DSN.
+The command runs without a shell, in data_dir, with PATH and LANG as its environment.  It has a process group of its
+own, which is killed as a whole when the time limit has passed.  The end of its output is kept for the DSN.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import StoredMessage
 
 OUTPUT: Final = 4 * 1024
-"""The last octets of output that are kept."""
+"""Octets of the end of a command's output that are kept."""
 
 LINGER: Final = 1.0
-"""Seconds for output after the command has ended: a child in the background may keep the pipe open for ever."""
+"""Seconds to wait for output after the command has ended: a child in the background may keep the pipe open for ever."""
 
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
@@ -64,15 +64,15 @@ _PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
 
 
 def arguments(route: PipeRoute, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:
-    """The command of a route, with the placeholders in its words filled in."""
+    """The words of a route's command, with the placeholders in them filled in."""
     values = {"nexthop": domain, "sender": _sender(message), "id": message.id}
-    found: list[str] = []
+    words: list[str] = []
     for word in route.argv:
         if word == RECIPIENTS:
-            found.extend(str(recipient.address) for recipient in recipients)
+            words.extend(str(recipient.address) for recipient in recipients)
         else:
-            found.append(_PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], word))
-    return found
+            words.append(_PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], word))
+    return words
 
 
 async def deliver(
@@ -86,10 +86,14 @@ async def deliver(
     disk: Disk,
     now: float,
 ) -> list[Outcome]:
-    """Run the command once for all recipients; they share its outcome.  `limit` in seconds, `now` on the queue's clock.
+    """Run the command of a route once for all recipients, which share its outcome.
 
-    An address that a command would take for an option does not get there.  Raises BodyDamagedError, or OSError, for a
-    message that can't be read; the command has not seen its end then.
+    `domain` fills {nexthop}; `folder` is where the command runs; `limit` is its time in seconds; `now` is the moment in
+    seconds since the epoch, on the queue's clock.  An address that begins with "-" fails and is not given to the
+    command, which would take it for an option.
+
+    Raises BodyDamagedError or OSError for a message that can't be read.  The command was killed before it could take
+    the part that it has read for the whole message.
     """
     by = message.terms.deliver_by
     if by is not None and by.mode is ByMode.RETURN:
@@ -126,7 +130,8 @@ async def deliver(
         with trio.move_on_after(limit):
             await run.converse()
     finally:
-        with trio.move_on_after(LINGER, shield=True):  # what is killed ends at once; else it stays as a zombie
+        # A killed process ends at once, but stays a zombie until it is waited for.
+        with trio.move_on_after(LINGER, shield=True):
             await run.end()
     if run.unreadable is not None:
         raise run.unreadable
@@ -135,24 +140,26 @@ async def deliver(
         return [
             Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, diagnostic=text) for recipient in recipients
         ]
-    said = bytes(run.output).decode(errors="backslashreplace").strip()
+    output = bytes(run.output).decode(errors="backslashreplace").strip()
     dropped = by is not None and now < by.deadline
-    return [_outcome(process.returncode, one, command, said, deadline_dropped=dropped) for one in recipients]
+    return [
+        _outcome(process.returncode, recipient, command, output, deadline_dropped=dropped) for recipient in recipients
+    ]
 
 
 class _Run:
-    """A command while it runs."""
+    """A running command, with the message that it is given."""
 
     def __init__(self, process: trio.Process, message: StoredMessage, disk: Disk) -> None:
         self._process = process
         self._message = message
         self._disk = disk
         self.output = bytearray()
-        """The last octets of its output."""
+        """The end of the command's output, OUTPUT octets at most."""
         self.overdue = False
-        """The command had to be ended."""
+        """Whether the command had to be killed when its time was over."""
         self.unreadable: BodyDamagedError | OSError | None = None
-        """Why the message could not be read to its end."""
+        """The error by which the message could not be read to its end."""
 
     async def converse(self) -> None:
         """Write the message to the command, read its output, and wait for its end."""
@@ -160,12 +167,12 @@ class _Run:
             nursery.start_soon(self._feed)
             nursery.start_soon(self._listen)
             await self._process.wait()
-            # A process that it left in the background may hold its input and output, and do nothing with them.
+            # A process that the command left in the background may keep its pipes open and never use them.
             nursery.cancel_scope.deadline = trio.current_time() + LINGER
-            nursery.cancel_scope.shield = True  # else: what it has done would be done again
+            nursery.cancel_scope.shield = True  # the command has ended: a cancelled delivery would be run again
 
     async def end(self) -> None:
-        """End the command and all processes that it started, if it still runs."""
+        """Kill the command and all processes of its group, if the command still runs, and wait for its end."""
         self.overdue = self._kill()
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -183,10 +190,10 @@ class _Run:
                 while some := await pieces.some():
                     await stdin.send_all(b"".join(some))
         except trio.BrokenResourceError:
-            pass  # it reads no more; its exit code says what that means
+            pass  # the command has closed its input; its exit code says what that means
         except (BodyDamagedError, OSError) as error:
             self.unreadable = error
-            self._kill()  # before it sees an end where there is none
+            self._kill()  # else the command would see the end of its input, and take a part for the whole message
         await stdin.aclose()
 
     async def _listen(self) -> None:
@@ -197,10 +204,13 @@ class _Run:
             del self.output[:-OUTPUT]
 
     def _kill(self) -> bool:
-        """Kill the process group, if the command still runs: else its id may be another's.  Whether it did run."""
+        """Kill the command's process group if the command still runs; returns whether it did.
+
+        The group of a command that has ended is left alone: the system may have given its id to another.
+        """
         if self._process.poll() is not None:
             return False
-        with contextlib.suppress(PermissionError):  # it has become another user's, and is left alone
+        with contextlib.suppress(PermissionError):  # the command has changed to another account
             os.killpg(self._process.pid, signal.SIGKILL)
         return True
 
@@ -213,8 +223,8 @@ def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:
     return Failed(recipient=recipient, status=status, diagnostic=f'a {which} that begins with "-" is no argument')
 
 
-def _outcome(code: int | None, recipient: Recipient, command: str, said: str, *, deadline_dropped: bool) -> Outcome:
-    text = f"{command} {_describe(code)}" + (f": {said}" if said else "")
+def _outcome(code: int | None, recipient: Recipient, command: str, output: str, *, deadline_dropped: bool) -> Outcome:
+    text = f"{command} {_describe(code)}" + (f": {output}" if output else "")
     if code == 0:
         return Delivered(
             recipient=recipient,

@@ -1,4 +1,7 @@
-"""Databases of older versions are brought up to date when they are opened; a copy of the old one is kept beside."""
+"""Migration of the queue's database: an older version is changed to the next one when it is opened.
+
+A copy of the older database stays beside it.  A crash leaves the database as it was.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ if TYPE_CHECKING:
 STEPS: Final[Mapping[int, Sequence[str]]] = {
     1: (
         "ALTER TABLE envelopes ADD COLUMN deadline REAL",
-        # Of mode N it was the moment of the one warning, and nobody hears of a message from the null path.
+        # Version 1 kept the deadline of BY mode N in warn_at, as the moment of the only delay warning.  A message from
+        # the null reverse-path has no deadline in mode N, since nobody is to be told that it passed.
         "UPDATE envelopes SET deadline = (SELECT CAST(json_extract(m.fields, '$.by[0]') AS REAL) FROM messages m"
         " WHERE m.seq = envelopes.message AND json_valid(m.fields) AND json_type(m.fields, '$.by[0]') IS NOT NULL"
         " AND (json_extract(m.fields, '$.by[1]') = 'R'"
@@ -24,35 +28,40 @@ STEPS: Final[Mapping[int, Sequence[str]]] = {
         "CREATE INDEX envelopes_deadline ON envelopes (deadline) WHERE deadline IS NOT NULL",
     ),
 }
-"""What makes a database of the next version of one of this version."""
+"""SQL statements that change a database of the version in the key to the version after it."""
 
 
 def migrate(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    """Make a database of this version (a key of `STEPS`) one of the next; nothing happens where another process was
-    faster.  The old one is kept as `queue.sqlite3.version-1`.
+    """Change a database from `version`, a key of `STEPS`, to the version after it, in one transaction.
+
+    `path` is the database's file; its copy is kept as `queue.sqlite3.version-1`.  Nothing is changed where another
+    process has done the migration meanwhile.  Raises sqlite3.Error and OSError; the database is then as it was.
     """
     keep_copy(connection, path.with_name(f"{path.name}.version-{version}"))
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found == version:
+        (current,) = connection.execute("PRAGMA user_version").fetchone()
+        if current == version:
             for statement in STEPS[version]:
                 connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {version + 1}")
         connection.execute("COMMIT")
     except sqlite3.Error:
-        with contextlib.suppress(sqlite3.Error):  # the error that brought us here says more
+        with contextlib.suppress(sqlite3.Error):  # the first error says more about the cause
             connection.execute("ROLLBACK")
         raise
 
 
 def keep_copy(connection: sqlite3.Connection, target: Path) -> None:
-    """Write a copy of the database, whole or not at all.  One that is there, from a start that was cut short, stays."""
+    """Write a copy of the database to the file `target`, whole or not at all.  Raises sqlite3.Error and OSError.
+
+    A copy that an earlier, interrupted migration left is kept: it was made from the same database.
+    """
     if target.exists():
         return
     part = target.with_name(f"{target.name}.{os.getpid()}")
     part.unlink(missing_ok=True)
-    os.close(durable.create(part))  # for its mode
+    os.close(durable.create(part))  # else SQLite would create the file, readable for other accounts
     try:
         with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
             connection.backup(copy)

@@ -1,4 +1,7 @@
-"""Rows of the queue's database as values.  A row that is not what the queue wrote is damage, and said to be."""
+"""Rows of the queue's database, read as envelopes and messages.
+
+A row that the queue can't have written is damage: DamagedEntry is raised, or the damage is shown in a listing.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,12 @@ ENVELOPE: Final = """
     e.next_try, e.last_attempt, e.warn_at, e.warned, e.deadline,
     CASE WHEN e.attempts = 0 AND e.next_try > d.failed THEN 0.0 ELSE coalesce(d.not_before, 0.0) END
 """
+"""The columns of an envelope.
+
+The last one is the moment until which its next hop is spared after a failure.
+"""
 WIDTH: Final = 18
-"""Columns of ENVELOPE."""
+"""The number of columns in ENVELOPE."""
 MESSAGE: Final = "m.seq, m.id, m.arrived, m.fields, m.trace, m.size, m.lines, m.spooled"
 LISTED: Final = "m.arrived, m.fields, m.size, m.lines"
 JOINED: Final = """
@@ -39,14 +46,17 @@ _TYPES: Final = {str: "text", int: "a whole number", float: "a number", bytes: "
 
 
 class RowReader:
-    """Reads rows of the columns above, and what belongs to them from other tables and from the spool."""
+    """Reads rows of the columns above, with their recipients and content from other tables and from the spool."""
 
     def __init__(self, connection: sqlite3.Connection, spool: Path) -> None:
         self._connection = connection
         self._spool = spool
 
     def loaded(self, envelope_id: str, row: Sequence[Any]) -> tuple[StoredMessage, QueuedEnvelope]:
-        """Of ENVELOPE and MESSAGE.  DamagedEntry names the envelope, or the message if that is damaged."""
+        """The message and the envelope in a row of ENVELOPE and MESSAGE.
+
+        Raises DamagedEntry, which names the message if its part of the row is damaged, else the envelope.
+        """
         if row[WIDTH] is None:
             raise DamagedEntry(envelope_id, "its message is missing")
         message = self._message(row[WIDTH:])
@@ -56,7 +66,10 @@ class RowReader:
             raise DamagedEntry(envelope_id, str(error)) from error
 
     def listed(self, row: Sequence[Any]) -> ListedEnvelope:
-        """Of ENVELOPE and LISTED.  Damage is shown, not raised: one bad entry must not hide the others."""
+        """The envelope in a row of ENVELOPE and LISTED, with what a listing shows of its message.
+
+        Damage is shown as the reason of a hold, and not raised: one damaged entry must not hide the others.
+        """
         arrived, fields, size, lines = row[WIDTH:]
         try:
             envelope = self._envelope(row[:WIDTH])
@@ -148,12 +161,14 @@ class RowReader:
 
 
 def _typed(value: Any, kind: type) -> Any:
+    """`value`, if its type is `kind`; else ValueError: SQLite stores a value of any type in any column."""
     if type(value) is not kind:
         raise ValueError(f"{value!r:.40} where {_TYPES[kind]} is meant")
     return value
 
 
 def _unreadable(row: Sequence[Any], reason: str) -> QueuedEnvelope:
+    """An envelope that stands for a damaged row in a listing."""
     return QueuedEnvelope(
         id=str(row[1]),
         message_id=str(row[2]),

@@ -1,7 +1,7 @@
-"""Stored moments that a change of the clock made later than the retry schedule allows: they are brought back.
+"""Correction of stored moments after the clock was set back: no envelope waits longer than the retry schedule says.
 
-The queue stores moments, not spans, so that they hold over a restart.  A moment that is further away than its step was
-written by a clock that showed another time.
+The queue stores moments and not spans, so that they stay true over a restart.  A moment that is further away than the
+schedule allows was written while the clock showed another time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Waits:
-    """Moments in the future, of messages, envelopes and next hops."""
+    """The moments in the future that the queue stores of messages, envelopes and next hops."""
 
     def __init__(self, database: Database, destinations: Destinations) -> None:
         self._database = database
@@ -34,14 +34,18 @@ class Waits:
         back: float = 0.0,
         exclude: Collection[str] = (),
     ) -> int:
-        """Bring moments near that are further away than their step; returns of how many envelopes.
+        """Bring moments forward that are later than the retry schedule allows; returns the number of envelopes changed.
 
-        `longest` and `wait`: the longest wait in seconds after so many attempts, and a wait to take in its place.
-        `spare`: the longest for which a next hop that failed is spared.  `back`: seconds by which the clock was set
-        back just now; 0: not known.  `exclude`: envelopes in flight, whose next try is decided when they are settled.
+        `now`       seconds since the epoch, on the queue's clock
+        `longest`   gives the longest wait in seconds that the schedule allows after a number of attempts
+        `wait`      gives the wait in seconds that replaces a longer one after a number of attempts
+        `spare`     seconds for which a next hop that failed is spared, at most
+        `back`      seconds by which the clock was set back just now; 0 where that is not known
+        `exclude`   ids of envelopes in flight, whose next try is decided when they are settled
 
-        A message that arrived later than now arrives now, and all that counts from its arrival moves along: the delay
-        warning, the lifetime, DELIVERBY, HOLDFOR.  HOLDUNTIL names a moment of the calendar, and stays.
+        A message that arrived later than `now` is given `now` as its arrival, and what counts from the arrival moves by
+        the same time: the delay warning, the lifetime, DELIVERBY, HOLDFOR.  HOLDUNTIL (RFC 4865) names a moment of the
+        calendar and does not change.
         """
         with self._database.transaction():
             changed: dict[int, str] = {}
@@ -76,7 +80,7 @@ class Waits:
             )
 
     def _bound_first_tries(self, now: float, exclude: Collection[str], changed: dict[int, str]) -> None:
-        """The first try is at once, or at the end of a hold."""
+        """An envelope that was never tried is due now, or at the end of the hold that its sender asked for."""
         rows = self._connection.execute(
             "SELECT e.id, e.seq, e.next_hop, e.next_try,"
             " CASE WHEN json_valid(m.fields) THEN json_extract(m.fields, '$.hold_until') END"
@@ -114,7 +118,10 @@ class Waits:
 
 
 def _shifted(fields: str, shift: float) -> str:
-    """A message's fields with DELIVERBY and HOLDFOR moved by `shift` seconds; damaged ones stay as they are."""
+    """The JSON of a message's fields, with DELIVERBY and HOLDFOR moved by `shift` seconds.
+
+    Damaged fields are returned as they are: `rows` reports them where the message is read.
+    """
     try:
         values = json.loads(fields)
         if "by" in values:
