@@ -1,4 +1,4 @@
-"""From a file to a Config, and back to text."""
+"""From a file to a Configuration, and back to text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trimta.config import model
 from trimta.config.errors import ConfigErrors, ConfigFileError
 from trimta.config.find import find, state_folder
 from trimta.config.load import load, parse
-from trimta.config.model import Config, ListenSection
+from trimta.config.model import Configuration, ListenSection
 from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
 from trimta.config.tables import alias_table, local_domains, policy_of, route_table
@@ -108,13 +108,13 @@ seed = 7
 
 
 @pytest.fixture
-def full(tmp_path: Path) -> Config:
+def full(tmp_path: Path) -> Configuration:
     (tmp_path / "pw").write_text("topsecret")
     (tmp_path / "conf.toml").write_text(FULL)
     return load(tmp_path / "conf.toml")
 
 
-def test_every_section_is_read(full: Config, tmp_path: Path) -> None:
+def test_every_section_is_read(full: Configuration, tmp_path: Path) -> None:
     assert full.source == tmp_path / "conf.toml"
     assert full.hostname == "mail.a.test"
     assert full.data_dir == Path("/var/lib/trimta")
@@ -138,7 +138,7 @@ def test_every_section_is_read(full: Config, tmp_path: Path) -> None:
     assert full.faults[1].probability == 0.1
 
 
-def test_the_tables_look_up(full: Config) -> None:
+def test_the_tables_look_up(full: Configuration) -> None:
     assert local_domains(full).is_local(Mailbox("x", "MAIL.a.test"))
     assert [str(leaf) for leaf in alias_table(full).expand(Mailbox("Team", "a.test"))] == [
         "alice@a.test",
@@ -171,7 +171,7 @@ def test_who_answers_a_report_reaches_postmaster_unless_it_is_said_otherwise(tex
     assert policy.refusal(Mailbox("MAILER-DAEMON", "dev.test"), may_relay=False) is None or "discard" in text
 
 
-def test_a_configuration_is_written_as_it_is_read_but_for_passwords(full: Config, tmp_path: Path) -> None:
+def test_a_configuration_is_written_as_it_is_read_but_for_passwords(full: Configuration, tmp_path: Path) -> None:
     text = toml(full)
     assert "topsecret" not in text
     (tmp_path / "again.toml").write_text(text)
@@ -180,7 +180,7 @@ def test_a_configuration_is_written_as_it_is_read_but_for_passwords(full: Config
     assert replace(again, auth=full.auth) == full
 
 
-def test_the_document_is_json_of_the_same_schema(full: Config, tmp_path: Path) -> None:
+def test_the_document_is_json_of_the_same_schema(full: Configuration, tmp_path: Path) -> None:
     assert tomli.loads(toml(full)) == json.loads(json.dumps(document(full)))
     assert "topsecret" not in json.dumps(document(full))
     assert "topsecret" not in repr(full)
@@ -294,7 +294,7 @@ def test_the_schema_has_every_field_of_the_model() -> None:
         assert [*schemas[name]] == [field.name for field in fields(kind)] or name == "local", name
         assert {*schemas[name]} == {field.name for field in fields(kind)}, name
     tables = {*top_schema(Path("/b")), *TABLES}
-    assert tables == {field.name for field in fields(Config)} - {"source", "links"}
+    assert tables == {field.name for field in fields(Configuration)} - {"source", "links"}
 
 
 def test_own_certificates_are_checked_with_their_key(tmp_path: Path) -> None:

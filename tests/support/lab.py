@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage, MIMEPart
     from pathlib import Path
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.mail.envelope import Recipient
     from trimta.outbound.transports.client_settings import TlsContexts
     from trimta.runtime.disk import Disk
@@ -123,7 +123,7 @@ class LabMta(Mta):
         self._net = net
         super().__init__(*arguments, **options)
 
-    def apply(self, config: Config, client_tls: TlsContexts) -> None:
+    def apply(self, config: Configuration, client_tls: TlsContexts) -> None:
         super().apply(config, client_tls)
         self.client_settings = replace(self.client_settings, dial=self._net.dial)
 
@@ -274,7 +274,7 @@ def _groups(status: MIMEPart) -> list[MIMEPart]:
     return [email.message_from_bytes(group, policy=email.policy.default) for group in octets.strip().split(b"\n\n")]
 
 
-def configuration(folder: Path, text: str) -> Config:
+def configuration(folder: Path, text: str) -> Configuration:
     """A configuration with everything under a folder."""
     head = """
         hostname = "here.test"

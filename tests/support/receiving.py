@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Event
 
@@ -53,7 +53,7 @@ STRANGER: Final = ClientAddress("192.0.2.7", 40000)
 SENT: Final = "From: me\r\nSubject: hi\r\n\r\nbody\r\n"
 
 
-def configuration(folder: Path, text: str = "") -> Config:
+def configuration(folder: Path, text: str = "") -> Configuration:
     """What `conf.toml` in `folder` means, with a host name that is the same everywhere and any free port."""
     if "hostname =" not in text:
         text = f'hostname = "mx.dev.test"\n{text}'

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.mail.address import Mailbox
     from trimta.routing.destination import Destination
     from trimta.routing.policy import Policy
@@ -50,7 +50,7 @@ _UNCHANGED: Final = {
 }
 
 
-def steer(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
+def steer(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code.  What is wrong with one id has a line on stderr, and the
     others are done.
     """
@@ -103,7 +103,7 @@ def _retry_many(queue: Queue | None, args: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _verb(config: Config, args: argparse.Namespace) -> Callable[[Queue, str, float], tuple[str, ...]]:
+def _verb(config: Configuration, args: argparse.Namespace) -> Callable[[Queue, str, float], tuple[str, ...]]:
     """What is to be done with an id at a time; it returns the ids of the envelopes that it changed."""
     match args.action:
         case "retry":

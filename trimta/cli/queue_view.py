@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.mail.envelope import ReversePath
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import QueuedEnvelope, QueuedRecipient, StoredMessage
@@ -36,7 +36,7 @@ _ROW: Final = "{:<20} {:>6} {:>6} {:>5} {:>9}  {:<8}  {}\n"
 # list
 
 
-def print_list(config: Config, queue: Queue | None, args: argparse.Namespace) -> None:
+def print_list(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> None:
     """Rows go out as they are read: the first one at once, however many there are."""
     rows = iter(()) if queue is None else _rows(config, queue, args)
     write = sys.stdout.write
@@ -58,7 +58,7 @@ def print_list(config: Config, queue: Queue | None, args: argparse.Namespace) ->
         write("nothing in the queue matches\n" if filtered else "the queue is empty\n")
 
 
-def _rows(config: Config, queue: Queue, args: argparse.Namespace) -> Iterator[tuple[ListedEnvelope, str, float]]:
+def _rows(config: Configuration, queue: Queue, args: argparse.Namespace) -> Iterator[tuple[ListedEnvelope, str, float]]:
     active = _active(config)
     now = queue_time(queue)
     stored = None if args.state is None else EnvelopeState.HELD if args.state == "held" else EnvelopeState.QUEUED
@@ -77,7 +77,7 @@ def _filter(address: str | None) -> str | None:
     return address.removeprefix("<").removesuffix(">")
 
 
-def _active(config: Config) -> frozenset[str]:
+def _active(config: Configuration) -> frozenset[str]:
     """Ids of the envelopes that a server is delivering now."""
     try:
         return frozenset(asking.ask_once(config.data_dir, {"command": "active"})["active"])
@@ -156,7 +156,7 @@ def _path(reverse_path: ReversePath) -> str:
 # show
 
 
-def print_entries(config: Config, queue: Queue | None, args: argparse.Namespace) -> int:
+def print_entries(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> int:
     """Those that are there; each that is not has a line on stderr, and then the exit code is 65."""
     active = _active(config)
     code = EX_OK

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from trimta.cli.arguments import Subparsers
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.mail.address import Mailbox
     from trimta.outbound.resolver import Host, Routing
 
@@ -94,13 +94,13 @@ def _worst(verdicts: list[str]) -> str:
 # What there is to say.
 
 
-async def _explain_all(config: Config, addresses: list[str]) -> list[Document]:
+async def _explain_all(config: Configuration, addresses: list[str]) -> list[Document]:
     explainer = _Explainer(config)
     return [await explainer.explain(address) for address in addresses]
 
 
 class _Explainer:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Configuration) -> None:
         self._config = config
         self._policy = policy_of(config)
         self._resolver = Resolver(

@@ -20,12 +20,12 @@ from trimta.store.queue.queue import Queue, exists
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.control.asking import Json
 
 
 @contextmanager
-def server_needed(config: Config) -> Iterator[None]:
+def server_needed(config: Configuration) -> Iterator[None]:
     """For a block that asks the running server: what it fails with as an exit code and one line."""
     try:
         yield
@@ -37,14 +37,14 @@ def server_needed(config: Config) -> Iterator[None]:
         raise CommandError(EX_NOPERM, f"the server on {config.data_dir} belongs to another user") from cause
 
 
-def ask_server(config: Config, request: Json, *, timeout: float | None = 10.0) -> Json:
+def ask_server(config: Configuration, request: Json, *, timeout: float | None = 10.0) -> Json:
     """The running server's answer; CommandError if there is none."""
     with server_needed(config):
         return asking.ask_once(config.data_dir, request, timeout=timeout)
 
 
 @contextmanager
-def queue_of(config: Config) -> Iterator[Queue | None]:
+def queue_of(config: Configuration) -> Iterator[Queue | None]:
     """The queue, whether a server runs or not; None if there has never been one, and none is made.
 
     Root looks at it, and changes it, as its owner: files that SQLite makes beside it must be the server's too.
@@ -69,14 +69,14 @@ def queue_of(config: Config) -> Iterator[Queue | None]:
         raise CommandError(EX_NOPERM, str(cause)) from cause
 
 
-def warn_of_loss(config: Config) -> None:
+def warn_of_loss(config: Configuration) -> None:
     """Say that the queue is gone, where it is: what is seen of it is not all that there was."""
     with suppress(PermissionError):  # who may not look is told so where the queue is opened
         if loss.is_lost(config.data_dir):
             streams.say(f"trimta: {loss.explanation(config.data_dir)}")
 
 
-def _not_ours(config: Config) -> CommandError:
+def _not_ours(config: Configuration) -> CommandError:
     return CommandError(EX_NOPERM, f"no permission for the queue in {config.data_dir}; be the user whose server it is")
 
 

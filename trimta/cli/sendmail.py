@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trimta.cli.arguments import Subparsers
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.mail.envelope import ReversePath
     from trimta.store.spool import Body
 
@@ -132,7 +132,7 @@ def _queue(config_option: str | None, *arguments: str) -> int:
     return main([*named, "queue", *arguments])
 
 
-def _speak_smtp(config: Config) -> int:
+def _speak_smtp(config: Configuration) -> int:
     import trio
 
     from trimta.runtime.tls import TlsError
@@ -154,14 +154,14 @@ def _speak_smtp(config: Config) -> int:
 class Submission:
     """Who submits, and to whom as far as the command line says."""
 
-    config: Config
+    config: Configuration
     user_id: int
     reverse_path: ReversePath
     author: Mailbox
     recipients: tuple[Mailbox, ...]
 
     @classmethod
-    def of(cls, flags: Flags, config: Config) -> Submission:
+    def of(cls, flags: Flags, config: Configuration) -> Submission:
         """Check the command line.  CommandError if its addresses are none."""
         user_id = os.getuid()
         author = _mailbox_of(user_id, config.hostname)
@@ -368,7 +368,7 @@ def _sender(text: str, domain: str) -> ReversePath:
     return found[0]
 
 
-def _become(config: Config) -> None:
+def _become(config: Configuration) -> None:
     """Started as root: what is made in data_dir must belong to the server's account."""
     try:
         if privileges.is_root() and config.user:
@@ -380,7 +380,7 @@ def _become(config: Config) -> None:
 
 
 @contextmanager
-def _open_queue(config: Config) -> Iterator[Queue]:
+def _open_queue(config: Configuration) -> Iterator[Queue]:
     try:
         warn_of_loss(config)
         queue = Queue(config.data_dir)
@@ -391,7 +391,7 @@ def _open_queue(config: Config) -> Iterator[Queue]:
 
 
 @contextmanager
-def _explained(config: Config) -> Iterator[None]:
+def _explained(config: Configuration) -> Iterator[None]:
     """What ends a submission, as one line."""
     try:
         yield
@@ -401,7 +401,7 @@ def _explained(config: Config) -> Iterator[None]:
         raise _not_stored(config, error) from error
 
 
-def _not_stored(config: Config, error: QueueError | OSError) -> CommandError:
+def _not_stored(config: Configuration, error: QueueError | OSError) -> CommandError:
     refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
     if refused or (isinstance(error, QueueUnreadable) and error.path.exists() and not _may_use(error.path)):
         problem = f"no permission for the queue in {config.data_dir}; be the user whose server it is"

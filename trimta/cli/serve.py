@@ -25,7 +25,7 @@ from trimta.server.start import StartError
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -57,7 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     path = find(args.config)
 
-    def load_config() -> Config:
+    def load_config() -> Configuration:
         return _with_options(load(path), args)
 
     options = Options(time_scale=args.time_scale, json_log=args.log_format == "json", load=load_config)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _with_options(config: Config, args: argparse.Namespace) -> Config:
+def _with_options(config: Configuration, args: argparse.Namespace) -> Configuration:
     """The configuration with what the command line says in its place."""
     if args.listen:
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trimta.cli.arguments import Subparsers
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.control.asking import Json
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     return EX_OK
 
 
-def _events(config: Config) -> Iterator[Json]:
+def _events(config: Configuration) -> Iterator[Json]:
     with server_needed(config):
         for answer in asking.ask(config.data_dir, {"command": "tail"}, timeout=None, reader=streams.output()):
             if "event" in answer:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trimta.config.locate import Path
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.config.reader import Reader
 
 _ANY_ADDRESS: Final = {"0.0.0.0": 4, "::": 6}
 
 
-def check_listeners(reader: Reader, config: Config) -> None:
+def check_listeners(reader: Reader, config: Configuration) -> None:
     """[[listen]]: at least one, no two on the same address, each with what it needs."""
     if not config.listen:
         if not reader.failed("listen"):
@@ -73,7 +73,7 @@ def _any_covers(host: str, other: str) -> bool:
     return host in _ANY_ADDRESS and (6 if ":" in other else 4) == _ANY_ADDRESS[host]
 
 
-def check_tls(reader: Reader, config: Config) -> None:
+def check_tls(reader: Reader, config: Configuration) -> None:
     """[tls]: a certificate with its own key."""
     if reader.failed("tls"):
         return
@@ -105,7 +105,7 @@ def _ssl_reason(error: Exception) -> str:
     return str(reason).replace("_", " ").lower() if reason else "not in PEM"
 
 
-def check_aliases(reader: Reader, config: Config) -> None:
+def check_aliases(reader: Reader, config: Configuration) -> None:
     """[aliases]: no name twice, no cycle."""
     if reader.failed("aliases") or reader.failed("local"):
         return
@@ -125,7 +125,7 @@ def check_aliases(reader: Reader, config: Config) -> None:
             return
 
 
-def check_routes(reader: Reader, config: Config) -> None:
+def check_routes(reader: Reader, config: Configuration) -> None:
     """[routes]: no key twice."""
     if reader.failed("routes"):
         return

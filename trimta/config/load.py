@@ -1,4 +1,4 @@
-"""The loader of conf.toml: it makes a Config, or reports every mistake of the file at once, each with its line."""
+"""The loader of conf.toml makes a Configuration, or reports every mistake of the file at once, each with its line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigEr
 from trimta.config.find import state_folder
 from trimta.config.links import links_of
 from trimta.config.locate import locate
-from trimta.config.model import Config, Fault, FaultStage, ListenSection, LocalSection
+from trimta.config.model import Configuration, Fault, FaultStage, ListenSection, LocalSection
 from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, section_schemas, top_schema
@@ -33,7 +33,7 @@ DEFAULT_MAILDIR: Final = "maildir-example/{user}"
 DEFAULT_ROUTE: Final = "maildir:maildir-example/remote"
 
 
-def load(path: Path | None) -> Config:
+def load(path: Path | None) -> Configuration:
     """The configuration of a file; with None the built-in defaults, all state under the user's state folder.
 
     Raises ConfigErrors with every mistake of the file, ConfigFileError where there is no file to read.
@@ -63,14 +63,14 @@ def read(path: Path) -> str:
         raise ConfigErrors(str(path), [ConfigError(line, "", "", found, "expected text in UTF-8")]) from None
 
 
-def parse(text: str, *, base: Path, file: str) -> Config:
+def parse(text: str, *, base: Path, file: str) -> Configuration:
     """The configuration of a TOML text.  Paths in it are relative to `base`, an absolute path; `file` is its name for
     errors.  Raises ConfigErrors.
     """
     return build(document(text, file=file), base=base, file=file, text=text)
 
 
-def build(tables: dict[str, Any], *, base: Path, file: str, text: str = "") -> Config:
+def build(tables: dict[str, Any], *, base: Path, file: str, text: str = "") -> Configuration:
     """The same of a document that is read already.  `text` is where the lines of its keys are looked up."""
     reader = Reader(homes(base))
     config = _config(reader, tables, base)
@@ -94,8 +94,8 @@ def document(text: str, *, file: str) -> dict[str, Any]:
     raise ConfigErrors(file, [ConfigError(line, "", "", f"not TOML: {problem}", STATEMENT)])
 
 
-def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
-    """The Config; one that doesn't matter where the reader has noted a mistake."""
+def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Configuration:
+    """The Configuration; one that doesn't matter where the reader has noted a mistake."""
     sections = section_schemas(base)
     top = top_schema(base)
     listen_schema = sections["listen"]
@@ -138,7 +138,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Config:
     if "*" not in parsed["routes"]:
         parsed["routes"] = {**parsed["routes"], "*": parse_route(DEFAULT_ROUTE, base)}
     parsed["routes"] = MappingProxyType(dict(parsed["routes"]))
-    config = Config(**parsed)
+    config = Configuration(**parsed)
     checks.check_listeners(reader, config)
     checks.check_tls(reader, config)
     checks.check_aliases(reader, config)

@@ -1,7 +1,7 @@
 """The effective configuration: frozen values, everything parsed and checked, every path absolute.
 
-Durations are seconds (float), sizes octets (int), paths absolute.  `trimta.config.load` makes a Config of values that
-are checked already, so no other module checks them again.
+Durations are seconds (float), sizes octets (int), paths absolute.  `trimta.config.load` makes a Configuration of values
+that are checked already, so no other module checks them again.
 """
 
 from __future__ import annotations
@@ -270,7 +270,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Configuration:
     """The configuration of one server: every table of conf.toml."""
 
     hostname: str

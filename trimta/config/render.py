@@ -1,6 +1,6 @@
 """The effective configuration as a document, for people (TOML) and programs (JSON).
 
-Loading it again gives the same Config, but for what is secret: passwords are "***".
+Loading it again gives the same Configuration, but for what is secret: passwords are "***".
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from trimta.config.schema import SECTIONS, section_schemas, top_schema
 
 if TYPE_CHECKING:
     from trimta.config.keys import Schema
-    from trimta.config.model import Config, Fault
+    from trimta.config.model import Configuration, Fault
     from trimta.routing.routes import Route
 
 Table: TypeAlias = dict[str, Any]
 
 
-def document(config: Config) -> Table:
+def document(config: Configuration) -> Table:
     """Every key with its value; those whose absence means something (as [tls] certificate) only where they are set."""
     schemas = section_schemas(config.data_dir)
     return {
@@ -35,7 +35,7 @@ def document(config: Config) -> Table:
     }
 
 
-def toml(config: Config) -> str:
+def toml(config: Configuration) -> str:
     """The document as TOML text."""
     return to_toml(document(config))
 

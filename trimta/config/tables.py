@@ -16,10 +16,10 @@ from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import MaildirRoute
 
 if TYPE_CHECKING:
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
 
 
-def local_domains(config: Config) -> LocalDomains:
+def local_domains(config: Configuration) -> LocalDomains:
     """Which addresses are local, and whose mailboxes they mean."""
     local = config.local
     return LocalDomains(local.domains, config.hostname, local.users, local.subaddress)
@@ -31,8 +31,8 @@ the configuration gives the name to a user, an alias or a route.
 """
 
 
-def alias_table(config: Config) -> AliasTable:
-    """[aliases], and an alias for REPORTER.  The aliases of a Config that `load` returned have no cycle."""
+def alias_table(config: Configuration) -> AliasTable:
+    """[aliases], and an alias for REPORTER.  The aliases of a Configuration that `load` returned have no cycle."""
     entries, local = dict(config.aliases), local_domains(config)
     is_user = local.users != "any" and REPORTER in map(fold_local_part, local.users)
     if not is_user and not any(key.lower().startswith(f"{REPORTER}@") for key in config.routes):
@@ -41,13 +41,13 @@ def alias_table(config: Config) -> AliasTable:
     return AliasTable(entries, local)
 
 
-def local_maildirs(config: Config) -> LocalMaildirs:
+def local_maildirs(config: Configuration) -> LocalMaildirs:
     """The Maildirs of local mailboxes, apart from those that routes capture into."""
     captures = dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
     return LocalMaildirs(config.local.maildir, tuple(captures), config.links)
 
 
-def route_table(config: Config) -> RouteTable:
+def route_table(config: Configuration) -> RouteTable:
     """[routes], apart from the Maildirs of local mailboxes."""
     maildirs = local_maildirs(config)
     return RouteTable(
@@ -60,7 +60,7 @@ def route_table(config: Config) -> RouteTable:
     )
 
 
-def policy_of(config: Config, *, time_scale: float = 1.0) -> Policy:
+def policy_of(config: Configuration, *, time_scale: float = 1.0) -> Policy:
     """The routing policy.  `time_scale`: how many times faster than configured the queue's waits pass."""
     return Policy(
         local=local_domains(config),

@@ -38,7 +38,7 @@ from trimta.smtp.help import help_reply
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.authentication import Authentication
     from trimta.inbound.client import ClientAddress
     from trimta.inbound.connection_counts import ConnectionCounts
@@ -216,7 +216,7 @@ class Session:
 
 
 def server_settings(
-    configuration: Config, listen: ListenSection, client: ClientAddress, *, now: float
+    configuration: Configuration, listen: ListenSection, client: ClientAddress, *, now: float
 ) -> ServerSettings:
     """What a listener offers to a client.  `now` is on the queue's clock: a hold is counted from it."""
     return ServerSettings(
@@ -236,7 +236,7 @@ def server_settings(
     )
 
 
-def _future_release(configuration: Config, now: float) -> FutureRelease:
+def _future_release(configuration: Configuration, now: float) -> FutureRelease:
     """FUTURERELEASE (RFC 4865): a message may be held for as long as one may wait in the queue."""
     lifetime = configuration.queue.lifetime
     moment = datetime.fromtimestamp(now, UTC) + timedelta(seconds=lifetime)

@@ -18,7 +18,7 @@ from trimta.store import trusted_folders
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
 
 
 class AccountError(Exception):
@@ -73,7 +73,7 @@ def _account(name: str) -> pwd.struct_passwd:
         raise AccountError(f"user: there is no account {name!r} on this machine") from None
 
 
-def folders(config: Config) -> list[Path]:
+def folders(config: Configuration) -> list[Path]:
     """Where the server writes: what `become` should make before root is given up."""
     mail = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
     captures = [Path(route.template) for route in config.routes.values() if isinstance(route, MaildirRoute)]

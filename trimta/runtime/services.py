@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.config.passwords import Authenticator
     from trimta.routing.policy import Policy
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Services:
     """The configuration, and what is derived from it."""
 
-    configuration: Config
+    configuration: Configuration
     policy: Policy
     authenticator: Authenticator
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.server.wiring import Mta
 
 
@@ -47,7 +47,7 @@ def _describe(listen: ListenSection) -> str:
     return str(listen.protocol) if listen.tls is ListenTls.NONE else f"{listen.protocol}, tls {listen.tls}"
 
 
-def _remote_lines(config: Config) -> list[str]:
+def _remote_lines(config: Configuration) -> list[str]:
     lines = [f"mail for {key}: {describe(route)}" for key, route in config.routes.items() if key != "*"]
     rest = config.routes["*"]
     captured = all(

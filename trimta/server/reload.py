@@ -13,11 +13,11 @@ from trimta.server.start import tls_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.server.wiring import Mta
 
 
-async def reload(mta: Mta, load: Callable[[], Config]) -> None:
+async def reload(mta: Mta, load: Callable[[], Configuration]) -> None:
     """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
     old = mta.configuration
     try:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client import ClientAddress
     from trimta.runtime.events import Events
     from trimta.store.queue.values import RecoveryReport
@@ -74,7 +74,7 @@ class Server:
     @classmethod
     async def start(
         cls,
-        config: Config,
+        config: Configuration,
         cleanup: AsyncExitStack,
         *,
         time_scale: float = 1.0,
@@ -186,7 +186,7 @@ class Server:
 
         return session
 
-    async def reload(self, load: Callable[[], Config]) -> None:
+    async def reload(self, load: Callable[[], Configuration]) -> None:
         """Read the configuration again, by `load`."""
         await reload(self.mta, load)
 

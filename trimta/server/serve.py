@@ -18,7 +18,7 @@ from trimta.server.running import CROWD_MARGIN, Server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +27,18 @@ class Options:
 
     time_scale: float = 1.0
     json_log: bool = False
-    load: Callable[[], Config] | None = None
+    load: Callable[[], Configuration] | None = None
     """Reads the configuration again, for SIGHUP; what it raises is reported, and the old one stays."""
 
 
-def run(config: Config, options: Options, stderr: TextIO) -> None:
+def run(config: Configuration, options: Options, stderr: TextIO) -> None:
     """Serve until SIGTERM or SIGINT.  StartError if that can't begin."""
     # A session may have a body on disk open besides its socket, and so may a delivery.
     raise_descriptor_limit(2 * (config.limits.connections + CROWD_MARGIN + config.queue.concurrency) + RESERVED)
     trio.run(_main, config, options, stderr)
 
 
-async def _main(config: Config, options: Options, stderr: TextIO) -> None:
+async def _main(config: Configuration, options: Options, stderr: TextIO) -> None:
     # From the beginning: a program that sees the banner may send a signal at once.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         async with AsyncExitStack() as cleanup:
@@ -46,7 +46,7 @@ async def _main(config: Config, options: Options, stderr: TextIO) -> None:
 
 
 async def _serve(
-    config: Config, options: Options, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
+    config: Configuration, options: Options, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
 ) -> None:
     server = await Server.start(config, cleanup, time_scale=options.time_scale)
     print(*server.banner(), sep="\n", file=stderr, flush=True)
@@ -59,7 +59,7 @@ async def _serve(
         nursery.cancel_scope.cancel()
 
 
-async def _obey(server: Server, signals: AsyncIterator[int], load: Callable[[], Config] | None) -> None:
+async def _obey(server: Server, signals: AsyncIterator[int], load: Callable[[], Configuration] | None) -> None:
     """Do what signals say."""
     async for number in signals:
         if number != signal.SIGHUP:

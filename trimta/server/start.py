@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager, AsyncExitStack
 
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.listener import Bound
     from trimta.server.wiring import Mta
     from trimta.store.queue.values import RecoveryReport
@@ -37,7 +37,7 @@ class StartError(Exception):
         self.exit_code = exit_code
 
 
-async def bind_all(config: Config, cleanup: AsyncExitStack) -> list[Bound]:
+async def bind_all(config: Configuration, cleanup: AsyncExitStack) -> list[Bound]:
     """Bind every `[[listen]]`; `cleanup` closes them.  StartError names the address that could not be bound."""
     found = []
     for listen in config.listen:
@@ -64,7 +64,7 @@ def _hands_for(listen: ListenSection, user: str) -> AbstractContextManager[None]
     return nullcontext()
 
 
-def give_up_root(config: Config) -> None:
+def give_up_root(config: Configuration) -> None:
     """Become the configured account, if this is root.  StartError."""
     if not privileges.is_root() or not config.user:
         return
@@ -74,7 +74,7 @@ def give_up_root(config: Config) -> None:
         raise StartError(str(cause), os.EX_NOPERM) from cause
 
 
-def lock(config: Config, cleanup: AsyncExitStack) -> None:
+def lock(config: Configuration, cleanup: AsyncExitStack) -> None:
     """Lock data_dir against a second server; `cleanup` unlocks it.  StartError."""
     lock = DataDirLock(config.data_dir)
     try:
@@ -90,7 +90,7 @@ def lock(config: Config, cleanup: AsyncExitStack) -> None:
     cleanup.callback(lock.release)
 
 
-def open_queue(config: Config, cleanup: AsyncExitStack) -> Queue:
+def open_queue(config: Configuration, cleanup: AsyncExitStack) -> Queue:
     """Open the queue, or make one; `cleanup` closes it.  StartError."""
     try:
         queue = Queue(config.data_dir)
@@ -132,14 +132,14 @@ def tls_at_start() -> Iterator[None]:
         raise StartError(f"tls: {cause}", os.EX_CONFIG) from cause
 
 
-def make_server_tls(config: Config) -> ServerTls | None:
+def make_server_tls(config: Configuration) -> ServerTls | None:
     """TLS for clients; None where no listener has it.  Blocking.  TlsError, OSError."""
     if all(listen.tls is ListenTls.NONE for listen in config.listen):
         return None
     return ServerTls(tls_settings(config))
 
 
-def tls_settings(config: Config) -> TlsSettings:
+def tls_settings(config: Configuration) -> TlsSettings:
     """Where the certificate is, or is to be made."""
     return TlsSettings(
         hostname=config.hostname, data_dir=config.data_dir, certificate=config.tls.certificate, key=config.tls.key

@@ -26,7 +26,7 @@ from trimta.store.queue.meta import CLOCK_OFFSET, TIME_SCALE
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.runtime.disk import Disk
     from trimta.store.queue.queue import Queue
 
@@ -86,7 +86,7 @@ class _Output(trio.abc.SendStream):
         await self._stream.aclose()
 
 
-async def converse(config: Config, queue: Queue) -> OSError | None:
+async def converse(config: Configuration, queue: Queue) -> OSError | None:
     """Speak SMTP with the program that started this process, until one side ends it.  Returns why standard output took
     less than was said, if it did.
     """

@@ -46,7 +46,7 @@ from trimta.smtp.server import ServerConnection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trimta.config.model import Config, ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client import ClientAddress
     from trimta.inbound.listener import Bound
     from trimta.routing.policy import Policy
@@ -65,7 +65,7 @@ class Mta:
 
     def __init__(
         self,
-        configuration: Config,
+        configuration: Configuration,
         queue: Queue,
         disk: Disk,
         *,
@@ -171,7 +171,7 @@ class Mta:
         )
         self._queue_starter = QueueStarter(clock=clock, queue=self.queue, events=self.events, wake=wake)
 
-    def apply(self, configuration: Config, client_tls: TlsContexts) -> None:
+    def apply(self, configuration: Configuration, client_tls: TlsContexts) -> None:
         """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""
         self.services = Services(
             configuration=configuration,
@@ -199,7 +199,7 @@ class Mta:
         return any(bound.has(address, port) for bound in self.bound)
 
     @property
-    def configuration(self) -> Config:
+    def configuration(self) -> Configuration:
         """The configuration of this moment."""
         return self.services.configuration
 

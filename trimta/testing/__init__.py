@@ -17,7 +17,7 @@ proves that nothing of it is left, and raises what went wrong inside it.
 """
 
 from trimta.testing.blocking import BlockingServer, run_server
-from trimta.testing.configuration import Configuration
+from trimta.testing.configuration import ConfigurationSource as Configuration
 from trimta.testing.handle import NotArrivedError
 from trimta.testing.leftovers import LeftBehindError
 from trimta.testing.queue import QueueEntry, QueueRecipient, QueueView

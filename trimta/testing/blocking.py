@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
     from types import TracebackType
 
-    from trimta.testing.configuration import Configuration
+    from trimta.testing.configuration import ConfigurationSource
 
 PAUSE: Final = 0.05
 """Seconds between two looks of a forked child."""
@@ -106,7 +106,7 @@ class BlockingServer(Handle):
 class Running(AbstractContextManager[BlockingServer], AbstractAsyncContextManager[Server]):
     """What `run_server` returns."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
         self._thread: ServerThread | None = None
         self._beside: AbstractAsyncContextManager[Server] | None = None
@@ -138,7 +138,7 @@ class Running(AbstractContextManager[BlockingServer], AbstractAsyncContextManage
         return await self._beside.__aexit__(kind, error, traceback)  # noqa: ASYNC102 - its own end is bounded
 
 
-def run_server(config: Configuration = None) -> Running:
+def run_server(config: ConfigurationSource = None) -> Running:
     """The same as `open_server`, for `with` in synchronous code, and for `async with` in asyncio, where `wait_for`,
     `settle` and `advance` are awaited.
     """

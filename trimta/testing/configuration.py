@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from trimta.config import load
 
 if TYPE_CHECKING:
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
 
-Configuration: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | None
+ConfigurationSource: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | None
 """Tables like those of conf.toml, the text of one, or its path."""
 
 ADDRESS: Final = "127.0.0.1:0"
@@ -23,7 +23,7 @@ SHUTDOWN: Final = "0.2s"
 """Nobody waits for the work that a test leaves unfinished."""
 
 
-def complete(given: Configuration, folder: Path) -> Config:
+def complete(given: ConfigurationSource, folder: Path) -> Configuration:
     """The configuration of a test's server.
 
     What is not given and would be shared with others is in `folder`, an absolute path: data_dir and the Maildirs.

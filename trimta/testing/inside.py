@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
     from email.message import EmailMessage
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.runtime.events import Event
-    from trimta.testing.configuration import Configuration
+    from trimta.testing.configuration import ConfigurationSource
     from trimta.testing.mail import Wanted
 
 EVENTS: Final = 10_000
@@ -153,7 +153,7 @@ def _entries(data_dir: Path) -> frozenset[str]:
 
 
 @asynccontextmanager
-async def inside(config: Configuration) -> AsyncGenerator[Inside, None]:
+async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
     """A server for the block, in the Trio run that this is called in.
 
     Leaving the block stops it, raises what went wrong inside it, and, if nothing did, LeftBehindError should anything
@@ -186,7 +186,7 @@ async def inside(config: Configuration) -> AsyncGenerator[Inside, None]:
         raise trouble
 
 
-async def _start(config: Config, cleanup: AsyncExitStack) -> MtaServer:
+async def _start(config: Configuration, cleanup: AsyncExitStack) -> MtaServer:
     tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
     server = await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
     server.mta.delays_guesses = False

@@ -25,7 +25,7 @@ from trimta.testing.mail import Mailboxes
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trimta.config.model import Config
+    from trimta.config.model import Configuration
     from trimta.outbound.transports.client_settings import ClientSettings, Endpoint
     from trimta.server.running import Server
 
@@ -46,7 +46,7 @@ class Watch:
         self._before = _descriptors()
         self._outgoing: weakref.WeakKeyDictionary[trio.abc.Stream, Endpoint] = weakref.WeakKeyDictionary()
         self._addresses: set[object] = set()
-        self._config: Config | None = None
+        self._config: Configuration | None = None
         self._mailboxes: Mailboxes | None = None
 
     def follow(self, server: Server) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from email.message import EmailMessage
     from types import TracebackType
 
-    from trimta.testing.configuration import Configuration
+    from trimta.testing.configuration import ConfigurationSource
     from trimta.testing.inside import Inside
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class Server(Handle):
 class Opening(AbstractAsyncContextManager[Server]):
     """What `open_server` returns."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
         self._opened: AbstractAsyncContextManager[Server] | None = None
 
@@ -136,7 +136,7 @@ class Opening(AbstractAsyncContextManager[Server]):
         """There is nothing to leave."""
 
 
-def open_server(config: Configuration = None) -> Opening:
+def open_server(config: ConfigurationSource = None) -> Opening:
     """A mail server for the block of an `async with` in Trio, with files of its own in a temporary folder.
 
     `config` is like conf.toml: a dict, the text, or a path.  Where it says nothing else, the server listens on a free
@@ -150,7 +150,7 @@ def open_server(config: Configuration = None) -> Opening:
 
 
 @asynccontextmanager
-async def in_trio(config: Configuration) -> AsyncGenerator[Server, None]:
+async def in_trio(config: ConfigurationSource) -> AsyncGenerator[Server, None]:
     """A server beside a block of a Trio program; an error that ends the server cancels the block."""
     thread = ServerThread(config)
     block: BaseException | None = None
@@ -194,7 +194,7 @@ async def _trio_wait(answer: Future[T]) -> T:
 
 
 @asynccontextmanager
-async def in_asyncio(config: Configuration) -> AsyncGenerator[Server, None]:
+async def in_asyncio(config: ConfigurationSource) -> AsyncGenerator[Server, None]:
     """A server beside a block of an asyncio program."""
     thread = ServerThread(config)
     block: BaseException | None = None
@@ -228,7 +228,7 @@ async def _asyncio_wait_shielded(answer: Future[T]) -> T:
     return waiting.result()
 
 
-def beside(config: Configuration) -> AbstractAsyncContextManager[Server]:
+def beside(config: ConfigurationSource) -> AbstractAsyncContextManager[Server]:
     """A server for the event loop that this is called in."""
     if trio.lowlevel.in_trio_run():
         return in_trio(config)

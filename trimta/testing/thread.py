@@ -18,7 +18,7 @@ from trimta.testing.leftovers import LeftBehindError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from trimta.testing.configuration import Configuration
+    from trimta.testing.configuration import ConfigurationSource
     from trimta.testing.inside import Inside
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class Call(Generic[T]):
 class ServerThread:
     """One server.  Its methods may be called from any thread, and block it."""
 
-    def __init__(self, config: Configuration) -> None:
+    def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
         self._owner = os.getpid()
         self._thread = threading.Thread(target=self._run, name="trimta", daemon=True)
