@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,9 +11,12 @@ from trimta.config.load import parse
 from trimta.config.tables import policy_of
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Recipient
-from trimta.routing.destination import LocalDestination
+from trimta.routing.destination import LocalDestination, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import MaildirRoute
+
+if TYPE_CHECKING:
+    from trimta.routing.destination import Destination
 
 
 def test_the_bare_postmaster_is_in_the_hostname_s_domain_however_that_is_written(tmp_path: Path) -> None:
@@ -21,6 +25,67 @@ def test_the_bare_postmaster_is_in_the_hostname_s_domain_however_that_is_written
     (part,) = policy.route(Recipient(address=name, original=name) for name in names).envelopes
     assert part.domain == "mail.xn--bcher-kva.test"
     assert len(part.recipients) == 1, "the same mailbox"
+
+
+RESOLVED = """
+[local]
+domains = ["dev.test"]
+users = ["alice", "bob"]
+[aliases]
+team = ["alice", "bob@dev.test", "carol@far.test"]
+alice = ["alice"]
+[routes]
+"far.test" = "discard"
+"closed.test" = "reject:550 5.7.1 closed"
+"""
+
+
+@pytest.mark.parametrize(
+    ("forward_path", "targets", "refusals"),
+    [
+        ("Alice+x@dev.test", ["Alice+x@dev.test dev.test alice"], ("", "")),  # its alias means itself
+        ("bob@DEV.test", ["bob@DEV.test dev.test bob"], ("", "")),
+        (
+            "team@dev.test",
+            ["alice@dev.test dev.test alice", "bob@dev.test dev.test bob", "carol@far.test far.test discard"],
+            ("", ""),
+        ),
+        ("nobody@dev.test", ["nobody@dev.test dev.test nobody here"], ("5.1.1", "5.1.1")),
+        ("x@FAR.test", ["x@FAR.test far.test discard"], ("", "5.7.1")),
+        ("x@closed.test", ["x@closed.test closed.test reject:550 5.7.1 closed"], ("5.7.1", "5.7.1")),
+    ],
+)
+def test_a_forward_path_has_targets_and_the_refusal_that_they_deserve(
+    forward_path: str, targets: list[str], refusals: tuple[str, str], tmp_path: Path
+) -> None:
+    policy = policy_of(parse(RESOLVED, base=tmp_path, file="conf.toml"))
+    resolved = policy.resolve(parse_mailbox(forward_path))
+
+    def shown(destination: Destination) -> str:
+        match destination:
+            case LocalDestination(mailbox=mailbox):
+                return mailbox.user
+            case UnknownUser():
+                return "nobody here"
+            case MatchedRoute(route=route):
+                return str(route)
+
+    assert [f"{target.address} {target.domain} {shown(target.destination)}" for target in resolved.targets] == targets
+    replies = (policy.refusal(resolved, may_relay=True), policy.refusal(resolved, may_relay=False))
+    assert tuple("" if reply is None else str(reply.status) for reply in replies) == refusals
+
+
+def test_two_spellings_of_a_recipient_are_one_target_and_of_two_routes_two(tmp_path: Path) -> None:
+    policy = policy_of(parse(RESOLVED, base=tmp_path, file="conf.toml"))
+    paths = [parse_mailbox(path) for path in ("Bob@dev.test", "team@dev.test", "bob+x@dev.test", "x@far.test")]
+    routed = policy.route(Recipient(address=path, original=path) for path in paths)
+    assert [[str(recipient.address) for recipient in envelope.recipients] for envelope in routed.envelopes] == [
+        ["Bob@dev.test"],
+        ["alice@dev.test"],
+        ["carol@far.test", "x@far.test"],
+        ["bob+x@dev.test"],
+    ]
+    assert [str(recipient.original) for recipient in routed.expanded] == ["team@dev.test"]
 
 
 def test_every_way_to_the_mailbox_of_a_captured_folder_s_name_keeps_them_apart(tmp_path: Path) -> None:

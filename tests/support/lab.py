@@ -160,7 +160,8 @@ class Lab:
         trace = b"Received: from client by here.test; now\n"
         message = StoredMessage(id=message_id, arrived=self.mta.clock.now(), terms=terms, content=body, trace=trace)
         envelope = Envelope(terms=terms, recipients=recipients)
-        await self.mta.acceptance.accept(message, envelope, HeaderSummary.of(body.head(65536)), policy=self.mta.policy)
+        resolved = [self.mta.policy.resolve(recipient.address) for recipient in envelope.recipients]
+        await self.mta.acceptance.accept(message, envelope, HeaderSummary.of(body.head(65536)), resolved)
         return message_id
 
     async def idle(self) -> None:

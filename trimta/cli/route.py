@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration
     from trimta.mail.address import Mailbox
     from trimta.outbound.resolver import Host, Routing
+    from trimta.routing.destination import Target
+    from trimta.routing.routes import Route
 
     Document: TypeAlias = dict[str, Any]
 
@@ -118,13 +120,14 @@ class _Explainer:
             "local_part": mailbox.local_part,
             "domain": mailbox.domain_key or self._config.hostname,
         }
-        refusal = self._policy.refusal(mailbox, may_relay=True)
+        resolved = self._policy.resolve(mailbox)
+        refusal = self._policy.refusal(resolved, may_relay=True)
         if refusal is not None:
             document |= {"verdict": REFUSED, "reply": str(refusal)}
         aliases = [*self._aliases(mailbox)]
         if aliases:
             document["aliases"] = aliases
-        targets = [await self._target(leaf) for leaf in self._policy.aliases.expand(mailbox)]
+        targets = [await self._target(target) for target in resolved.targets]
         document["targets"] = targets
         document.setdefault("verdict", _worst([target["verdict"] for target in targets]))
         return document
@@ -142,38 +145,37 @@ class _Explainer:
             yield {"alias": key, "address": str(asked), "members": [str(member) for member in members]}
             waiting += members
 
-    async def _target(self, mailbox: Mailbox) -> Document:
-        """Where a mailbox, aliases done with, goes."""
-        document: Document = {"address": str(mailbox)}
-        destination = self._policy.destination(mailbox)
-        match destination:
-            case LocalDestination(mailbox=found, maildir=maildir):
-                document |= {"verdict": OK, "local": True, "user": found.user, "maildir": str(maildir)}
-                if found.detail:
-                    document["detail"] = found.detail
+    async def _target(self, target: Target) -> Document:
+        """Where mail for a target goes."""
+        document: Document = {"address": str(target.address)}
+        match target.destination:
+            case LocalDestination(mailbox=mailbox, maildir=maildir):
+                document |= {"verdict": OK, "local": True, "user": mailbox.user, "maildir": str(maildir)}
+                if mailbox.detail:
+                    document["detail"] = mailbox.detail
             case UnknownUser():
                 document |= {"verdict": REFUSED, "local": True, "problem": "5.1.1 no such user here"}
             case MatchedRoute(key, route):
                 document |= {"local": False, "key": key, "route": str(route), "description": describe(route)}
-                document |= await self._by_route(mailbox, destination)
+                document |= await self._by_route(target.address, route)
         return document
 
-    async def _by_route(self, mailbox: Mailbox, routed: MatchedRoute) -> Document:
-        match routed.route:
-            case MxRoute() as route:
+    async def _by_route(self, mailbox: Mailbox, route: Route) -> Document:
+        match route:
+            case MxRoute():
                 return self._hosts(await self._resolver.resolve_mx(mailbox.domain_key, port=route.port))
-            case HostRoute(unix_path=None) as route:
+            case HostRoute(unix_path=None):
                 return self._hosts(await self._resolver.resolve_host(route.host, port=route.port))
             case HostRoute() | PipeRoute() | DiscardRoute():
                 return {"verdict": OK}
-            case MaildirRoute() as route:
+            case MaildirRoute():
                 return {"verdict": OK, "maildir": route.path(mailbox.domain_key)}
-            case RejectRoute() as route:
+            case RejectRoute():
                 return {"verdict": REFUSED, "problem": route.reply}
             case HoldRoute():
                 return {"verdict": HELD}
             case _:
-                assert_never(routed.route)
+                assert_never(route)
 
     def _hosts(self, routing: Routing) -> Document:
         document: Document = {"notes": list(routing.notes)} if routing.notes else {}

@@ -19,7 +19,7 @@ import trio
 from trimta.mail.outcome import Deferred, Delivered, Handover
 from trimta.mail.status import DELIVERED
 from trimta.outbound.transports.maildir import copies_of
-from trimta.routing.destination import LocalDestination
+from trimta.routing.destination import LocalDestination, RoutedMessage
 from trimta.routing.policy import addresses
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import DiscardRoute, MaildirRoute
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from trimta.outbound.reports import Reports
     from trimta.outbound.retries import Retries
     from trimta.outbound.transports.maildir import Copy, Maildirs, WrittenCopies
-    from trimta.routing.destination import Destination
-    from trimta.routing.policy import Policy
+    from trimta.routing.destination import Destination, ResolvedPath
     from trimta.runtime.clock import QueueClock
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
@@ -76,33 +75,36 @@ class Acceptance:
         message: StoredMessage,
         envelope: Envelope,
         seen: HeaderSummary,
+        resolved: Sequence[ResolvedPath],
         *,
-        policy: Policy,
         queue_failed_copies: bool = True,
     ) -> dict[Recipient, str]:
         """Deliver what can be delivered here and queue the rest; on return all of it is durable.
 
         `seen`: where the message has been before; a loop is left to the queue, which reports it.
-        `policy`: the one by which its recipients were accepted.
+        `resolved`: the targets of each recipient, in the envelope's order, as RCPT accepted it.
         `queue_failed_copies`: whether a copy that can't be written just now is queued; with LMTP the client keeps it.
         Returns the recipients of the envelope whose copies could not be written, with the reason.  Raises QueueError
         when there is no room; the message is not ours then.
         """
         now = self._clock.now()
         warn_at = self._retries.warn_at(message)
-        routed = policy.route(envelope.recipients)
+        recipients = [*zip(envelope.recipients, resolved, strict=True)]
+        routed = RoutedMessage.of(recipients)
         copies: list[Copy] = []
         envelopes: list[NewEnvelope] = []
         discarded: list[Recipient] = []
-        for part in routed.envelopes:
+        for routed_envelope in routed.envelopes:
+            destination = routed_envelope.destination
             if envelope.terms.hold_until is not None:
-                envelopes.append(NewEnvelope.of(part, next_try=envelope.terms.hold_until, warn_at=warn_at))
-            elif _goes_into_a_maildir(part.destination, seen):
-                copies.extend(copies_of(message, part))
-            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, DiscardRoute):
-                discarded.extend(part.recipients)
+                next_try = envelope.terms.hold_until
+                envelopes.append(NewEnvelope.of(routed_envelope, next_try=next_try, warn_at=warn_at))
+            elif _goes_into_a_maildir(destination, seen):
+                copies.extend(copies_of(message, routed_envelope))
+            elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
+                discarded.extend(routed_envelope.recipients)
             else:
-                envelopes.append(NewEnvelope.of(part, next_try=now, warn_at=warn_at))
+                envelopes.append(NewEnvelope.of(routed_envelope, next_try=now, warn_at=warn_at))
 
         written = await self._maildirs.write(copies, at_once=not envelopes)
         if queue_failed_copies:
@@ -125,7 +127,7 @@ class Acceptance:
             self._events.emit("discarded", id=message.id, to=to)
         self._log(message, written, "deferred" if queue_failed_copies else "refused")
         await self._confirm(message, [*discarded, *delivered], routed.expanded)
-        return _unwritten(policy, envelope, failed) if failed else {}
+        return _unwritten(recipients, failed) if failed else {}
 
     def _log(self, message: StoredMessage, written: WrittenCopies, failure: EventName) -> None:
         """Log the outcome of each recipient of the copies, in their order."""
@@ -213,17 +215,20 @@ def _goes_into_a_maildir(destination: Destination, seen: HeaderSummary) -> bool:
             return False
 
 
-def _unwritten(policy: Policy, envelope: Envelope, failed: Sequence[Deferred]) -> dict[Recipient, str]:
+def _unwritten(
+    recipients: Sequence[tuple[Recipient, ResolvedPath]], failed: Sequence[Deferred]
+) -> dict[Recipient, str]:
     """The recipients of an envelope, as they were given, one of whose copies failed, with the reason: also those that
     an alias stands for, or that were named a second time.
     """
-    reasons = {policy.identity(outcome.recipient.address): outcome.diagnostic for outcome in failed}
-    unwritten: dict[Recipient, str] = {}
-    for recipient in envelope.recipients:
-        for target in policy.aliases.expand(recipient.address):
-            if (identity := policy.identity(target)) in reasons:
-                unwritten[recipient] = reasons[identity]
-    return unwritten
+    identities = {target.address: target.identity for _, path in recipients for target in path.targets}
+    reasons = {identities[outcome.recipient.address]: outcome.diagnostic for outcome in failed}
+    return {
+        recipient: reasons[target.identity]
+        for recipient, path in recipients
+        for target in path.targets
+        if target.identity in reasons
+    }
 
 
 def _postponed(

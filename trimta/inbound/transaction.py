@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trimta.inbound.acceptance import Acceptance
     from trimta.inbound.conversation import Conversation
     from trimta.mail.address import Mailbox
+    from trimta.routing.destination import ResolvedPath
     from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
     from trimta.runtime.drain import Drain
@@ -81,6 +82,8 @@ class Transactions:
         self._incoming: Incoming | None = None
         self._begun = 0.0
         """When MAIL came, on the queue's clock."""
+        self._resolved: list[ResolvedPath] = []
+        """The forward-paths of the accepted RCPTs, in their order."""
         self._may_send = False
         """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
@@ -102,6 +105,7 @@ class Transactions:
     async def forget(self) -> None:
         """The transaction is over: content that has come is discarded."""
         self._may_send = False
+        self._resolved = []
         await self._discard()
 
     async def _discard(self) -> None:
@@ -157,14 +161,16 @@ class Transactions:
         address = rcpt.forward_path
         limit = self._configuration.limits.recipients
         fault = self._conversation.fault(FaultStage.RCPT, [str(address)])
+        resolved = self._policy.resolve(address)
         reply = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
         if len(self._agreed.recipients) >= limit:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limit} a message at most")
         else:
-            reply = self._policy.refusal(address, may_relay=self.may_relay) or reply
+            reply = self._policy.refusal(resolved, may_relay=self.may_relay) or reply
         if fault is not None:
             reply = await self._conversation.suffer(fault, reply)
         if reply.klass == 2:
+            self._resolved.append(resolved)
             self._conversation.reply(reply)
         else:
             self._refuse(rcpt, reply)
@@ -348,7 +354,7 @@ class Transactions:
         self._remember(incoming.id)
         try:
             refused = await self._acceptance.accept(
-                message, envelope, header, policy=self._policy, queue_failed_copies=not lmtp
+                message, envelope, header, self._resolved, queue_failed_copies=not lmtp
             )
         except QueueError as cause:
             self._events.emit("queue_trouble", id=incoming.id, reason=str(cause))

@@ -30,13 +30,14 @@ def _vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
         mailbox = _read(policy, string)
     except AddressError as error:
         return Reply.of(501, "5.1.3", str(error))
-    if policy.aliases.matches(mailbox):
+    resolved = policy.resolve(mailbox)
+    if resolved.is_alias:
         return Reply.of(250, "2.1.5", f"<{mailbox}>")
-    refusal = policy.refusal(mailbox, may_relay=may_relay)
+    refusal = policy.refusal(resolved, may_relay=may_relay)
     if refusal is not None:
         return refusal
-    match policy.destination(mailbox):
-        case LocalDestination(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+    match resolved.targets[0].destination:
+        case LocalDestination(mailbox=local) if policy.local.users != "any" or local.user == "postmaster":
             return Reply.of(250, "2.1.5", f"<{mailbox}>")
         case _:
             return Reply.of(252, "2.5.2", f"<{mailbox}>: cannot verify, but mail for it will be accepted")
@@ -54,12 +55,13 @@ def _expn(policy: Policy, string: str) -> Reply:
         mailbox = _read(policy, string)
     except AddressError as error:
         return Reply.of(501, "5.1.3", str(error))
-    if policy.aliases.matches(mailbox):
-        return Reply.of(250, "2.1.5", *(f"<{member}>" for member in policy.aliases.expand(mailbox)))
-    match policy.destination(mailbox):
+    resolved = policy.resolve(mailbox)
+    if resolved.is_alias:
+        return Reply.of(250, "2.1.5", *(f"<{target.address}>" for target in resolved.targets))
+    match resolved.targets[0].destination:
         case UnknownUser():
             return Reply.of(550, "5.1.1", f"<{mailbox}>: no such list or user here")
-        case LocalDestination(mailbox=found) if policy.local.users != "any" or found.user == "postmaster":
+        case LocalDestination(mailbox=local) if policy.local.users != "any" or local.user == "postmaster":
             return Reply.of(250, "2.1.5", f"<{mailbox}>")
         case _:
             return Reply.of(252, "2.5.2", f"<{mailbox}>: not a list")

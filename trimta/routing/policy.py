@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trimta.mail.address import Mailbox
-from trimta.mail.envelope import Notify
 from trimta.mail.reply import Reply
 from trimta.mail.status import NO_SUCH_MAILBOX, NOT_AUTHORIZED
-from trimta.routing.destination import LocalDestination, RoutedEnvelope, RoutedMessage, UnknownUser
+from trimta.routing.destination import LocalDestination, ResolvedPath, RoutedMessage, Target, UnknownUser
 from trimta.routing.networks import within
 from trimta.routing.route_table import MatchedRoute, RouteTable
 from trimta.routing.routes import HoldRoute, RejectRoute
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from trimta.routing.aliases import AliasTable
     from trimta.routing.destination import Destination
     from trimta.routing.local_maildirs import LocalMaildirs
-    from trimta.routing.mailboxes import LocalDomains, LocalMailbox
+    from trimta.routing.mailboxes import LocalDomains
     from trimta.routing.networks import IPNetwork
     from trimta.routing.retry import RetrySchedule
 
@@ -82,18 +81,29 @@ class Policy:
             return UnknownUser()
         return LocalDestination(local_mailbox, self.maildirs.path(local_mailbox))
 
-    def identity(self, mailbox: Mailbox) -> Mailbox | LocalMailbox:
-        """A value that is equal for two spellings of one recipient: the mailbox, where the destination is local."""
-        destination = self.destination(mailbox)
-        return destination.mailbox if isinstance(destination, LocalDestination) else mailbox
+    def resolve(self, mailbox: Mailbox) -> ResolvedPath:
+        """The targets of an address, aliases expanded, each with its destination."""
+        return ResolvedPath(
+            forward_path=mailbox,
+            is_alias=self.aliases.matches(mailbox) is not None,
+            targets=tuple(
+                Target(
+                    address=address,
+                    domain=address.domain_key or self.local.hostname_key,
+                    destination=self.destination(address),
+                )
+                for address in self.aliases.expand(mailbox)
+            ),
+        )
 
-    def refusal(self, mailbox: Mailbox, *, may_relay: bool) -> Reply | None:
-        """The negative reply to RCPT for an address; None if the address is accepted.  `may_relay`: whether the client
-        may send to domains that are not local.
+    def refusal(self, resolved: ResolvedPath, *, may_relay: bool) -> Reply | None:
+        """The negative reply to RCPT for a forward-path; None if it is accepted.  `may_relay`: whether the client may
+        send to domains that are not local.  An alias is accepted wherever its targets are.
         """
-        if self.aliases.matches(mailbox):
+        if resolved.is_alias:
             return None
-        match self.destination(mailbox):
+        mailbox = resolved.forward_path
+        match resolved.targets[0].destination:
             case LocalDestination():
                 return None
             case UnknownUser():
@@ -106,43 +116,10 @@ class Policy:
                 return None
 
     def route(self, recipients: Iterable[Recipient]) -> RoutedMessage:
-        """Expand aliases, drop repeated recipients, and make one envelope for each destination and domain: for each
-        local mailbox address, and for each other domain and route.
-        """
-        groups: dict[tuple[str, Destination], list[Recipient]] = {}
-        expanded: list[Recipient] = []
-        seen: set[Mailbox | LocalMailbox] = set()
-        for recipient in recipients:
-            targets = self.aliases.expand(recipient.address)
-            if len(targets) > 1:
-                expanded.append(recipient)
-                recipient = replace(recipient, notify=_without_success(recipient.notify))
-            for target in targets:
-                destination = self.destination(target)
-                identity = destination.mailbox if isinstance(destination, LocalDestination) else target
-                if identity in seen:
-                    continue
-                seen.add(identity)
-                domain = target.domain_key or self.local.hostname_key
-                groups.setdefault((domain, destination), []).append(replace(recipient, address=target))
-        return RoutedMessage(
-            envelopes=tuple(
-                RoutedEnvelope(domain=domain, destination=destination, recipients=tuple(recipients))
-                for (domain, destination), recipients in groups.items()
-            ),
-            expanded=tuple(expanded),
-        )
+        """The envelopes of a message that did not come by a session, for these recipients."""
+        return RoutedMessage.of((recipient, self.resolve(recipient.address)) for recipient in recipients)
 
 
 def addresses(recipients: Iterable[Recipient]) -> list[str]:
     """The recipients' addresses, for the log."""
     return [str(recipient.address) for recipient in recipients]
-
-
-def _without_success(notify: frozenset[Notify] | None) -> frozenset[Notify] | None:
-    """NOTIFY of the addresses that an alias was expanded to: the `expanded` DSN has answered SUCCESS (RFC 3461
-    5.2.7.3).
-    """
-    if notify is None:
-        return None
-    return (notify - {Notify.SUCCESS}) or frozenset({Notify.NEVER})
