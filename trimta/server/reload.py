@@ -21,7 +21,9 @@ async def reload(mta: Mta, load: Callable[[], Configuration]) -> None:
     """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
     old = mta.configuration
     try:
-        config = await mta.disk.run(load)
+        loaded = await mta.disk.run(load)
+        # What only a restart can change stays, before anything is made for it: a certificate in another data_dir.
+        config = replace(loaded, listen=old.listen, data_dir=old.data_dir)
         swap = None
         if mta.server_tls is not None:
             swap = await mta.disk.run(mta.server_tls.prepare, tls_settings(config))
@@ -35,8 +37,8 @@ async def reload(mta: Mta, load: Callable[[], Configuration]) -> None:
     if kept:
         mta.events.emit("certificate_kept", reason=f"{kept}; a restart reads it")
     for name in ("listen", "data_dir"):
-        if getattr(config, name) != getattr(old, name):
+        if getattr(loaded, name) != getattr(old, name):
             mta.events.emit("needs_restart", key=name)
-    mta.apply(replace(config, listen=old.listen, data_dir=old.data_dir), client_tls)
+    mta.apply(config, client_tls)
     mta.events.emit("reloaded", file=str(config.source or "built-in defaults"))
     mta.scheduler.wake()
