@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,6 +89,27 @@ async def test_received_says_with_what(
     (message,) = mailbox(tmp_path, "alice")
     expected = f"UTF8{protocol.replace('ESMTP', 'SMTP')}" if utf8 else protocol
     assert f" with {expected} id ".encode() in message
+
+
+@pytest.mark.parametrize(
+    ("version", "registered"),
+    [
+        (ssl.TLSVersion.TLSv1_2, "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+        (ssl.TLSVersion.TLSv1_3, "TLS_AES_256_GCM_SHA384"),
+    ],
+)
+@pytest.mark.parametrize("greeting", ["EHLO c.test", "HELO c.test"])
+async def test_received_names_the_cipher_suite_as_iana_does(
+    greeting: str, version: ssl.TLSVersion, registered: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """RFC 8314 4.3; a client that says HELO behind TLS is told of by the clause alone."""
+    async with open_mta(tmp_path, '[[listen]]\ntls = "implicit"') as mta, talk(mta, greet=False) as client:
+        await client.start_tls(version)
+        await client.expect("220")
+        await client.say(greeting, "250")
+        await send_message(client, "alice@dev.test")
+    (message,) = mailbox(tmp_path, "alice")
+    assert f"\n\ttls {registered}; ".encode() in message
 
 
 async def test_helo_is_smtp(tmp_path: Path, autojump_clock: MockClock) -> None:

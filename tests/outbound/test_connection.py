@@ -16,7 +16,7 @@ from tests.support.sending import BODY, HEAD, WIRE, contexts, envelope, sending
 from trimta.config.model import EgressSection
 from trimta.mail.outcome import Delivered
 from trimta.outbound.egress import EgressDeniedError, EgressPolicy
-from trimta.outbound.transports.client_settings import Endpoint, RouteSettings
+from trimta.outbound.transports.client_settings import Endpoint, RouteSettings, TlsContexts
 from trimta.outbound.transports.connection import SmtpConnection
 from trimta.outbound.transports.conversation import HostUnusableError
 from trimta.outbound.transports.outbound_content import OutboundContent
@@ -204,6 +204,20 @@ async def test_may_does_without_tls_when_it_comes_to_nothing(
     assert mx.connections == 2
     assert mx.tls_used == [False]
     assert "trying again without TLS" in lines
+
+
+async def test_what_verifies_waits_with_the_reason_where_the_authorities_of_the_environment_are_gone(
+    ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(tmp_path / "gone.pem"))
+        settings = {"tls": TlsContexts.load()}
+    mx = FakeMx(extensions=STARTTLS, tls=server_context(ca))
+    with pytest.raises(HostUnusableError, match=r"SSL_CERT_FILE=.*gone\.pem") as caught:
+        await converse(mx, RouteSettings(tls=TlsPolicy.VERIFY), settings=settings)
+    assert str(caught.value.status) == "4.7.5"
+    await converse(mx, RouteSettings(tls=TlsPolicy.ENCRYPT), settings=settings)
+    assert mx.tls_used == [True]
 
 
 async def test_may_goes_on_when_starttls_is_refused(ca: trustme.CA, autojump_clock: MockClock) -> None:

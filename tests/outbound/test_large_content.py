@@ -4,10 +4,12 @@ blocks."""
 from __future__ import annotations
 
 import email
+import os
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import pytest
+import trio
 
 from trimta.mail.reply import Reply
 from trimta.outbound.transports.outbound_content import OutboundContent
@@ -16,9 +18,13 @@ from trimta.smtp.extensions import Offered
 from trimta.store.spool import Body, BodyDamagedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from trimta.outbound.transports.outbound_content import WireOctets
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 TOP = b"Subject: large\nMIME-Version: 1.0\n"
 SIZE = 8 * 1024 * 1024
@@ -71,6 +77,45 @@ async def test_a_large_body_decodes_to_what_it_was(line: bytes, tmp_path: Path) 
     assert isinstance(payload, bytes)
     _, _, sent = body.read().partition(b"\n\n")
     assert payload.replace(b"\r\n", b"\n") == sent
+
+
+class Door(InlineDisk):
+    """Knows whether a function is being run for it."""
+
+    is_open = False
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        await trio.lowlevel.checkpoint()
+        self.is_open = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.is_open = False
+
+
+@pytest.mark.parametrize("smtputf8", [False, True])
+@pytest.mark.parametrize("line", LINES.values(), ids=LINES)
+async def test_a_large_body_is_looked_at_and_re_encoded_in_a_thread(
+    line: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, smtputf8: bool
+) -> None:
+    door = Door()
+    reads = 0
+    read_at = os.pread
+
+    def pread(*arguments: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        assert door.is_open, "on the event loop"
+        return read_at(*arguments)
+
+    monkeypatch.setattr(os, "pread", pread)
+    body = spooled(tmp_path / "body", TOP + b"Content-Type: text/plain; charset=utf-8\n\n", line)
+    content = await OutboundContent(b"", body).fitted(Offered(), door, smtputf8=smtputf8)
+    planned = reads
+    octets = content.for_data(door)
+    assert (await read_all(octets)).isascii()
+    octets.close()
+    assert 0 < planned < reads, "the plan and the octets have been read"
 
 
 @pytest.mark.parametrize("damage", ["gone", "shorter", "longer"])

@@ -64,6 +64,17 @@ async def test_a_failure_tells_machines_and_people(tmp_path: Path, autojump_cloc
         assert dsn.message["In-Reply-To"] == "<1@here.test>"
 
 
+async def test_every_line_of_a_refusal_is_told_with_its_code(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """RFC 3461 9.2."""
+    async with open_lab(tmp_path, {ONE: FakeMx({"rcpt": "550-5.1.1 who?\n550-\n550 5.1.1 ask us"})}) as lab:
+        await lab.submit()
+        await lab.idle()
+        (dsn,) = lab.dsns()
+        assert dsn.told[0].diagnostic == "550-5.1.1 who? 550- 550 5.1.1 ask us"
+        _, told = list(dsn.message.iter_parts())[1].iter_parts()
+        assert told["Diagnostic-Code"] == "smtp; 550-5.1.1 who? 550- 550 5.1.1 ask us"
+
+
 async def test_a_delay_says_until_when(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with open_lab(tmp_path, {ONE: FakeMx({"rcpt": "450 4.2.1 later"})}) as lab:
         await lab.submit()

@@ -174,11 +174,12 @@ class Client:
         for command, start in exchanges:
             await self.say(command, start)
 
-    async def start_tls(self) -> None:
-        """The client's half of the handshake, without looking at the certificate."""
+    async def start_tls(self, version: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> None:
+        """The client's half of the handshake, up to a version of TLS, without looking at the certificate."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        context.maximum_version = version
         self.stream = trio.SSLStream(self.stream, context, https_compatible=True)
         await self.stream.do_handshake()
 

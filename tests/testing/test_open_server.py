@@ -181,6 +181,15 @@ async def test_who_waits_in_vain_is_told_what_came_instead() -> None:
             assert part in text
 
 
+async def test_who_waits_in_vain_is_told_what_was_returned_to_its_sender() -> None:
+    config = {"local": {"domains": ["partner.test"], "users": ["alice"]}}
+    async with open_server(config) as next_hop, open_server({"routes": {"*": f"smtp:{next_hop.address}"}}) as server:
+        await send(server, "bob@partner.test")
+        await server.settle(DEADLINE)
+        with pytest.raises(AssertionError, match=r"refused:\n  to bob@partner\.test reply 550 5\.1\.1"):
+            await server.wait_for(to="bob@partner.test", timeout=0.01)
+
+
 # The queue and its clock.
 
 
