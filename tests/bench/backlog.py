@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from tests.bench.load import Server, best
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Recipient, Terms
-from trimta.mail.outcome import Deferred
+from trimta.mail.outcome import Deferred, LocalCause
 from trimta.mail.status import EnhancedStatus
 from trimta.store.queue.queue import Queue
 from trimta.store.queue.values import NewEnvelope, StoredMessage
@@ -48,7 +48,7 @@ def fill(data_dir: Path, count: int) -> None:
         mailbox = parse_mailbox(f"user{number}@{domain}")
         recipient = Recipient(address=mailbox, original=mailbox)
         last = Deferred(
-            recipient=recipient, status=EnhancedStatus(4, 4, 1), diagnostic="no route to host", host=f"mx.{domain}"
+            recipient=recipient, status=EnhancedStatus(4, 4, 1), cause=LocalCause("no route to host", f"mx.{domain}")
         )
         queue.accept(
             StoredMessage(

@@ -272,7 +272,7 @@ async def test_a_peer_that_repeats_the_password_does_not_tell_it(
             transaction = OutboundTransaction(envelope(), content.facts, connection.offered)
             await connection.perform(transaction, content)
             (outcome,) = transaction.outcomes
-            said = outcome.diagnostic
+            said = outcome.cause.diagnostic
             await connection.quit()
         except HostUnusableError as trouble:
             said = str(trouble)

@@ -192,7 +192,7 @@ async def test_the_environment_is_clean(tmp_path: Path, monkeypatch: pytest.Monk
 
 async def test_the_last_of_its_output_is_kept(tmp_path: Path) -> None:
     (outcome,) = await run(sh("seq 100000; echo the end >&2; exit 1"), tmp_path)
-    said = outcome.diagnostic.partition(": ")[2]
+    said = outcome.cause.diagnostic.partition(": ")[2]
     assert said.endswith("\n99999\n100000\nthe end")
     assert 4000 < len(said) <= pipe.OUTPUT
 
@@ -201,7 +201,7 @@ async def test_the_last_of_its_output_is_kept(tmp_path: Path) -> None:
 async def test_a_command_that_takes_too_long_is_ended_with_all_that_it_started(script: str, tmp_path: Path) -> None:
     outcomes = await run(sh(f"echo $$ > pid; {script}"), tmp_path, limit=0.3)
     assert verdict(outcomes) == "Deferred 4.3.0"
-    assert "longer than 0.3 s" in outcomes[0].diagnostic
+    assert "longer than 0.3 s" in outcomes[0].cause.diagnostic
     await ended((tmp_path / "pid").read_text().strip())
 
 
@@ -228,7 +228,7 @@ async def test_a_child_in_the_background_keeps_nobody_waiting_and_lives_on(
 async def test_a_command_that_cannot_be_run_is_this_servers_fault(command: str, tmp_path: Path) -> None:
     outcomes = await run(command, tmp_path)
     assert verdict(outcomes) == "Deferred 4.3.5"
-    assert command in outcomes[0].diagnostic
+    assert command in outcomes[0].cause.diagnostic
 
 
 @pytest.mark.parametrize("spoil", ["missing", "short"])

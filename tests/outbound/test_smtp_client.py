@@ -89,7 +89,7 @@ async def test_a_message_arrives_as_it_is_whatever_is_offered(
     assert received.body == WIRE
     assert received.rcpts == ["<a@x.test>", "<b@x.test>"]
     assert verdicts(result.outcomes) == {"a@x.test": "Delivered 2.0.0", "b@x.test": "Delivered 2.0.0"}
-    assert all(outcome.host == "one.x.test" for outcome in result.outcomes)
+    assert all(outcome.cause.host == "one.x.test" for outcome in result.outcomes)
     assert result.unusable is None
     assert mx.commands[-1] == "QUIT"
     assert bool(received.chunks) == ("CHUNKING" in extensions)
@@ -310,7 +310,7 @@ async def test_nobody_answering_defers_with_the_last_reason(autojump_clock: Mock
     result, _ = await deliver_one({ONE: OSError(113, "No route to host")})
     (outcome,) = result.outcomes
     assert str(outcome.status) == "4.4.1"
-    assert outcome.diagnostic == f"cannot connect to two.x.test [{TWO}]:25: connection refused"
+    assert outcome.cause.diagnostic == f"cannot connect to two.x.test [{TWO}]:25: connection refused"
     assert result.unusable is not None
 
 

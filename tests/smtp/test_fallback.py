@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from trimta.mail.reply import Reply
 from trimta.smtp.fallback import Fallback
 from trimta.smtp.reply_meaning import ReplyStage
 from trimta.smtp.reply_reader import ReplyReader
 
-ALL = Fallback(plain=True, anonymous=True, helo="550 no")
+REFUSAL = Reply.read(["550 no"])
+ALL = Fallback(plain=True, anonymous=True, ehlo_refusal=REFUSAL)
 PLAIN = Fallback(plain=True)
 ANONYMOUS = Fallback(anonymous=True)
-HELO = Fallback(helo="550 no")
+HELO = Fallback(ehlo_refusal=REFUSAL)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from trimta.mail.envelope import (
     Ret,
     Terms,
 )
-from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, PeerReply
 from trimta.mail.reply import Reply
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
@@ -190,12 +190,12 @@ def test_no_more_than_a_window_is_unanswered() -> None:
     ],
 )
 def test_a_refused_recipient_has_its_own_outcome(answer: str, outcome: str) -> None:
-    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING)
+    transaction = OutboundTransaction(envelope("a@x.test", "b@x.test"), FACTS, PIPELINING, host="mx.x.test")
     play(transaction, ["250 ok", answer, "250 ok", "354 go", "250 2.6.0 done"])
     assert verdicts(transaction.outcomes) == {"a@x.test": outcome, "b@x.test": "Delivered 2.6.0"}
     refused = next(found for found in transaction.outcomes if not isinstance(found, Delivered))
-    assert refused.diagnostic == answer
-    assert refused.smtp
+    assert refused.cause == PeerReply(Reply.read([answer]), "mx.x.test")
+    assert refused.cause.diagnostic == answer
 
 
 @pytest.mark.parametrize(
@@ -265,6 +265,31 @@ def test_a_lost_connection_is_doubtful_only_after_the_end_of_the_message(
     play(transaction, ["250 ok", "450 4.2.1 later", "250 ok", "354 go"][:heard])
     assert verdicts(transaction.outcomes) == outcomes
     assert [str(recipient.address) for recipient in transaction.undecided] == undecided
+
+
+@pytest.mark.parametrize(
+    ("replies", "possibly_taken", "is_reply"),
+    [
+        (["450 4.2.1 later"], False, True),
+        (["650 what"], False, False),
+        (["250 ok", "450 4.2.1 later"], False, True),
+        (["250 ok", "650 what"], False, False),
+        (["250 ok", "250 ok", "451 later"], False, True),
+        (["250 ok", "250 ok", "650 what"], False, False),
+        (["250 ok", "250 ok", "354 go", "451 later"], False, True),
+        (["250 ok", "250 ok", "354 go", "650 what"], True, False),
+        (["250 ok", "250 ok", "354 go"], True, False),  # and then the connection is lost
+    ],
+)
+def test_another_host_may_not_have_what_this_one_may_have_taken(
+    replies: list[str], possibly_taken: bool, is_reply: bool
+) -> None:
+    transaction = OutboundTransaction(envelope("a@x.test"), FACTS, BARE)
+    play(transaction, replies)
+    (outcome,) = transaction.outcomes
+    assert isinstance(outcome, Deferred)
+    assert outcome.possibly_taken is possibly_taken
+    assert isinstance(outcome.cause, PeerReply) is is_reply
 
 
 @pytest.mark.parametrize(
@@ -385,8 +410,8 @@ def test_who_answers_for_the_message_from_here(offered: Offered, lmtp: bool, han
     (outcome,) = transaction.outcomes
     assert isinstance(outcome, Delivered)
     assert outcome.handover is handover
-    assert outcome.host == "mx.x.test"
-    assert outcome.diagnostic == "250 2.1.5 done"
+    assert outcome.cause == PeerReply(Reply.read(["250 2.1.5 done"]), "mx.x.test")
+    assert outcome.cause.diagnostic == "250 2.1.5 done"
 
 
 @pytest.mark.parametrize(("size", "limit", "fails"), [(100, 99, True), (100, 100, False), (100, 0, False)])
@@ -473,7 +498,7 @@ def test_by_with_return_is_not_given_to_who_does_not_keep_it(offered: Offered, s
     transaction = OutboundTransaction(RETURN_BY, FACTS, offered, seconds_left=seconds)
     assert play(transaction, []).commands == []
     assert verdicts(transaction.outcomes) == {"a@x.test": f"Failed {status}"}
-    assert transaction.outcomes[0].diagnostic.isascii()
+    assert transaction.outcomes[0].cause.diagnostic.isascii()
 
 
 @pytest.mark.parametrize(("seconds", "late"), [(60, False), (0.5, False), (-0.5, True)])

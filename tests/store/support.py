@@ -7,7 +7,7 @@ from typing import Any
 from trimta.mail.address import Mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind, Recipient, Terms
-from trimta.mail.outcome import Deferred
+from trimta.mail.outcome import Deferred, LocalCause
 from trimta.mail.status import EnhancedStatus
 from trimta.store.queue.values import EnvelopeState, NewEnvelope, StoredMessage
 from trimta.store.spool import Body
@@ -59,7 +59,5 @@ def deferred(text: str = "try again later", to: Recipient | None = None) -> Defe
     return Deferred(
         recipient=to or recipient("bob"),
         status=EnhancedStatus(4, 3, 0),
-        diagnostic=text,
-        host="mx.far.test",
-        smtp=True,
+        cause=LocalCause(text, "mx.far.test"),
     )

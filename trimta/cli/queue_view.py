@@ -224,7 +224,7 @@ def _envelope_document(envelope: QueuedEnvelope, state: str) -> dict[str, Any]:
                 "original": str(recipient.recipient.original),
                 "status": recipient.status,
                 "reply": recipient.reply,
-                "host": "" if recipient.last_outcome is None else recipient.last_outcome.host,
+                "host": "" if recipient.last_outcome is None else recipient.last_outcome.cause.host,
             }
             for recipient in envelope.recipients
         ],

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.mail.outcome import Deferred, Delivered, Handover
+from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED
 from trimta.outbound.transports.maildir import copies_of
 from trimta.routing.destination import LocalDestination, RoutedMessage
@@ -137,7 +137,7 @@ class Acceptance:
                 if isinstance(outcome, Delivered):
                     self._events.emit("delivered", id=message.id, to=to, maildir=str(copy.delivery.maildir))
                 else:
-                    self._events.emit(failure, id=message.id, to=to, reply=outcome.diagnostic)
+                    self._events.emit(failure, id=message.id, to=to, reply=outcome.cause.diagnostic)
 
     async def _commit(self, message: StoredMessage, envelopes: Sequence[NewEnvelope], written: WrittenCopies) -> None:
         """Queue the envelopes and make the copies visible.  If that fails or is cancelled, both are taken back as
@@ -186,9 +186,9 @@ class Acceptance:
 
     async def _confirm(self, message: StoredMessage, done: Sequence[Recipient], expanded: Sequence[Recipient]) -> None:
         """Send the DSNs that NOTIFY=SUCCESS asked for."""
+        cause = LocalCause("delivered")
         delivered = [
-            Delivered(recipient=recipient, status=DELIVERED, diagnostic="delivered", handover=Handover.FINAL)
-            for recipient in done
+            Delivered(recipient=recipient, status=DELIVERED, cause=cause, handover=Handover.FINAL) for recipient in done
         ]
         new = await self._reports.on_outcomes(message, delivered, last_attempt=self._clock.now())
         new += await self._reports.on_expansion(message, expanded)
@@ -222,7 +222,7 @@ def _unwritten(
     an alias stands for, or that were named a second time.
     """
     identities = {target.address: target.identity for _, path in recipients for target in path.targets}
-    reasons = {identities[outcome.recipient.address]: outcome.diagnostic for outcome in failed}
+    reasons = {identities[outcome.recipient.address]: outcome.cause.diagnostic for outcome in failed}
     return {
         recipient: reasons[target.identity]
         for recipient, path in recipients

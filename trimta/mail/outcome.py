@@ -1,4 +1,4 @@
-"""Outcomes: what an attempt came to for one recipient, Delivered, Deferred or Failed.
+"""Outcomes: what an attempt came to for one recipient, Delivered, Deferred or Failed, each with its cause.
 
 Trouble of an unknown kind is Deferred: a message is given up only where a reply or a rule says so, or its time is over.
 """
@@ -13,7 +13,48 @@ from trimta.mail.status import GIVEN_UP
 
 if TYPE_CHECKING:
     from trimta.mail.envelope import Recipient
+    from trimta.mail.reply import Reply
     from trimta.mail.status import EnhancedStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReply:
+    """A peer's SMTP reply as the cause of an outcome: Diagnostic-Code type `smtp` of RFC 3464 2.3.6."""
+
+    reply: Reply
+    host: str = ""
+    """The name of the host that replied: Remote-MTA of RFC 3464; empty: it is not known."""
+
+    @property
+    def diagnostic(self) -> str:
+        """The reply on one line, with all its codes."""
+        return self.reply.diagnostic
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCause:
+    """An action or a finding of this server as the cause of an outcome: Diagnostic-Code type `x-trimta`."""
+
+    text: str
+    """What happened, for people."""
+    host: str = ""
+    """The name of the host that was tried: Remote-MTA of RFC 3464; empty: there was none."""
+
+    @property
+    def diagnostic(self) -> str:
+        """The text, under the name that it has in a PeerReply."""
+        return self.text
+
+
+Cause: TypeAlias = PeerReply | LocalCause
+
+
+def cause_of(reply: Reply, host: str) -> Cause:
+    """The cause that a peer's reply makes.  `host`: the name of the peer.
+
+    A code that is of no class of RFC 5321 4.2.1 (2yz to 5yz) makes a LocalCause: no DSN presents it as an SMTP reply.
+    """
+    return PeerReply(reply, host) if 2 <= reply.klass <= 5 else LocalCause(reply.diagnostic, host)
 
 
 class Handover(enum.StrEnum):
@@ -38,11 +79,9 @@ class Delivered:
     recipient: Recipient
     status: EnhancedStatus
     """Class 2."""
-    diagnostic: str
-    """The peer's reply, or what this server did, in one line."""
+    cause: Cause
+    """The peer's reply, or what this server did."""
     handover: Handover
-    host: str = ""
-    """The name of the host that took the message: Remote-MTA of RFC 3464; empty: there was none."""
     deadline_dropped: bool = False
     """Whether a deadline of mode N was still to come when a host without DELIVERBY took the message: a `relayed` DSN is
     due unless the recipient has NOTIFY=NEVER (RFC 2852 4.1.4.2), whatever `handover` says.
@@ -59,12 +98,11 @@ class Deferred:
     recipient: Recipient
     status: EnhancedStatus
     """Class 4."""
-    diagnostic: str
-    """The peer's reply, or the local cause, in one line: for the queue listing and the DSN."""
-    host: str = ""
-    """The name of the host that was tried; empty: there was none."""
-    smtp: bool = False
-    """Whether the diagnostic is a peer's SMTP reply (Diagnostic-Code type `smtp`), not a local cause (`x-trimta`)."""
+    cause: Cause
+    possibly_taken: bool = False
+    """Whether the peer may have taken the message over: to try another host at once would make two copies of it.  This
+    is about the hosts of one attempt, and the queue does not keep it.
+    """
 
     def __post_init__(self) -> None:
         _check(self.status, 4)
@@ -77,10 +115,7 @@ class Failed:
     recipient: Recipient
     status: EnhancedStatus
     """Class 5; or 4.4.7 where the lifetime ended before a retry could succeed (RFC 3463 3.5)."""
-    diagnostic: str
-    host: str = ""
-    smtp: bool = False
-    """`diagnostic`, `host` and `smtp` are as in Deferred."""
+    cause: Cause
     of_content: bool = False
     """Whether the content is the cause, by its size or its form: the same recipient may take another content."""
 

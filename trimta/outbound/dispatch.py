@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trimta.config.route_syntax import read_route
 from trimta.mail.envelope import Envelope
-from trimta.mail.outcome import Delivered, Failed, Handover
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, LocalCause
 from trimta.mail.status import (
     BAD_CONFIGURATION,
     DELIVERED,
@@ -18,7 +18,7 @@ from trimta.mail.status import (
     EnhancedStatus,
 )
 from trimta.outbound.retries import is_late
-from trimta.outbound.settlement import deferral, recipients_of
+from trimta.outbound.settlement import recipients_of
 from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import OutboundMessage
 from trimta.outbound.transports.maildir import copies_of
@@ -108,7 +108,8 @@ class Dispatch:
         while (claimed := await worker.claim()) is not None:
             part, *others = self._parts(claimed) or (None,)
             if claimed.envelope.bounce:
-                outcomes = _failed(claimed, POLICY_TROUBLE.permanent, "returned to the sender by the operator")
+                cause = LocalCause("returned to the sender by the operator")
+                outcomes = _failed(claimed, POLICY_TROUBLE.permanent, cause)
                 await settlement.settle(claimed, outcomes, attempted=False)
             elif part is None:
                 await settlement.settle(claimed, _unroutable(claimed))
@@ -127,10 +128,8 @@ class Dispatch:
                 except BodyDamagedError as damage:
                     await set_aside(self._queue, self._events, claimed.message.id, str(damage))
                 except OSError as error:
-                    text = f"the message cannot be read: {error.strerror or error}"
-                    await settlement.settle(
-                        claimed, [deferral(each, SYSTEM_TROUBLE.transient, text) for each in part.recipients]
-                    )
+                    cause = LocalCause(f"the message cannot be read: {error.strerror or error}")
+                    await settlement.settle(claimed, _deferred(claimed, SYSTEM_TROUBLE.transient, cause))
                 else:
                     await settlement.settle(claimed, outcomes)
             worker.done(claimed.envelope.id)
@@ -237,27 +236,18 @@ class Dispatch:
         message = claimed.message
         match part.destination:
             case UnknownUser():
-                return [
-                    Failed(
-                        recipient=one,
-                        status=NO_SUCH_MAILBOX.permanent,
-                        diagnostic=f"<{one.address}>: no such user here",
-                    )
-                    for one in part.recipients
-                ]
-            case LocalDestination(mailbox=found):
-                if await self._was_there(message, found.address):
-                    text = f"the message has been delivered to {found.address} before: it is in a loop"
-                    return [
-                        Failed(recipient=one, status=ROUTING_LOOP.permanent, diagnostic=text) for one in part.recipients
-                    ]
+                return [_unknown(recipient) for recipient in part.recipients]
+            case LocalDestination(mailbox=mailbox):
+                if await self._was_there(message, mailbox.address):
+                    loop = LocalCause(f"the message has been delivered to {mailbox.address} before: it is in a loop")
+                    return _failed(claimed, ROUTING_LOOP.permanent, loop)
                 return await self._maildirs.deliver(copies_of(message, part))
             case MatchedRoute(route=MaildirRoute()):
                 return await self._maildirs.deliver(copies_of(message, part))
             case MatchedRoute(route=DiscardRoute()):
-                return [_done(one, "discarded") for one in part.recipients]
-            case MatchedRoute(route=RejectRoute() as reject):
-                return [_rejected(one, reject) for one in part.recipients]
+                return [_discarded(recipient) for recipient in part.recipients]
+            case MatchedRoute(route=RejectRoute() as route):
+                return _rejected(claimed, route)
             case MatchedRoute(route=PipeRoute() as route):
                 configuration = self._services().configuration
                 return await pipe.deliver(
@@ -278,20 +268,33 @@ class Dispatch:
         return header.was_delivered_to(mailbox)
 
 
-def _done(recipient: Recipient, text: str) -> Delivered:
-    return Delivered(recipient=recipient, status=DELIVERED, diagnostic=text, handover=Handover.FINAL)
+def _discarded(recipient: Recipient) -> Delivered:
+    cause = LocalCause("discarded")
+    return Delivered(recipient=recipient, status=DELIVERED, cause=cause, handover=Handover.FINAL)
 
 
-def _failed(claimed: Claimed, status: EnhancedStatus, text: str) -> list[Outcome]:
-    return [Failed(recipient=recipient, status=status, diagnostic=text) for recipient in recipients_of(claimed)]
+def _unknown(recipient: Recipient) -> Failed:
+    cause = LocalCause(f"<{recipient.address}>: no such user here")
+    return Failed(recipient=recipient, status=NO_SUCH_MAILBOX.permanent, cause=cause)
 
 
-def _rejected(recipient: Recipient, reject: RejectRoute) -> Outcome:
-    if reject.code < 500:
-        return deferral(recipient, reject.status or NOT_AUTHORIZED.transient, reject.reply)
-    return Failed(recipient=recipient, status=reject.status or NOT_AUTHORIZED.permanent, diagnostic=reject.reply)
+def _failed(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Outcome]:
+    """Failures of all recipients of an envelope, for one cause."""
+    return [Failed(recipient=recipient, status=status, cause=cause) for recipient in recipients_of(claimed)]
+
+
+def _deferred(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Outcome]:
+    """Deferrals of all recipients of an envelope, for one cause."""
+    return [Deferred(recipient=recipient, status=status, cause=cause) for recipient in recipients_of(claimed)]
+
+
+def _rejected(claimed: Claimed, route: RejectRoute) -> list[Outcome]:
+    cause = LocalCause(route.reply)
+    if route.code < 500:
+        return _deferred(claimed, route.status or NOT_AUTHORIZED.transient, cause)
+    return _failed(claimed, route.status or NOT_AUTHORIZED.permanent, cause)
 
 
 def _unroutable(claimed: Claimed) -> list[Outcome]:
-    text = f"{claimed.envelope.via!r} is not a route"
-    return [deferral(recipient, BAD_CONFIGURATION.transient, text) for recipient in recipients_of(claimed)]
+    cause = LocalCause(f"{claimed.envelope.via!r} is not a route")
+    return _deferred(claimed, BAD_CONFIGURATION.transient, cause)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trimta.mail.outcome import Deferred
+from trimta.mail.outcome import Deferred, LocalCause
 from trimta.mail.status import GIVEN_UP, NO_ANSWER
 from trimta.outbound.retries import is_late
 from trimta.routing.policy import addresses
@@ -92,5 +92,5 @@ class Notices:
 def _waiting(recipient: QueuedRecipient, reason: str) -> Deferred:
     """The last deferral of a recipient, or `reason` if there was none."""
     return recipient.last_outcome or Deferred(
-        recipient=recipient.recipient, status=NO_ANSWER.transient, diagnostic=reason
+        recipient=recipient.recipient, status=NO_ANSWER.transient, cause=LocalCause(reason)
     )

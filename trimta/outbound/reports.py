@@ -17,7 +17,7 @@ from trimta.content.dsn.compose import (
 )
 from trimta.content.dsn.shorter import ReportForm, shorter
 from trimta.mail.envelope import BodyKind, Notify, Recipient, Terms
-from trimta.mail.outcome import Delivered, Failed, Handover
+from trimta.mail.outcome import Delivered, Failed, Handover, LocalCause
 from trimta.mail.status import EXPANDED
 from trimta.runtime.ids import new_id
 from trimta.store.queue.values import NewEnvelope, StoredMessage
@@ -227,8 +227,9 @@ def report(
 
 def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
     """What became of recipients whose alias has many members."""
+    cause = LocalCause("sent on to its members")
     return [
-        Delivered(recipient=recipient, status=EXPANDED, diagnostic="sent on to its members", handover=Handover.FINAL)
+        Delivered(recipient=recipient, status=EXPANDED, cause=cause, handover=Handover.FINAL)
         for recipient in recipients
         if is_due(DsnKind.EXPANDED, recipient)
     ]

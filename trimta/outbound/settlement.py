@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import trio
 
-from trimta.mail.outcome import Deferred, Delivered, Failed
-from trimta.mail.status import GIVEN_UP, SYSTEM_TROUBLE, TIME_EXPIRED, EnhancedStatus
+from trimta.mail.outcome import Deferred, Delivered, Failed, LocalCause
+from trimta.mail.status import GIVEN_UP, SYSTEM_TROUBLE, TIME_EXPIRED
 from trimta.outbound.retries import is_late
 from trimta.routing.policy import addresses
 from trimta.store.queue.errors import QueueError
@@ -123,7 +123,11 @@ class Settlement:
         self._log(claimed, outcomes, next_try=next_try, where=where)
         for outcome, (dsn, _) in product(refused, short):
             self._events.emit(
-                "shortened", id=dsn.id, about=message.id, to=str(outcome.recipient.address), reply=outcome.diagnostic
+                "shortened",
+                id=dsn.id,
+                about=message.id,
+                to=str(outcome.recipient.address),
+                reply=outcome.cause.diagnostic,
             )
         if hold is not None:
             self._events.emit("held", id=message.id, to=addresses(recipients_of(claimed)), reason=hold)
@@ -190,9 +194,10 @@ class Settlement:
         """Have an envelope tried again later that a bug keeps from being tried now."""
         now, envelope = self._clock.now(), claimed.envelope
         next_try = self._next_try(claimed, now)
+        cause = LocalCause("a bug in the server, see its log")
         outcomes = [
-            deferral(one, SYSTEM_TROUBLE.transient, "a bug in the server, see its log")
-            for one in recipients_of(claimed)
+            Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause)
+            for recipient in recipients_of(claimed)
         ]
         deferred = {one.number: outcome for one, outcome in zip(envelope.recipients, outcomes, strict=True)}
         await self._queue.run(lambda queue: queue.settle(envelope.id, now=now, next_try=next_try, deferred=deferred))
@@ -207,9 +212,7 @@ class Settlement:
             return Failed(
                 recipient=outcome.recipient,
                 status=TIME_EXPIRED.permanent if is_late(message, now) else GIVEN_UP,
-                diagnostic=outcome.diagnostic,
-                host=outcome.host,
-                smtp=outcome.smtp,
+                cause=outcome.cause,
             )
         return outcome if expired or not self._is_last_resort(outcome, message) else _kept(outcome)
 
@@ -219,7 +222,9 @@ class Settlement:
 
     def _is_dropped(self, outcome: Outcome, message: StoredMessage) -> bool:
         if isinstance(outcome, Failed) and self._is_last_resort(outcome, message):
-            self._events.emit("dropped", id=message.id, to=str(outcome.recipient.address), reply=outcome.diagnostic)
+            self._events.emit(
+                "dropped", id=message.id, to=str(outcome.recipient.address), reply=outcome.cause.diagnostic
+            )
             return True
         return False
 
@@ -240,9 +245,9 @@ class Settlement:
                 name,
                 id=claimed.message.id,
                 to=str(outcome.recipient.address),
-                host=where or outcome.host,
+                host=where or outcome.cause.host,
                 status=str(outcome.status),
-                reply=outcome.diagnostic,
+                reply=outcome.cause.diagnostic,
                 next_s=wait,
             )
 
@@ -260,25 +265,16 @@ def recipients_of(claimed: Claimed) -> list[Recipient]:
     return [recipient.recipient for recipient in claimed.envelope.recipients]
 
 
-def deferral(recipient: Recipient, status: EnhancedStatus, text: str) -> Deferred:
-    """A deferral for a local reason."""
-    return Deferred(recipient=recipient, status=status, diagnostic=text)
-
-
 def _too_late(claimed: Claimed) -> list[Outcome]:
     """Failures since DELIVERBY's deadline has passed; the last deferral of each recipient tells why."""
-    text = "it could not be delivered by the time asked for"
+    never_tried = LocalCause("it could not be delivered by the time asked for")
     return [
-        Failed(recipient=one.recipient, status=TIME_EXPIRED.permanent, diagnostic=text)
-        if one.last_outcome is None
-        else Failed(
-            recipient=one.recipient,
+        Failed(
+            recipient=queued.recipient,
             status=TIME_EXPIRED.permanent,
-            diagnostic=one.last_outcome.diagnostic,
-            host=one.last_outcome.host,
-            smtp=one.last_outcome.smtp,
+            cause=never_tried if queued.last_outcome is None else queued.last_outcome.cause,
         )
-        for one in claimed.envelope.recipients
+        for queued in claimed.envelope.recipients
     ]
 
 
@@ -286,5 +282,4 @@ def _kept(outcome: Outcome) -> Outcome:
     """A failure whose DSN could not be queued stays deferred."""
     if not isinstance(outcome, Failed):
         return outcome
-    status = outcome.status.condition.transient
-    return deferral(outcome.recipient, status, outcome.diagnostic)
+    return Deferred(recipient=outcome.recipient, status=outcome.status.condition.transient, cause=outcome.cause)

@@ -25,7 +25,7 @@ class Fallback:
     """There is no TLS: it was not offered, it failed, or the route does not want it."""
     anonymous: bool = False
     """The route names this host and no credentials for it."""
-    helo: str = ""
+    ehlo_refusal: Reply | None = None
     """The reply to an EHLO that was refused, and not because the host does not know EHLO: its extensions are not known.
     """
 
@@ -40,7 +40,7 @@ class Fallback:
             return True
         if self.anonymous and (reply.code in _NEEDS_AUTH or _ABOUT_AUTH.search(text)):
             return True
-        return bool(self.helo) and _ABOUT_EHLO.search(text) is not None
+        return self.ehlo_refusal is not None and _ABOUT_EHLO.search(text) is not None
 
 
 _OF_ADDRESSES: Final = (Subject.ADDRESS, Subject.MAILBOX)

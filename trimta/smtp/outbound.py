@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, LocalCause, PeerReply
 from trimta.mail.status import (
     BAD_CONNECTION,
     MESSAGE_TOO_BIG,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from trimta.mail.envelope import Envelope, Recipient
-    from trimta.mail.outcome import Outcome
+    from trimta.mail.outcome import Cause, Outcome
     from trimta.mail.reply import Reply
     from trimta.smtp.commands import Command
     from trimta.smtp.extensions import Offered
@@ -150,13 +150,14 @@ class OutboundTransaction:
         """Note that the last octets of the content go out now: from here on the peer may have taken the message."""
         self._in_doubt = True
 
-    def lost(self, diagnostic: str) -> None:
+    def lost(self, problem: str) -> None:
         """End the transaction, since the connection is gone.  Recipients of a message that the peer may have taken are
-        deferred: to try another host at once would give them two copies.  The others stay undecided.
+        deferred; the others stay undecided.  `problem`: what happened, for people.
         """
         if self._in_doubt:
+            cause = LocalCause(problem, self._host)
             self.outcomes.extend(
-                Deferred(recipient=recipient, status=BAD_CONNECTION.transient, diagnostic=diagnostic, host=self._host)
+                Deferred(recipient=recipient, status=BAD_CONNECTION.transient, cause=cause, possibly_taken=True)
                 for recipient in self._waiting.values()
             )
             self._waiting.clear()
@@ -198,15 +199,18 @@ class OutboundTransaction:
     def _refusal(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
         outcome = refusal(reply, stage, recipient, host=self._host)
         if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
-            return _put_off(outcome, outcome.diagnostic)
+            return _put_off(outcome, outcome.cause)
         return outcome
 
-    def _fail(self, recipient: Recipient, status: EnhancedStatus, diagnostic: str, *, of_content: bool = False) -> None:
-        failed = Failed(
-            recipient=recipient, status=status, diagnostic=diagnostic, host=self._host, of_content=of_content
-        )
-        guessed = self._fallback.helo and status in (NOT_CAPABLE.permanent, NON_ASCII_ADDRESS.permanent)
-        self.outcomes.append(_put_off(failed, self._fallback.helo) if guessed else failed)
+    def _fail(self, recipient: Recipient, status: EnhancedStatus, problem: str, *, of_content: bool = False) -> None:
+        """Fail a recipient; or defer it where an extension is missing from an offer that is not known."""
+        cause = LocalCause(problem, self._host)
+        failed = Failed(recipient=recipient, status=status, cause=cause, of_content=of_content)
+        refusal = self._fallback.ehlo_refusal
+        if refusal is not None and status in (NOT_CAPABLE.permanent, NON_ASCII_ADDRESS.permanent):
+            self.outcomes.append(_put_off(failed, PeerReply(refusal, self._host)))
+        else:
+            self.outcomes.append(failed)
 
     @property
     def _peer(self) -> str:
@@ -334,9 +338,8 @@ class OutboundTransaction:
                 Delivered(
                     recipient=self._waiting.pop(number),
                     status=status_of(reply, ReplyStage.BODY),
-                    diagnostic=reply.diagnostic,
+                    cause=PeerReply(reply, self._host),
                     handover=handover,
-                    host=self._host,
                     deadline_dropped=self._commands.deadline_dropped,
                 )
             )
@@ -357,10 +360,9 @@ class OutboundTransaction:
         self._listening = False
 
 
-def _put_off(failed: Failed, reply: str) -> Deferred:
-    """The same outcome as a deferral, with a reply of the peer as its diagnostic."""
-    status = failed.status.condition.transient
-    return Deferred(recipient=failed.recipient, status=status, diagnostic=reply, host=failed.host, smtp=True)
+def _put_off(failed: Failed, cause: Cause) -> Deferred:
+    """The failure as a deferral, for another cause."""
+    return Deferred(recipient=failed.recipient, status=failed.status.condition.transient, cause=cause)
 
 
 def _listen(

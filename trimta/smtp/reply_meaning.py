@@ -1,11 +1,11 @@
-"""The outcome that a server's reply means for a recipient, with its enhanced status and its diagnostic."""
+"""The outcome that a server's reply means for a recipient, with its enhanced status."""
 
 from __future__ import annotations
 
 import enum
 from typing import TYPE_CHECKING, Final
 
-from trimta.mail.outcome import Deferred, Failed
+from trimta.mail.outcome import Deferred, Failed, cause_of
 from trimta.mail.status import (
     BAD_CREDENTIALS,
     BAD_RECIPIENT_SYNTAX,
@@ -106,27 +106,27 @@ def status_of(reply: Reply, stage: ReplyStage, *, klass: int | None = None) -> E
 
 
 def refusal(reply: Reply, stage: ReplyStage, recipient: Recipient, *, host: str) -> Deferred | Failed:
-    """The outcome of a reply that does not take the recipient or the message (ValueError for 2yz): unknown trouble,
-    where it is neither 4yz nor 5yz.
+    """The outcome of a reply that does not take the recipient or the message (ValueError for 2yz).
+
+    A reply that is neither 4yz nor 5yz is trouble of an unknown kind.  `host`: the name of the server.
     """
-    if reply.klass == 2:
-        raise ValueError(f"{reply.code} refuses nothing")
-    if reply.klass not in (4, 5):
-        said = stage is not ReplyStage.BODY  # else it may have been taken, and no other host is to get it now
-        return Deferred(
-            recipient=recipient, status=PROTOCOL_TROUBLE.transient, diagnostic=reply.diagnostic, host=host, smtp=said
-        )
-    status = status_of(reply, stage)
-    if reply.klass == 4:
-        return Deferred(recipient=recipient, status=status, diagnostic=reply.diagnostic, host=host, smtp=True)
-    return Failed(
-        recipient=recipient,
-        status=status,
-        diagnostic=reply.diagnostic,
-        host=host,
-        smtp=True,
-        of_content=_is_of_content(reply, stage, status),
-    )
+    cause = cause_of(reply, host)
+    match reply.klass:
+        case 2:
+            raise ValueError(f"{reply.code} refuses nothing")
+        case 4:
+            return Deferred(recipient=recipient, status=status_of(reply, stage), cause=cause)
+        case 5:
+            status = status_of(reply, stage)
+            of_content = _is_of_content(reply, stage, status)
+            return Failed(recipient=recipient, status=status, cause=cause, of_content=of_content)
+        case _:
+            return Deferred(
+                recipient=recipient,
+                status=PROTOCOL_TROUBLE.transient,
+                cause=cause,
+                possibly_taken=stage is ReplyStage.BODY,
+            )
 
 
 def _is_of_content(reply: Reply, stage: ReplyStage, status: EnhancedStatus) -> bool:

@@ -27,8 +27,9 @@ from trimta.content.dsn.compose import (
 )
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.mail.envelope import ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret, Terms
-from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, Outcome
-from trimta.mail.status import EnhancedStatus
+from trimta.mail.outcome import Cause, Deferred, Delivered, Failed, Handover, LocalCause, Outcome, PeerReply
+from trimta.mail.reply import Reply
+from trimta.mail.status import NO_ANSWER, NO_SUCH_MAILBOX, EnhancedStatus
 
 ARRIVED: Final = datetime(2024, 2, 29, 12, 0, 0, tzinfo=UTC)
 NOW: Final = ARRIVED + timedelta(hours=4)
@@ -46,40 +47,37 @@ def recipient(address: str = "bob@x.test", **rest: Any) -> Recipient:
     return Recipient(**{"address": mailbox, "original": mailbox, **rest})
 
 
-def failed(to: Recipient | None = None, **rest: Any) -> Failed:
-    return Failed(
-        **{
-            "recipient": to or recipient(),
-            "status": EnhancedStatus(5, 1, 1),
-            "diagnostic": "550 5.1.1 no such user",
-            "host": "mx.x.test",
-            "smtp": True,
-            **rest,
-        }
-    )
+def replied(line: str = "550 5.1.1 no such user", host: str = "mx.x.test") -> PeerReply:
+    return PeerReply(Reply.read([line]), host)
 
 
-def deferred(to: Recipient | None = None, **rest: Any) -> Deferred:
-    return Deferred(
-        **{
-            "recipient": to or recipient(),
-            "status": EnhancedStatus(4, 4, 1),
-            "diagnostic": "connection refused",
-            "host": "mx.x.test",
-            **rest,
-        }
-    )
+def failed(
+    to: Recipient | None = None, cause: Cause | None = None, status: EnhancedStatus = NO_SUCH_MAILBOX.permanent
+) -> Failed:
+    return Failed(recipient=to or recipient(), status=status, cause=cause or replied())
 
 
-def delivered(to: Recipient | None = None, handover: Handover = Handover.FINAL, **rest: Any) -> Delivered:
+def deferred(to: Recipient | None = None, cause: Cause | None = None) -> Deferred:
+    cause = cause or LocalCause("connection refused", "mx.x.test")
+    return Deferred(recipient=to or recipient(), status=NO_ANSWER.transient, cause=cause)
+
+
+LOCALLY: Final = LocalCause("delivered to the mailbox")
+
+
+def delivered(
+    to: Recipient | None = None,
+    handover: Handover = Handover.FINAL,
+    *,
+    cause: Cause = LOCALLY,
+    deadline_dropped: bool = False,
+) -> Delivered:
     return Delivered(
-        **{
-            "recipient": to or recipient(),
-            "status": EnhancedStatus(2, 1, 5),
-            "diagnostic": "delivered to the mailbox",
-            "handover": handover,
-            **rest,
-        }
+        recipient=to or recipient(),
+        status=EnhancedStatus(2, 1, 5),
+        cause=cause,
+        handover=handover,
+        deadline_dropped=deadline_dropped,
     )
 
 
@@ -87,8 +85,8 @@ OUTCOMES: Final[dict[DsnKind, Outcome]] = {
     DsnKind.FAILED: failed(),
     DsnKind.DELAYED: deferred(),
     DsnKind.DELIVERED: delivered(),
-    DsnKind.RELAYED: delivered(handover=Handover.RELAYED, diagnostic="250 2.0.0 ok", host="mx.x.test"),
-    DsnKind.EXPANDED: delivered(recipient("team@dev.test"), diagnostic="sent on to 3 members"),
+    DsnKind.RELAYED: delivered(handover=Handover.RELAYED, cause=replied("250 2.0.0 ok")),
+    DsnKind.EXPANDED: delivered(recipient("team@dev.test"), cause=LocalCause("sent on to 3 members")),
 }
 
 
@@ -266,7 +264,7 @@ def test_every_dsn_is_a_complete_report(kind: DsnKind, ret: Ret | None, *, utf8:
         sender = parse_mailbox("jürgen@dev.test")
         to = recipient("jörg@bücher.test")
         if kind is DsnKind.FAILED:
-            outcome = failed(to, diagnostic="550 5.1.1 gibt es nicht: jörg")
+            outcome = failed(to, replied("550 5.1.1 gibt es nicht: jörg"))
         else:
             outcome = deferred(to) if kind is DsnKind.DELAYED else delivered(to)
     dsn = make(outcome, kind=kind, ret=ret, smtputf8=utf8, addressee=sender, content=content, whole=whole, envid="E1")
@@ -300,7 +298,7 @@ def test_every_dsn_is_a_complete_report(kind: DsnKind, ret: Ret | None, *, utf8:
     assert each["Final-Recipient"] == ("utf-8; jörg@bücher.test" if utf8 else f"rfc822; {outcome.recipient.address}")
     assert each["Action"] == kind.value
     assert each["Status"] == str(outcome.status)
-    assert each["Diagnostic-Code"].endswith(outcome.diagnostic)
+    assert each["Diagnostic-Code"].endswith(outcome.cause.diagnostic)
     assert each["Last-Attempt-Date"] == "Thu, 29 Feb 2024 16:00:00 +0000"
     assert each.get("Will-Retry-Until") == ("Tue, 05 Mar 2024 12:00:00 +0000" if kind is DsnKind.DELAYED else None)
 
@@ -333,15 +331,20 @@ def test_the_machines_part_is_read_by_pythons_email() -> None:
     ("outcome", "kind", "field", "value"),
     [
         (failed(), "failed", "Diagnostic-Code", "smtp; 550 5.1.1 no such user"),
-        (failed(smtp=False, host="", diagnostic="exit 67"), "failed", "Diagnostic-Code", "x-trimta; exit 67"),
-        (failed(diagnostic="no reply at all"), "failed", "Diagnostic-Code", "x-trimta; no reply at all"),
-        (failed(diagnostic=""), "failed", "Diagnostic-Code", None),
+        (failed(cause=LocalCause("exit 67")), "failed", "Diagnostic-Code", "x-trimta; exit 67"),
+        (
+            failed(cause=LocalCause("no reply at all", "mx.x.test")),
+            "failed",
+            "Diagnostic-Code",
+            "x-trimta; no reply at all",
+        ),
+        (failed(cause=LocalCause("")), "failed", "Diagnostic-Code", None),
         (failed(), "failed", "Remote-MTA", "dns; mx.x.test"),
-        (failed(host=""), "failed", "Remote-MTA", None),
+        (failed(cause=replied(host="")), "failed", "Remote-MTA", None),
         (failed(), "failed", "Status", "5.1.1"),
-        (deferred(smtp=True, diagnostic="450 4.2.0 later"), "failed", "Status", "4.4.7"),
-        (deferred(smtp=True, diagnostic="450 4.2.0 later"), "failed", "Action", "failed"),
-        (deferred(smtp=True, diagnostic="450 4.2.0 later"), "failed", "Diagnostic-Code", "smtp; 450 4.2.0 later"),
+        (deferred(cause=replied("450 4.2.0 later")), "failed", "Status", "4.4.7"),
+        (deferred(cause=replied("450 4.2.0 later")), "failed", "Action", "failed"),
+        (deferred(cause=replied("450 4.2.0 later")), "failed", "Diagnostic-Code", "smtp; 450 4.2.0 later"),
         (deferred(), "delayed", "Status", "4.4.1"),
         (deferred(), "delayed", "Diagnostic-Code", "x-trimta; connection refused"),
         (OUTCOMES[DsnKind.RELAYED], "relayed", "Diagnostic-Code", "smtp; 250 2.0.0 ok"),
@@ -378,12 +381,12 @@ def test_the_machines_part_is_read_by_pythons_email() -> None:
             "rfc822; bob@x.test",
         ),
         (failed(), "failed", "X-Trimta-Actual-Recipient", None),
-        (failed(host="127.0.0.1"), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
-        (failed(host="[127.0.0.1]"), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
-        (failed(host="2001:db8::6"), "failed", "Remote-MTA", "dns; [IPv6:2001:db8::6]"),
-        (failed(host="mailhog"), "failed", "Remote-MTA", "x-local-hostname; mailhog"),
-        (failed(host="bücher.test"), "failed", "Remote-MTA", "dns; xn--bcher-kva.test"),
-        (failed(diagnostic="550-a 550 b"), "failed", "Diagnostic-Code", "smtp; 550-a 550 b"),
+        (failed(cause=replied(host="127.0.0.1")), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
+        (failed(cause=replied(host="[127.0.0.1]")), "failed", "Remote-MTA", "dns; [127.0.0.1]"),
+        (failed(cause=replied(host="2001:db8::6")), "failed", "Remote-MTA", "dns; [IPv6:2001:db8::6]"),
+        (failed(cause=replied(host="mailhog")), "failed", "Remote-MTA", "x-local-hostname; mailhog"),
+        (failed(cause=replied(host="bücher.test")), "failed", "Remote-MTA", "dns; xn--bcher-kva.test"),
+        (failed(cause=PeerReply(Reply.read(["550-a", "550 b"]))), "failed", "Diagnostic-Code", "smtp; 550-a 550 b"),
         (failed(recipient("<postmaster>")), "failed", "Final-Recipient", "rfc822; postmaster@mail.dev.test"),
         (failed(recipient('"a  b"@x.test')), "failed", "Final-Recipient", 'rfc822; "a  b"@x.test'),
         (failed(recipient("bob@[127.0.0.1]")), "failed", "Final-Recipient", "rfc822; bob@[127.0.0.1]"),
@@ -409,7 +412,7 @@ def test_the_machines_part_is_read_by_pythons_email() -> None:
                 ("a@x.test", "utf-8; a@x.test"),
             ]
         ),
-        (failed(diagnostic="550 café"), "failed", "Diagnostic-Code", r"smtp; 550 caf\xe9"),
+        (failed(cause=replied("550 café")), "failed", "Diagnostic-Code", r"smtp; 550 caf\xe9"),
     ],
 )
 def test_a_field_says(outcome: Outcome, kind: str, field: str, value: str | None) -> None:
@@ -421,7 +424,7 @@ def test_a_field_says(outcome: Outcome, kind: str, field: str, value: str | None
 
 def test_the_words_say_what_happened_to_whom_and_what_to_do() -> None:
     team = recipient("carol@x.test", original=parse_mailbox("team@dev.test"))
-    _, words, _, _ = parse(make(failed(), deferred(team, smtp=True, diagnostic="450 4.2.0 not now")))
+    _, words, _, _ = parse(make(failed(), deferred(team, replied("450 4.2.0 not now"))))
     said = " ".join(words.get_content().split())
     assert "could not be delivered to the 2 recipients below" in said
     assert "<bob@x.test> mx.x.test said: 550 5.1.1 no such user What to do: There is no such mailbox" in said
@@ -431,7 +434,7 @@ def test_the_words_say_what_happened_to_whom_and_what_to_do() -> None:
 
 def test_the_last_words_of_a_command_are_told() -> None:
     said = "/usr/bin/command exited with 1: " + "line\n" * 815 + "the reason"
-    dsn = make(failed(smtp=False, diagnostic=said))
+    dsn = make(failed(cause=LocalCause(said, "mx.x.test")))
     assert groups(dsn)[1]["Diagnostic-Code"].endswith("line the reason")
     assert "line the reason" in " ".join(parse(dsn)[1].get_content().split())
 
@@ -495,8 +498,8 @@ def test_a_moment_of_the_last_attempt_that_is_not_known_is_not_told() -> None:
     assert "Last-Attempt-Date" not in each
 
 
-def relayed(handover: Handover, **rest: Any) -> Delivered:
-    return delivered(handover=handover, diagnostic="250 2.0.0 ok", host="mx.x.test", **rest)
+def relayed(handover: Handover, *, deadline_dropped: bool = False) -> Delivered:
+    return delivered(handover=handover, cause=replied("250 2.0.0 ok"), deadline_dropped=deadline_dropped)
 
 
 @pytest.mark.parametrize(
@@ -677,7 +680,7 @@ def check_not_injected(dsn: ComposedDsn) -> None:
 def test_nothing_from_the_network_adds_a_field_or_a_line(text: str, *, smtputf8: bool) -> None:
     to = recipient(orcpt=OriginalRecipient("rfc822", text))
     dsn = make(
-        failed(to, diagnostic="550 " + text, host=text),
+        failed(to, replied("550 " + text, text)),
         envid=text,
         received_from=text,
         queue_id=text,
@@ -692,8 +695,8 @@ def test_nothing_from_the_network_adds_a_field_or_a_line(text: str, *, smtputf8:
 def test_any_text_and_any_octets_give_a_parsable_dsn(text: str, content: bytes, *, smtputf8: bool, whole: bool) -> None:
     to = recipient(orcpt=OriginalRecipient(text, text))
     dsn = make(
-        failed(to, diagnostic=text, host=text),
-        deferred(diagnostic="450 " + text, smtp=True),
+        failed(to, LocalCause(text, text)),
+        deferred(cause=replied("450 " + text)),
         envid=text,
         received_from=text,
         smtputf8=smtputf8,

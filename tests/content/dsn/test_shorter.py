@@ -8,11 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.content.dsn.test_compose import MESSAGE, UTF8_MESSAGE, deferred, failed, groups, make, parse, recipient
+from tests.content.dsn.test_compose import (
+    MESSAGE,
+    UTF8_MESSAGE,
+    deferred,
+    failed,
+    groups,
+    make,
+    parse,
+    recipient,
+    replied,
+)
 from trimta.content.dsn.compose import ComposedDsn, DsnKind
 from trimta.content.dsn.shorter import ReportForm, shorter
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import OriginalRecipient
+from trimta.mail.outcome import LocalCause
 
 BRIEF_LIMIT: Final = 16 * 1024
 BARE_LIMIT: Final = 4 * 1024
@@ -54,8 +65,8 @@ CASES: Final[dict[str, ComposedDsn]] = {
     "delayed": make(kind=DsnKind.DELAYED, content=UTF8_MESSAGE),
     "relayed": make(kind=DsnKind.RELAYED),
     "UTF-8 recipient": make(failed(recipient("jörg+a@x.test")), smtputf8=True),
-    "UTF-8 diagnostic": make(failed(diagnostic="550 jörg"), smtputf8=True),
-    "endless diagnostic": make(failed(diagnostic="550 " + "word " * 2000)),
+    "UTF-8 diagnostic": make(failed(cause=replied("550 jörg")), smtputf8=True),
+    "endless diagnostic": make(failed(cause=replied("550 " + "word " * 2000))),
     "alias": make(failed(recipient(original=parse_mailbox("team@dev.test"))), envid="E 1"),
     "boundary in it": make(content=MESSAGE + b"--=_trimta_0\n"),
     "no header": make(content=b"", whole=True),
@@ -140,7 +151,7 @@ def test_addresses_are_in_the_form_of_delivery_status(
 @pytest.mark.parametrize("count", [1, 2, 30, 1000])
 def test_every_recipient_is_told_of_in_as_many_reports_as_it_takes(count: int) -> None:
     names = [f"user{number}@x.test" for number in range(count)]
-    whole = make(*(failed(recipient(name), diagnostic=f"550 5.1.1 no {name} " * 9) for name in names))
+    whole = make(*(failed(recipient(name), replied(f"550 5.1.1 no {name} " * 9)) for name in names))
     ids: set[str] = set()
     for form, shorts in forms(whole.content).items():
         said = [group["Final-Recipient"] for short in shorts for group in told(short)[1:]]
@@ -177,9 +188,7 @@ def test_what_is_no_report_of_ours_has_no_shorter_form(content: bytes) -> None:
 @given(text=st.text(max_size=300), content=st.binary(max_size=300), smtputf8=st.booleans())
 def test_any_text_and_any_octets_have_shorter_forms(text: str, content: bytes, *, smtputf8: bool) -> None:
     to = recipient(orcpt=OriginalRecipient(text, text))
-    whole = make(
-        failed(to, diagnostic=text, host=text), envid=text, received_from=text, smtputf8=smtputf8, content=content
-    )
+    whole = make(failed(to, LocalCause(text, text)), envid=text, received_from=text, smtputf8=smtputf8, content=content)
     for (short,) in forms(whole.content).values():
         assert short.isascii()
         parse_short(short)

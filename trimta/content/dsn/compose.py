@@ -30,11 +30,11 @@ from trimta.content.dsn.escaping import (
     typed_address,
     typed_orcpt,
 )
-from trimta.content.dsn.report import DsnKind, Report, is_reply, status_of
+from trimta.content.dsn.report import DsnKind, Report, status_of
 from trimta.content.dsn.words import words
 from trimta.mail.envelope import Notify, Ret
 from trimta.mail.limits import MAX_TEXT_LINE
-from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, PeerReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -341,11 +341,11 @@ def _status_fields(
             line("Action", kind.value),
             line("Status", str(status_of(kind, outcome))),
         ]
-        if outcome.host:
-            lines.append(line("Remote-MTA", mta_name(outcome.host)))
-        if outcome.diagnostic:
-            said = "smtp" if is_reply(outcome) else "x-trimta"
-            lines.append(line("Diagnostic-Code", f"{said}; {clean(outcome.diagnostic)}"))
+        if outcome.cause.host:
+            lines.append(line("Remote-MTA", mta_name(outcome.cause.host)))
+        if outcome.cause.diagnostic:
+            diagnostic_type = "smtp" if isinstance(outcome.cause, PeerReply) else "x-trimta"
+            lines.append(line("Diagnostic-Code", f"{diagnostic_type}; {clean(outcome.cause.diagnostic)}"))
         if report.last_attempt is not None:
             lines.append(line("Last-Attempt-Date", format_datetime(report.last_attempt)))
         if kind is DsnKind.DELAYED and report.retry_until is not None:

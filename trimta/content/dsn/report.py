@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trimta.mail.outcome import Deferred, Delivered
+from trimta.mail.outcome import Deferred
 from trimta.mail.status import GIVEN_UP, EnhancedStatus
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from trimta.mail.outcome import Outcome
-
-
-_REPLY: Final = re.compile(r"[2-5][0-9]{2}(?:[ -]|$)", re.ASCII)
 
 
 class DsnKind(enum.StrEnum):
@@ -45,9 +41,3 @@ class Report:
 def status_of(kind: DsnKind, outcome: Outcome) -> EnhancedStatus:
     """A deferral that fails did so because its time was over, whatever the last reply said."""
     return GIVEN_UP if kind is DsnKind.FAILED and isinstance(outcome, Deferred) else outcome.status
-
-
-def is_reply(outcome: Outcome) -> bool:
-    """Whether the diagnostic is a peer's SMTP reply."""
-    smtp = bool(outcome.host) if isinstance(outcome, Delivered) else outcome.smtp
-    return smtp and _REPLY.match(outcome.diagnostic) is not None

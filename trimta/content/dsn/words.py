@@ -7,8 +7,8 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.escaping import addr_spec, clean, escape, wrap
-from trimta.content.dsn.report import DsnKind, is_reply, status_of
-from trimta.mail.outcome import Delivered, Handover
+from trimta.content.dsn.report import DsnKind, status_of
+from trimta.mail.outcome import Delivered, Handover, PeerReply
 from trimta.mail.status import (
     ADDRESS_TROUBLE,
     BAD_RECIPIENT_SYNTAX,
@@ -112,9 +112,10 @@ def _words_about(kind: DsnKind, report: Report, host: str, *, traced: bool) -> l
     if recipient.original != recipient.address:
         meaning = f", which stands for <{addr_spec(recipient.address, host, utf8=True)}>"
     lines = wrap(escape(f"<{address}>{meaning}"))
-    if outcome.diagnostic:
-        source = f"{outcome.host or 'The server'} said" if is_reply(outcome) else "What happened"
-        lines += wrap(clean(f"{source}: {outcome.diagnostic}"), indent="    ")
+    cause = outcome.cause
+    if cause.diagnostic:
+        source = f"{cause.host or 'The server'} said" if isinstance(cause, PeerReply) else "What happened"
+        lines += wrap(clean(f"{source}: {cause.diagnostic}"), indent="    ")
     if kind is DsnKind.FAILED:
         lines += wrap(f"What to do: {advice(status_of(kind, outcome))}", indent="    ")
     elif kind is DsnKind.DELAYED and report.retry_until is not None:

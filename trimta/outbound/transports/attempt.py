@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimta.mail.outcome import Deferred, Delivered, Failed
+from trimta.mail.outcome import Deferred, Delivered, Failed, LocalCause
 from trimta.mail.status import NO_ANSWER
 from trimta.runtime.transcript import Transcript
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trimta.mail.envelope import Envelope, Recipient
-    from trimta.mail.outcome import Outcome
+    from trimta.mail.outcome import Cause, Outcome
     from trimta.mail.status import EnhancedStatus
     from trimta.outbound.egress import EgressDeniedError
     from trimta.outbound.resolver import RoutingFailure
@@ -98,7 +98,7 @@ class Attempt:
     def note(self, transaction: OutboundTransaction, recipients: Sequence[Recipient]) -> None:
         """Note what came of a transaction for `recipients`."""
         for outcome in transaction.outcomes:
-            if isinstance(outcome, Deferred) and outcome.smtp:
+            if isinstance(outcome, Deferred) and not outcome.possibly_taken:
                 self._put_off[outcome.recipient] = outcome
             else:
                 self._put_off.pop(outcome.recipient, None)
@@ -125,18 +125,17 @@ class Attempt:
             self.result.unusable = None  # the next hop talks to us
         self._put_off = {}
 
-    def defer(self, status: EnhancedStatus, diagnostic: str, *, host: str = "", smtp: bool = False) -> None:
+    def defer(self, status: EnhancedStatus, cause: Cause) -> None:
         """Defer all recipients that are undecided."""
         self.result.outcomes.extend(
-            Deferred(recipient=recipient, status=status, diagnostic=diagnostic, host=host, smtp=smtp)
-            for recipient in self.undecided
+            Deferred(recipient=recipient, status=status, cause=cause) for recipient in self.undecided
         )
         self.undecided = []
 
-    def fail(self, status: EnhancedStatus, diagnostic: str, *, host: str = "", of_content: bool = False) -> None:
+    def fail(self, status: EnhancedStatus, cause: Cause, *, of_content: bool = False) -> None:
         """Fail all recipients that are undecided."""
         self.result.outcomes.extend(
-            Failed(recipient=recipient, status=status, diagnostic=diagnostic, host=host, of_content=of_content)
+            Failed(recipient=recipient, status=status, cause=cause, of_content=of_content)
             for recipient in self.undecided
         )
         self.undecided = []
@@ -145,9 +144,9 @@ class Attempt:
         """Defer or fail all recipients, since the next hop has no host."""
         self.transcript.note(failure.text)
         if failure.status.klass == 5:
-            self.fail(failure.status, failure.text)
+            self.fail(failure.status, LocalCause(failure.text))
         else:
-            self.defer(failure.status, failure.text)
+            self.defer(failure.status, LocalCause(failure.text))
 
     def conclude(self) -> None:
         """Give recipients that no host said anything about their outcome, once all hosts were tried."""
@@ -158,6 +157,6 @@ class Attempt:
         elif result.unusable is not None:
             # A host that may be tried was tried: it may be back next time, and nothing has to be decided by people.
             result.denied = None
-            self.defer(result.unusable.status, str(result.unusable), host=self.host, smtp=result.unusable.smtp)
+            self.defer(result.unusable.status, result.unusable.cause)
         elif result.denied is None:
-            self.defer(NO_ANSWER.transient, "no host took the message")
+            self.defer(NO_ANSWER.transient, LocalCause("no host took the message"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from trimta.mail.outcome import Delivered
+from trimta.mail.outcome import Delivered, LocalCause, PeerReply
 from trimta.mail.status import (
     CRYPTOGRAPHIC_FAILURE,
     ENCRYPTION_NEEDED,
@@ -24,13 +24,14 @@ from trimta.smtp.commands import Auth, Ehlo, Helo, Rset, StartTls
 from trimta.smtp.errors import ProtocolError
 from trimta.smtp.fallback import Fallback
 from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
-from trimta.smtp.reply_meaning import ReplyStage, status_of
+from trimta.smtp.reply_meaning import ReplyStage
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trimta.mail.envelope import Recipient
+    from trimta.mail.reply import Reply
     from trimta.outbound.transports.client_settings import ClientSettings, Endpoint, RouteSettings
     from trimta.outbound.transports.outbound_content import FittedContent, WireOctets
     from trimta.runtime.transcript import Transcript
@@ -52,7 +53,7 @@ class SmtpConnection:
         """The host may hold a transaction open."""
         self._broken = False
         """The connection is of no use any more, or a transaction is under way."""
-        self._ehlo_refusal = ""
+        self._ehlo_refusal: Reply | None = None
         self.endpoint = conversation.endpoint
         self.opened_at = trio.current_time()
         """Trio's time, in seconds."""
@@ -85,12 +86,13 @@ class SmtpConnection:
                 transcript.note(f"TLS failed: {error}")
                 if route.tls is not TlsPolicy.MAY or route.implicit_tls:
                     condition = CRYPTOGRAPHIC_FAILURE if route.tls is TlsPolicy.VERIFY else SECURITY_UNSUPPORTED
-                    raise HostUnusableError(condition.transient, f"TLS with {endpoint} failed: {error}") from error
+                    cause = LocalCause(f"TLS with {endpoint} failed: {error}", endpoint.host)
+                    raise HostUnusableError(condition.transient, cause) from error
             transcript.note("trying again without TLS")
             return await cls._open(endpoint, route, TlsPolicy.NONE, settings, transcript, on_first_octet)
         except ProtocolError as error:
             transcript.note(str(error))
-            raise HostUnusableError(PROTOCOL_TROUBLE.transient, f"{endpoint}: {error}") from error
+            raise _protocol_trouble(endpoint, error) from error
 
     @classmethod
     async def _open(
@@ -120,7 +122,8 @@ class SmtpConnection:
                 cleanup.pop_all()
             return connection
         transcript.note(f"cannot connect: {problem}")
-        raise HostUnusableError(NO_ANSWER.transient, f"cannot connect to {endpoint}: {problem}")
+        cause = LocalCause(f"cannot connect to {endpoint}: {problem}", endpoint.host)
+        raise HostUnusableError(NO_ANSWER.transient, cause)
 
     @property
     def offered(self) -> Offered:
@@ -138,7 +141,7 @@ class SmtpConnection:
         return Fallback(
             plain=not self._conversation.wire.tls,
             anonymous=self._route.smarthost and self._route.credentials is None,
-            helo=self._ehlo_refusal,
+            ehlo_refusal=self._ehlo_refusal,
         )
 
     @property
@@ -165,7 +168,7 @@ class SmtpConnection:
             await self._start_tls(policy)
         greeting = await self._conversation.hear(ReplyStage.GREETING)
         if greeting.klass != 2:
-            raise refusal(greeting, ReplyStage.GREETING)
+            raise refusal(greeting, ReplyStage.GREETING, self.endpoint.host)
         await self._hello()
         if not self._route.implicit_tls and policy is not TlsPolicy.NONE:
             await self._negotiate_tls(policy)
@@ -177,10 +180,10 @@ class SmtpConnection:
         hostname = self._settings.hostname
         reply = await self._conversation.ask(Ehlo(hostname, self._route.lmtp), ReplyStage.HELO)
         if reply.klass == 5 and not self._route.lmtp:
-            self._ehlo_refusal = "" if reply.code in _UNKNOWN_COMMAND else reply.diagnostic
+            self._ehlo_refusal = None if reply.code in _UNKNOWN_COMMAND else reply
             reply = await self._conversation.ask(Helo(hostname), ReplyStage.HELO)
         if reply.klass != 2:
-            raise refusal(reply, ReplyStage.HELO)
+            raise refusal(reply, ReplyStage.HELO, self.endpoint.host)
 
     async def _negotiate_tls(self, policy: TlsPolicy) -> None:
         """STARTTLS as the route's policy says (RFC 3207)."""
@@ -193,7 +196,8 @@ class SmtpConnection:
                     await self._hello()  # in TLS 1.3 a host says only now that it wanted another certificate
                     return
             except (HostUnusableError, ProtocolError) as error:
-                if policy is not TlsPolicy.MAY and isinstance(error, HostUnusableError) and error.smtp:
+                is_reply = isinstance(error, HostUnusableError) and isinstance(error.cause, PeerReply)
+                if policy is not TlsPolicy.MAY and is_reply:
                     raise  # the host's own words
                 raise HandshakeError(str(error), untrusted=False) from error
             problem = f"refused STARTTLS: {reply}"
@@ -201,7 +205,8 @@ class SmtpConnection:
             problem = "does not offer STARTTLS"
         if policy is not TlsPolicy.MAY:
             condition = CRYPTOGRAPHIC_FAILURE if policy is TlsPolicy.VERIFY else SECURITY_UNSUPPORTED
-            raise HostUnusableError(condition.transient, f'{self.endpoint} {problem}; the route says tls = "{policy}"')
+            text = f'{self.endpoint} {problem}; the route says tls = "{policy}"'
+            raise HostUnusableError(condition.transient, LocalCause(text, self.endpoint.host))
 
     async def _start_tls(self, policy: TlsPolicy) -> None:
         """The TLS handshake.  HandshakeError if it fails, for whatever reason."""
@@ -225,26 +230,23 @@ class SmtpConnection:
         """AUTH PLAIN, else LOGIN (RFC 4954, 4616).  A failure is never the message's: it is a HostUnusableError."""
         conversation = self._conversation
         if not (conversation.wire.tls or self.endpoint.is_local):
-            raise HostUnusableError(
-                ENCRYPTION_NEEDED.transient, f"{self.endpoint}: credentials are not sent in clear; set tls on the route"
-            )
+            text = f"{self.endpoint}: credentials are not sent in clear; set tls on the route"
+            raise HostUnusableError(ENCRYPTION_NEEDED.transient, LocalCause(text, self.endpoint.host))
         exchange = client_exchange(self.offered.auth, credentials.name, credentials.password)
         if exchange is None:
-            raise HostUnusableError(
-                POLICY_TROUBLE.transient, f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", final=True
-            )
+            cause = LocalCause(f"{self.endpoint} does not offer AUTH PLAIN or LOGIN", self.endpoint.host)
+            raise HostUnusableError(POLICY_TROUBLE.transient, cause, final=True)
         conversation.secrets = credentials.secrets
         reply = await conversation.ask(Auth(exchange.mechanism, exchange.initial()), ReplyStage.AUTH)
         while reply.klass == 3:
             try:
                 response = render_response(exchange.respond(challenge_of(reply)))
             except ProtocolError as error:
-                raise HostUnusableError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}", final=True) from error
+                raise _protocol_trouble(self.endpoint, error, final=True) from error
             conversation.say_response(response)
             reply = await conversation.hear(ReplyStage.AUTH)
         if reply.klass != 2:
-            status = status_of(reply, ReplyStage.AUTH, klass=4)
-            raise HostUnusableError(status, reply.diagnostic, smtp=True, final=reply.klass == 5)
+            raise refusal(reply, ReplyStage.AUTH, self.endpoint.host, final=reply.klass == 5)
         self.authenticated = True
 
     # Transactions.
@@ -275,9 +277,9 @@ class SmtpConnection:
             reply = await self._conversation.ask(Rset(), ReplyStage.RSET)
         except ProtocolError as error:
             self._conversation.transcript.note(str(error))
-            raise HostUnusableError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}") from error
+            raise _protocol_trouble(self.endpoint, error) from error
         if reply.klass != 2:
-            raise refusal(reply, ReplyStage.RSET)
+            raise refusal(reply, ReplyStage.RSET, self.endpoint.host)
         self._must_reset = self._broken = False
 
     async def perform(self, transaction: OutboundTransaction, content: FittedContent) -> None:
@@ -301,9 +303,9 @@ class SmtpConnection:
         except ProtocolError as error:
             self._conversation.transcript.note(str(error))
             transaction.lost(str(error))
-            raise HostUnusableError(PROTOCOL_TROUBLE.transient, f"{self.endpoint}: {error}") from error
+            raise _protocol_trouble(self.endpoint, error) from error
         if transaction.ended is not None:
-            raise refusal(transaction.ended, ReplyStage.MAIL)
+            raise refusal(transaction.ended, ReplyStage.MAIL, self.endpoint.host)
 
     async def _carry_out(self, transaction: OutboundTransaction, content: FittedContent) -> None:
         conversation, disk = self._conversation, self._settings.disk
@@ -343,6 +345,12 @@ class SmtpConnection:
         self._broken = True
         self._conversation.wire.usable = False
         await self._conversation.wire.aclose()
+
+
+def _protocol_trouble(endpoint: Endpoint, error: ProtocolError, *, final: bool = False) -> HostUnusableError:
+    """The error for a host that does not keep to the protocol.  `final`: every other host would do the same."""
+    cause = LocalCause(f"{endpoint}: {error}", endpoint.host)
+    return HostUnusableError(PROTOCOL_TROUBLE.transient, cause, final=final)
 
 
 _UNKNOWN_COMMAND: Final = frozenset({500, 501, 502, 504})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trimta.mail.outcome import LocalCause, cause_of
 from trimta.mail.status import BAD_CONNECTION
 from trimta.runtime.wire import WireError
 from trimta.smtp.client import CLOSING, ClientConnection, PeerClosedError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trimta.config.model import TimeoutsSection
+    from trimta.mail.outcome import Cause
     from trimta.mail.reply import Reply
     from trimta.mail.status import EnhancedStatus
     from trimta.outbound.transports.client_settings import Endpoint
@@ -35,23 +37,24 @@ BUFFER: Final = 64 * 1024
 
 class HostUnusableError(Exception):
     """A host can't be used now.  Recipients without an outcome are tried at the next host; where there is none they are
-    deferred for the reason that is given here.
+    deferred for the cause that is given here.
     """
 
-    def __init__(self, status: EnhancedStatus, text: str, *, smtp: bool = False, final: bool = False) -> None:
-        """`text`: the reason, for people."""
-        super().__init__(text)
+    def __init__(self, status: EnhancedStatus, cause: Cause, *, final: bool = False) -> None:
+        super().__init__(cause.diagnostic)
         self.status = status
         """Of class 4."""
-        self.smtp = smtp
-        """Whether the text is a reply of the host."""
+        self.cause = cause
+        """With the name of the host, where one was tried."""
         self.final = final
-        """Whether the reason would be the same at every other host."""
+        """Whether the cause would be the same at every other host."""
 
 
-def refusal(reply: Reply, stage: ReplyStage) -> HostUnusableError:
-    """A negative reply that is about us or about the host's state, not about a message: never more than a deferral."""
-    return HostUnusableError(status_of(reply, stage, klass=4), reply.diagnostic, smtp=True)
+def refusal(reply: Reply, stage: ReplyStage, host: str, *, final: bool = False) -> HostUnusableError:
+    """The error for a negative reply that is about us or about the state of `host`, not about a message: never more
+    than a deferral.  `final`: every other host would give the same reply.
+    """
+    return HostUnusableError(status_of(reply, stage, klass=4), cause_of(reply, host), final=final)
 
 
 class Conversation:
@@ -185,7 +188,7 @@ class Conversation:
         except WireError as error:
             raise self._lost(f"the connection broke: {error} ({_WAITED_FOR[stage]})") from error
         if reply.code == CLOSING and stage in _BEFORE_MAIL:
-            raise refusal(reply, stage)
+            raise refusal(reply, stage, self.endpoint.host)
         return reply
 
     async def quit(self) -> None:
@@ -244,7 +247,8 @@ class Conversation:
 
     def _lost(self, problem: str) -> HostUnusableError:
         self.transcript.note(problem)
-        return HostUnusableError(BAD_CONNECTION.transient, f"{self.endpoint}: {problem}")
+        cause = LocalCause(f"{self.endpoint}: {problem}", self.endpoint.host)
+        return HostUnusableError(BAD_CONNECTION.transient, cause)
 
 
 _BEFORE_MAIL: Final = frozenset(

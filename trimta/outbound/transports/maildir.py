@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from trimta.content.trace import delivered_to_field, return_path_field, x_original_to_field
-from trimta.mail.outcome import Deferred, Delivered, Handover
+from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED, MAILBOX_TROUBLE
 from trimta.routing.destination import LocalDestination
 from trimta.routing.route_table import MatchedRoute
@@ -70,13 +70,14 @@ class Copy:
     def outcomes(self, error: MaildirError | None) -> list[Delivered | Deferred]:
         """The outcome of each recipient, in order: deferred for `error`, if there was one, else delivered."""
         if error is None:
-            text = f"delivered to {self.delivery.maildir}"
+            delivery = LocalCause(f"delivered to {self.delivery.maildir}")
             return [
-                Delivered(recipient=recipient, status=DELIVERED, diagnostic=text, handover=Handover.FINAL)
+                Delivered(recipient=recipient, status=DELIVERED, cause=delivery, handover=Handover.FINAL)
                 for recipient in self.envelope.recipients
             ]
+        trouble = LocalCause(str(error))
         return [
-            Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, diagnostic=str(error))
+            Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, cause=trouble)
             for recipient in self.envelope.recipients
         ]
 

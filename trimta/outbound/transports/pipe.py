@@ -20,7 +20,7 @@ import trio
 
 from trimta.content.trace import return_path_field
 from trimta.mail.envelope import ByMode
-from trimta.mail.outcome import Deferred, Delivered, Failed, Handover
+from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, LocalCause
 from trimta.mail.status import (
     BAD_CONFIGURATION,
     BAD_RECIPIENT_SYNTAX,
@@ -97,8 +97,8 @@ async def deliver(
     """
     by = message.terms.deliver_by
     if by is not None and by.mode is ByMode.RETURN:
-        text = f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying"
-        return [Failed(recipient=recipient, status=NOT_CAPABLE.permanent, diagnostic=text) for recipient in recipients]
+        cause = LocalCause(f"{route.argv[0]} knows nothing of DELIVERBY, without which mode R forbids relaying")
+        return [Failed(recipient=recipient, status=NOT_CAPABLE.permanent, cause=cause) for recipient in recipients]
     if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
         return [_option(recipient, BAD_SENDER_SYNTAX.permanent, "sender") for recipient in recipients]
     options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
@@ -119,11 +119,10 @@ async def deliver(
             env=ENVIRONMENT,
             start_new_session=True,
         )
-    except (OSError, ValueError) as cause:
-        text = f"{command} can't be run: {getattr(cause, 'strerror', None) or cause}"
+    except (OSError, ValueError) as error:
+        cause = LocalCause(f"{command} can't be run: {getattr(error, 'strerror', None) or error}")
         return [
-            Deferred(recipient=recipient, status=BAD_CONFIGURATION.transient, diagnostic=text)
-            for recipient in recipients
+            Deferred(recipient=recipient, status=BAD_CONFIGURATION.transient, cause=cause) for recipient in recipients
         ]
     run = _Run(process, message, disk)
     try:
@@ -136,15 +135,12 @@ async def deliver(
     if run.unreadable is not None:
         raise run.unreadable
     if run.overdue:
-        text = f"{command} took longer than {limit:g} s"
-        return [
-            Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, diagnostic=text) for recipient in recipients
-        ]
+        cause = LocalCause(f"{command} took longer than {limit:g} s")
+        return [Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause) for recipient in recipients]
     output = bytes(run.output).decode(errors="backslashreplace").strip()
+    cause = LocalCause(f"{command} {_describe(process.returncode)}" + (f": {output}" if output else ""))
     dropped = by is not None and now < by.deadline
-    return [
-        _outcome(process.returncode, recipient, command, output, deadline_dropped=dropped) for recipient in recipients
-    ]
+    return [_outcome(process.returncode, recipient, cause, deadline_dropped=dropped) for recipient in recipients]
 
 
 class _Run:
@@ -220,22 +216,23 @@ def _sender(message: StoredMessage) -> str:
 
 
 def _option(recipient: Recipient, status: EnhancedStatus, which: str) -> Failed:
-    return Failed(recipient=recipient, status=status, diagnostic=f'a {which} that begins with "-" is no argument')
+    cause = LocalCause(f'a {which} that begins with "-" is no argument')
+    return Failed(recipient=recipient, status=status, cause=cause)
 
 
-def _outcome(code: int | None, recipient: Recipient, command: str, output: str, *, deadline_dropped: bool) -> Outcome:
-    text = f"{command} {_describe(code)}" + (f": {output}" if output else "")
+def _outcome(code: int | None, recipient: Recipient, cause: LocalCause, *, deadline_dropped: bool) -> Outcome:
+    """The outcome of an exit code, as sendmail and procmail mean it (sysexits.h)."""
     if code == 0:
         return Delivered(
             recipient=recipient,
             status=DELIVERED,
-            diagnostic=text,
+            cause=cause,
             handover=Handover.RELAYED,
             deadline_dropped=deadline_dropped,
         )
     if code is None or code < 0 or code == EX_TEMPFAIL:
-        return Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, diagnostic=text)
-    return Failed(recipient=recipient, status=_FAILURES.get(code, SYSTEM_TROUBLE.permanent), diagnostic=text)
+        return Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause)
+    return Failed(recipient=recipient, status=_FAILURES.get(code, SYSTEM_TROUBLE.permanent), cause=cause)
 
 
 def _describe(code: int | None) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import trio
 
 from trimta.content.downgrade import CannotDowngrade
+from trimta.mail.outcome import LocalCause, PeerReply
 from trimta.mail.status import (
     BAD_CONFIGURATION,
     BAD_CONNECTION,
@@ -118,7 +119,7 @@ class SmtpClient:
         if not result.outcomes:
             return
         result.cut_short = True
-        result.unusable = HostUnusableError(BAD_CONNECTION.transient, "the attempt was cut short")
+        result.unusable = HostUnusableError(BAD_CONNECTION.transient, LocalCause("the attempt was cut short"))
         result.transcript = attempt.transcript.lines
         with trio.CancelScope(shield=True) as scope:  # else: recipients who have the message get it again
             scope.deadline = trio.current_time() + REPORT_LIMIT
@@ -139,15 +140,17 @@ class SmtpClient:
                 result.damaged = error
                 await self._drop()
             except OSError as error:  # of the spool: those of the network are HostUnusableError by now
-                attempt.defer(SYSTEM_TROUBLE.transient, f"the message cannot be read: {error.strerror or error}")
+                cause = LocalCause(f"the message cannot be read: {error.strerror or error}")
+                attempt.defer(SYSTEM_TROUBLE.transient, cause)
                 await self._drop()
         if scope.cancelled_caught:
             self.silent_since = None
             await self._drop()
             result.denied = None
             attempt.keep_put_off()
-            result.unusable = HostUnusableError(BAD_CONNECTION.transient, f"the attempt took longer than {limit:g} s")
-            attempt.defer(BAD_CONNECTION.transient, str(result.unusable))
+            cause = LocalCause(f"the attempt took longer than {limit:g} s")
+            result.unusable = HostUnusableError(BAD_CONNECTION.transient, cause)
+            attempt.defer(BAD_CONNECTION.transient, cause)
         result.transcript = attempt.transcript.lines
         self._attempt = None
         return result
@@ -181,7 +184,7 @@ class SmtpClient:
             endpoints = await self._endpoints()
         except HostUnusableError as error:
             result.unusable = error
-            attempt.defer(error.status, str(error))
+            attempt.defer(error.status, error.cause)
             return
         if isinstance(endpoints, RoutingFailure):
             attempt.end_without_hosts(endpoints)
@@ -228,7 +231,8 @@ class SmtpClient:
                 return self._connection
         finally:
             self.silent_since = None
-        raise HostUnusableError(NO_ANSWER.transient, f"{endpoint} said nothing, and gave way to other mail")
+        cause = LocalCause(f"{endpoint} said nothing, and gave way to other mail", endpoint.host)
+        raise HostUnusableError(NO_ANSWER.transient, cause)
 
     async def _endpoints(self) -> list[Endpoint] | RoutingFailure:
         """Every address of every host, in order."""
@@ -267,9 +271,8 @@ class SmtpClient:
             return (await self._settings.disk.run(path.read_text, encoding="utf-8")).rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise HostUnusableError(
-                BAD_CONFIGURATION.transient, f"password_file {path} cannot be read: {reason}", final=True
-            ) from error
+            cause = LocalCause(f"password_file {path} cannot be read: {reason}")
+            raise HostUnusableError(BAD_CONFIGURATION.transient, cause, final=True) from error
 
     # One connection.
 
@@ -309,10 +312,11 @@ class SmtpClient:
         else:
             condition = CANNOT_CONVERT
             text = f"{host} cannot take this content, and re-encoding it is no way out: {error}"
-        if connection.fallback.helo:
-            attempt.result.unusable = HostUnusableError(condition.transient, connection.fallback.helo, smtp=True)
+        refusal = connection.fallback.ehlo_refusal
+        if refusal is not None:
+            attempt.result.unusable = HostUnusableError(condition.transient, PeerReply(refusal, host))
             return False
-        attempt.fail(condition.permanent, text, host=host, of_content=True)
+        attempt.fail(condition.permanent, LocalCause(text, host), of_content=True)
         return True
 
     async def _perform(

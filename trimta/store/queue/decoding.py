@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
 from trimta.content.dsn.shorter import ReportForm
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret, Terms
-from trimta.mail.outcome import Deferred
+from trimta.mail.outcome import Deferred, LocalCause, PeerReply, cause_of
+from trimta.mail.reply import Reply
 from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     from trimta.mail.envelope import ReversePath
+    from trimta.mail.outcome import Cause
     from trimta.store.queue.values import StoredMessage
 
 
@@ -101,23 +104,30 @@ def load_recipient(text: object) -> Recipient:
 
 
 def dump_deferred(deferred: Deferred) -> str:
-    return _dump([str(deferred.status), deferred.diagnostic, deferred.host, deferred.smtp])
+    cause = deferred.cause
+    return _dump([str(deferred.status), cause.diagnostic, cause.host, isinstance(cause, PeerReply)])
 
 
 def load_deferred(text: object, recipient: Recipient) -> Deferred:
     if not isinstance(text, str):
         raise ValueError("an outcome that is no text")
     try:
-        status, diagnostic, host, smtp = json.loads(text)
+        status, diagnostic, host, is_reply = json.loads(text)
         return Deferred(
             recipient=recipient,
             status=EnhancedStatus.parse(status),
-            diagnostic=_text(diagnostic),
-            host=_text(host),
-            smtp=bool(smtp),
+            cause=_read_cause(_text(diagnostic), _text(host), is_reply=bool(is_reply)),
         )
     except (TypeError, RecursionError) as error:
         raise ValueError(f"outcome fields: {error!r}") from error
+
+
+def _read_cause(diagnostic: str, host: str, *, is_reply: bool) -> Cause:
+    if is_reply:
+        # Older versions have marked so what is no reply, too.
+        with contextlib.suppress(ValueError):
+            return cause_of(Reply.read([diagnostic]), host)
+    return LocalCause(diagnostic, host)
 
 
 def path_text(mailbox: ReversePath) -> str:

@@ -128,7 +128,7 @@ class QueuedRecipient:
     @property
     def reply(self) -> str:
         """The last reply of the peer, or the system's last error, or ""."""
-        return "" if self.last_outcome is None else self.last_outcome.diagnostic
+        return "" if self.last_outcome is None else self.last_outcome.cause.diagnostic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
