@@ -13,7 +13,7 @@ import trio
 from tests.support.dialogue import FOLDER, Dialogue, dialogues
 from tests.support.receiving import Client, configuration, left_in_spool, open_mta, talk
 from trimta.inbound import authentication
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 from trimta.smtp.extensions import MailProtocol, Offer
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ async def test_a_server_on_sockets_says_it_too(path: Path, tmp_path: Path, monke
     dialogue = Dialogue.read(path)
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path, dialogue.configuration), cleanup)
+            server = await MtaServer.start(configuration(tmp_path, dialogue.configuration), cleanup)
             await nursery.start(server.run)
             host, _, port = server.addresses[0].rpartition(":")
             client = Client(await trio.open_tcp_stream(host, int(port)))

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from tests.support.receiving import Client, configuration, left_in_spool, mailbox, open_mta, send_message, talk
 from trimta.runtime.events import as_json, as_text
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ async def test_a_flood_of_connections_gets_421_and_the_others_are_served(
 ) -> None:
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path, f"[limits]\n{limits}"), cleanup)
+            server = await MtaServer.start(configuration(tmp_path, f"[limits]\n{limits}"), cleanup)
             await nursery.start(server.run)
             port = int(server.addresses[0].rpartition(":")[2])
             clients = []
@@ -131,7 +131,7 @@ async def test_the_last_reply_reaches_a_client_that_is_still_talking(octets: byt
     """A socket that is closed with octets unread breaks a client that is sending, and may take the reply away."""
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path), cleanup)
+            server = await MtaServer.start(configuration(tmp_path), cleanup)
             await nursery.start(server.run)
             port = int(server.addresses[0].rpartition(":")[2])
             client = Client(await trio.open_tcp_stream("127.0.0.1", port))

@@ -27,7 +27,7 @@ from trimta.inbound.listener import (
     room_for_connections,
     wants_both_families,
 )
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -139,7 +139,7 @@ async def test_a_client_on_a_unix_socket_may_relay_and_is_named_so(tmp_path: Pat
     config = replace(config, listen=(replace(config.listen[0], address=UnixAddress(short_path)),))
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(config, cleanup)
+            server = await MtaServer.start(config, cleanup)
             await nursery.start(server.run)
             client = Client(await trio.open_unix_socket(str(short_path)))
             await client.expect("220")

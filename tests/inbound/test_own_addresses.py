@@ -15,7 +15,7 @@ from trimta.inbound import own_addresses
 from trimta.inbound.own_addresses import comes_to, is_own
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.resolver import MxHosts, RoutingFailure
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,7 @@ async def test_the_server_routes_by_what_it_really_listens_on(listen: str, ours:
     everything += ["unspecified6.test", "six.test", "[ipv6:::1]", "[ipv6:::]", "[192.0.2.1]"]
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup:
-            server = await Server.start(config, cleanup)
+            server = await MtaServer.start(config, cleanup)
             port = server.mta.bound[0].sockets[0].socket.getsockname()[1]
             found = {domain: await server.mta.resolver.resolve_mx(domain, port=port) for domain in everything}
             looping = {domain for domain, routing in found.items() if isinstance(routing, RoutingFailure)}

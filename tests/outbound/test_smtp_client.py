@@ -12,7 +12,7 @@ from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, F
 from tests.support.sending import BODY, WIRE, FakeHosts, outbound, sending, verdicts
 from trimta.mail.envelope import BodyKind, Notify
 from trimta.mail.outcome import Delivered, Handover
-from trimta.outbound.transports.conversation import Conversation
+from trimta.outbound.transports.conversation import ClientConversation
 from trimta.outbound.transports.smtp_client import REUSE_MESSAGES, REUSE_SECONDS, SmtpClient
 from trimta.routing.routes import HostRoute, MxRoute, TlsPolicy
 from trimta.store.spool import Body
@@ -520,9 +520,9 @@ async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_o
     stage: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
-    original = Conversation.__init__
+    original = ClientConversation.__init__
 
-    def spy(self: Conversation, wire: Any, *args: Any) -> None:
+    def spy(self: ClientConversation, wire: Any, *args: Any) -> None:
         original(self, wire, *args)
         aclose = wire.aclose
 
@@ -532,7 +532,7 @@ async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_o
 
         wire.aclose = noted
 
-    monkeypatch.setattr(Conversation, "__init__", spy)
+    monkeypatch.setattr(ClientConversation, "__init__", spy)
     reported: list[AttemptResult] = []
     async with trio.open_nursery() as nursery:
         net = FakeNet(nursery, {ONE: FakeMx({stage: STALL})})

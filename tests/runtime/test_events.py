@@ -25,7 +25,7 @@ from trimta.runtime.events import (
 from trimta.runtime.log_writer import LogWriter
 
 if TYPE_CHECKING:
-    from trimta.runtime.events import Value
+    from trimta.runtime.events import FieldValue
 
 AT = 1_700_000_000.0
 TIME = "2023-11-14T22:13:20.000Z"
@@ -55,7 +55,7 @@ TIME = "2023-11-14T22:13:20.000Z"
         (["a", "b c"], '"a,b c"'),
     ],
 )
-def test_a_value_is_shown_so_that_it_neither_ends_nor_forges_anything(value: Value, shown: str) -> None:
+def test_a_value_is_shown_so_that_it_neither_ends_nor_forges_anything(value: FieldValue, shown: str) -> None:
     assert as_text(Event("deferred", {"key": value}, AT)) == f"{TIME} deferred key={shown}"
 
 
@@ -64,7 +64,7 @@ values = st.one_of(st.text(), st.integers(), st.booleans(), st.lists(st.text()))
 
 @given(st.dictionaries(st.sampled_from(["id", "to", "reply", "client"]), values))
 @settings(deadline=None, max_examples=100)
-def test_an_event_is_one_printable_line_in_every_form(fields: dict[str, Value]) -> None:
+def test_an_event_is_one_printable_line_in_every_form(fields: dict[str, FieldValue]) -> None:
     event = Event("deferred", fields, AT)
     text = as_text(event)
     assert text.splitlines() == [text]

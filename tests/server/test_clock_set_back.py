@@ -18,7 +18,7 @@ from trimta.config.load import parse
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
 from trimta.runtime.clock import QueueClock
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue
@@ -254,7 +254,7 @@ async def test_a_server_that_starts_with_the_right_clock_waits_no_longer(
         queue.settle("m1", now=wrong, next_try=wrong + MINUTE, deferred={0: deferred()})
         queue.destinations.defer("far.test", wrong, wrong + 30)
     async with AsyncExitStack() as cleanup:
-        server = await Server.start(config, cleanup)
+        server = await MtaServer.start(config, cleanup)
         now = server.mta.clock.now()
         with Queue(tmp_path / "var") as queue:
             found = {item.envelope.id: item for item in queue.entries.list_envelopes()}

@@ -15,7 +15,7 @@ import trio
 from tests.support.receiving import Client, configuration, mailbox, send_message
 from trimta.outbound.resolver import Resolver
 from trimta.server import wiring
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ async def test_mail_is_taken_delivered_relayed_and_refused_without_blocking(
     monkeypatch.setattr(wiring, "Resolver", partial(Resolver, **system))
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path, CONFIGURATION), cleanup)
+            server = await MtaServer.start(configuration(tmp_path, CONFIGURATION), cleanup)
             await nursery.start(server.run)
             name = server.mta.bound[0].sockets[0].socket.getsockname()
             with watched(monkeypatch) as found:

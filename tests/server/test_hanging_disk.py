@@ -15,7 +15,7 @@ import trio
 from tests.support.receiving import configuration, mailbox, record
 from trimta.inbound import transaction
 from trimta.outbound.transports import maildir as maildirs
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 from trimta.store import durable, maildir
 from trimta.store.queue.queue import Queue
 from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body
@@ -47,10 +47,10 @@ def hanging(monkeypatch: pytest.MonkeyPatch, within: str = "/") -> Iterator[thre
 
 
 @asynccontextmanager
-async def served(folder: Path, text: str = "") -> AsyncGenerator[Server, None]:
+async def served(folder: Path, text: str = "") -> AsyncGenerator[MtaServer, None]:
     with trio.fail_after(HANGS / 3):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(folder, text), cleanup)
+            server = await MtaServer.start(configuration(folder, text), cleanup)
             await nursery.start(server.run)
             yield server
             nursery.cancel_scope.cancel()
@@ -60,7 +60,7 @@ BOTH = (b"alice@dev.test", b"bob@far.test")
 """Somebody local, and somebody far, who is captured."""
 
 
-async def sent(server: Server, content: bytes, *to: bytes) -> trio.SocketStream:
+async def sent(server: MtaServer, content: bytes, *to: bytes) -> trio.SocketStream:
     """A connection over which a whole message was sent."""
     stream = await trio.open_tcp_stream("127.0.0.1", server.mta.bound[0].sockets[0].socket.getsockname()[1])
     recipients = b"".join(b"RCPT TO:<%s>\r\n" % name for name in to or BOTH)
@@ -74,7 +74,7 @@ async def send_again(stream: trio.SocketStream) -> None:
     await replied(stream, b"250 2.6.0")
 
 
-async def ask_for_all_threads(server: Server) -> None:
+async def ask_for_all_threads(server: MtaServer) -> None:
     """Return when every thread that was left alone has come back."""
     together = threading.Barrier(maildirs.THREADS)
     for disk in (server.mta.maildirs.alone, server.mta.maildirs.batches):

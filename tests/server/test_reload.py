@@ -12,7 +12,7 @@ import trustme
 
 from tests.support.receiving import configuration, record
 from trimta.config.errors import ConfigError, ConfigErrors
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def write_certificate(folder: Path, name: str) -> None:
     leaf.private_key_pem.write_to_path(folder / "own.key")
 
 
-async def certificate_of(server: Server) -> bytes:
+async def certificate_of(server: MtaServer) -> bytes:
     """The certificate that a client is shown, in DER form."""
     context = ssl.create_default_context()
     context.check_hostname = False
@@ -66,7 +66,7 @@ async def test_where_one_thing_cannot_be_read_the_old_certificate_and_configurat
 
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path, OWN), cleanup)
+            server = await MtaServer.start(configuration(tmp_path, OWN), cleanup)
             await nursery.start(server.run)
             told = record(server.mta)
             before = await certificate_of(server)
@@ -83,7 +83,7 @@ async def test_a_new_data_dir_is_reported_and_nothing_is_made_there(tmp_path: Pa
     text = '[[listen]]\ntls = "implicit"'
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(configuration(tmp_path, text), cleanup)
+            server = await MtaServer.start(configuration(tmp_path, text), cleanup)
             await nursery.start(server.run)
             told = record(server.mta)
             before = await certificate_of(server)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.support.receiving import Client, configuration, mailbox, names, record, send_message
-from trimta.server.running import Server
+from trimta.server.running import MtaServer
 from trimta.store import durable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ async def test_it_starts_delivers_queues_and_says_so_once(tmp_path: Path, monkey
     config = configuration(tmp_path, '[routes]\n"later.test" = "hold"')
     with trio.fail_after(DEADLINE):
         async with AsyncExitStack() as cleanup, trio.open_nursery() as nursery:
-            server = await Server.start(config, cleanup)
+            server = await MtaServer.start(config, cleanup)
             events = record(server.mta)
             await nursery.start(server.run)
             address = server.mta.bound[0].sockets[0].socket.getsockname()

@@ -19,7 +19,7 @@ from trimta.smtp.events import CLOSED, NEED_DATA, AuthResponse, BadInput, Conten
 from trimta.smtp.extensions import MailProtocol, Offer
 from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.outbound_commands import ContentFacts
-from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
+from trimta.smtp.outbound_steps import ReadReply, SendChunk, SendCommand, SendData
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import ServerConnection
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
@@ -142,7 +142,7 @@ class Joined:
         encoder = DataEncoder()
         while (step := transaction.next_step()) is not None:
             match step:
-                case Say(command, smtputf8):
+                case SendCommand(command, smtputf8):
                     self.send(self.client.send(command, smtputf8=smtputf8))
                 case SendData(replies, empty):
                     self.client.expect(replies)
@@ -151,7 +151,7 @@ class Joined:
                     self.client.expect(replies)
                     self.send(wire[:size])
                     wire = wire[size:]
-                case Listen():
+                case ReadReply():
                     transaction.reply(self.hear())
 
 

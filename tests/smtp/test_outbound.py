@@ -25,7 +25,7 @@ from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.extensions import Offered
 from trimta.smtp.outbound import CHUNK, WINDOW, OutboundTransaction
 from trimta.smtp.outbound_commands import ContentFacts
-from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
+from trimta.smtp.outbound_steps import ReadReply, SendChunk, SendCommand, SendData
 from trimta.smtp.rendering import render_command
 from trimta.smtp.reply_reader import ReplyReader
 
@@ -73,7 +73,7 @@ def play(transaction: OutboundTransaction, replies: Sequence[str]) -> Played:
     waiting = list(replies)
     while (step := transaction.next_step()) is not None:
         match step:
-            case Say(command, smtputf8):
+            case SendCommand(command, smtputf8):
                 text = render_command(command, smtputf8=smtputf8).decode().rstrip()
                 played.commands.append(text)
                 played.log.append(f"> {text.split(' ')[0]}")
@@ -84,7 +84,7 @@ def play(transaction: OutboundTransaction, replies: Sequence[str]) -> Played:
                 if last:
                     transaction.sending_end()
                 played.log.append(f"> ({size}{' LAST' if last else ''}) {count}")
-            case Listen(stage):
+            case ReadReply(stage):
                 played.log.append(f"< {stage}")
                 if not waiting:
                     transaction.lost("connection lost")

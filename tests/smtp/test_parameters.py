@@ -11,7 +11,7 @@ import pytest
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
 from trimta.smtp.commands import By, MailParameters, Rcpt
-from trimta.smtp.errors import CommandError
+from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
 from trimta.smtp.parameters import (
     MAIL_PARAMETERS,
@@ -110,7 +110,7 @@ def test_a_path_may_imply_smtputf8() -> None:
 
 @pytest.mark.parametrize("word", [word for word, _, _ in MAIL])
 def test_mail_has_none_of_the_parameters_of_rcpt_and_the_other_way_round(word: str) -> None:
-    with pytest.raises(CommandError, match="555"):
+    with pytest.raises(CommandRefusedError, match="555"):
         read_rcpt_parameters(word, OFFERS[0])
-    with pytest.raises(CommandError, match="555"):
+    with pytest.raises(CommandRefusedError, match="555"):
         read_mail_parameters("NOTIFY=NEVER", OFFERS[0], smtputf8=False)

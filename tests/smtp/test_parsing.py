@@ -30,7 +30,7 @@ from trimta.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from trimta.smtp.errors import CommandError
+from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
 from trimta.smtp.parsing import chunk_size, parse_command
 
@@ -53,7 +53,7 @@ def mail(**parameters: object) -> Mail:
 
 def refusal(line: bytes, offer: Offer = SMTP) -> str:
     """Code and status of the reply to a bad line."""
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(CommandRefusedError) as caught:
         parse_command(line, offer)
     reply = caught.value.reply
     assert reply.text.isascii()
@@ -435,6 +435,6 @@ def test_any_line_is_a_command_or_gets_a_reply(line: bytes) -> None:
         reply = None
         try:
             parse_command(line, offer)
-        except CommandError as error:
+        except CommandRefusedError as error:
             reply = error.reply
         assert reply is None or (reply.klass == 5 and reply.status and reply.render().isascii())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimta.mail.reply import Reply
-from trimta.smtp.errors import CommandError, ProtocolError
+from trimta.smtp.errors import CommandRefusedError, ProtocolError
 from trimta.smtp.sasl import (
     MECHANISMS,
     Challenge,
@@ -55,7 +55,7 @@ def test_where_any_credentials_will_do_none_are_refused_for_what_they_are(
 
 @pytest.mark.parametrize("response", [b"", b"alice", b"alice\0secret", b"\0a\0b\0c"])
 def test_but_what_is_not_plain_is_refused_there_too(response: bytes) -> None:
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandRefusedError):
         server_exchange("PLAIN", lenient=True).step(response)
 
 
@@ -89,13 +89,13 @@ def test_login_asks_for_name_and_password(initial: bool) -> None:
     ],
 )
 def test_what_is_not_plain_is_refused(response: bytes, reply: str) -> None:
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(CommandRefusedError) as caught:
         server_exchange("PLAIN").step(response)
     assert str(caught.value.reply).startswith(reply)
 
 
 def test_login_takes_utf8_only() -> None:
-    with pytest.raises(CommandError):
+    with pytest.raises(CommandRefusedError):
         server_exchange("LOGIN").step(b"\xff")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.frozen import PAST, each_library
 from trimta.store import arrivals
-from trimta.store.arrivals import Watch, arrived, read, read_header, unique_name
+from trimta.store.arrivals import MaildirWatch, arrived, read, read_header, unique_name
 from trimta.store.maildir import Delivery, deliver
 from trimta.store.spool import Body
 
@@ -26,7 +26,7 @@ def delivered(maildir: Path) -> Path:
     return deliver(Delivery(maildir, b"", Body.of(b"Subject: s\n\n")))
 
 
-def paths(watch: Watch) -> list[Path]:
+def paths(watch: MaildirWatch) -> list[Path]:
     return [arrival.path for arrival in watch.look()]
 
 
@@ -44,7 +44,7 @@ def paths(watch: Watch) -> list[Path]:
     ],
 )
 def test_every_maildir_of_a_template_is_found(template: str, maildirs: list[str], tmp_path: Path) -> None:
-    watch = Watch([str(tmp_path / template), str(tmp_path / template)])
+    watch = MaildirWatch([str(tmp_path / template), str(tmp_path / template)])
     assert paths(watch) == []
     made = [delivered(tmp_path / maildir) for maildir in maildirs]
     delivered(tmp_path / "elsewhere" / "alice")
@@ -52,7 +52,7 @@ def test_every_maildir_of_a_template_is_found(template: str, maildirs: list[str]
 
 
 def test_each_message_is_seen_once_in_the_order_of_its_coming(tmp_path: Path) -> None:
-    watch = Watch([str(tmp_path / "{user}")])
+    watch = MaildirWatch([str(tmp_path / "{user}")])
     for _ in range(3):
         first, second = delivered(tmp_path / "bob"), delivered(tmp_path / "alice")
         assert sorted(paths(watch)) == sorted([first, second])
@@ -60,12 +60,12 @@ def test_each_message_is_seen_once_in_the_order_of_its_coming(tmp_path: Path) ->
 
 
 def test_a_message_that_a_reader_moves_is_not_seen_again(tmp_path: Path) -> None:
-    watch = Watch([str(tmp_path / "{user}")])
+    watch = MaildirWatch([str(tmp_path / "{user}")])
     path = delivered(tmp_path / "alice")
     before = watch.look()
     path = path.rename(tmp_path / "alice" / "cur" / f"{path.name}:2,S")
     assert paths(watch) == []
-    [again] = Watch([str(tmp_path / "{user}")]).look()
+    [again] = MaildirWatch([str(tmp_path / "{user}")]).look()
     assert (again.name, again.path) == (before[0].name, path)
     assert before[0].at - 10**9 < again.at <= before[0].at
 
@@ -78,7 +78,7 @@ def test_a_time_to_come_in_a_name_means_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_has_long_been_the_same_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    watch = Watch([str(tmp_path / "{user}")])
+    watch = MaildirWatch([str(tmp_path / "{user}")])
     first = delivered(tmp_path / "alice")
     os.utime(tmp_path / "alice" / "new", (0, time.time() - 3600))
     assert paths(watch) == [first]
@@ -96,7 +96,7 @@ def test_what_is_no_message_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "other" / "new").mkdir(parents=True)
     (tmp_path / "flat" / "cur").mkdir(parents=True)
     (tmp_path / "flat" / "new").write_text("a file")
-    assert paths(Watch([str(tmp_path / "{user}")])) == [path]
+    assert paths(MaildirWatch([str(tmp_path / "{user}")])) == [path]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_name_stays_the_same(name: str, unique: str) -> None:
 
 def test_what_was_moved_after_it_was_listed_is_read_where_it_is_now(tmp_path: Path) -> None:
     path = delivered(tmp_path / "alice")
-    [arrival] = Watch([str(tmp_path / "{user}")]).look()
+    [arrival] = MaildirWatch([str(tmp_path / "{user}")]).look()
     for flags in (":2,", ":2,S", ":2,RS"):
         path = path.rename(tmp_path / "alice" / "cur" / f"{arrival.name}{flags}")
         assert read(arrival) == (path, b"Subject: s\n\n")
@@ -152,7 +152,7 @@ def test_what_is_moved_between_its_listing_and_a_look_at_the_file_is_seen(
         return arrived(listed)
 
     monkeypatch.setattr(arrivals, "arrived", move_and_look)
-    assert paths(Watch([str(tmp_path / "{user}")])) == [target]
+    assert paths(MaildirWatch([str(tmp_path / "{user}")])) == [target]
 
 
 def test_what_is_moved_back_behind_the_look_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_what_is_moved_back_behind_the_look_is_seen(tmp_path: Path, monkeypatch:
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", list_and_move)
-    assert paths(Watch([str(tmp_path / "{user}")])) == [path]
+    assert paths(MaildirWatch([str(tmp_path / "{user}")])) == [path]
 
 
 def test_none_is_missed_while_another_program_moves_them_all_the_time(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_none_is_missed_while_another_program_moves_them_all_the_time(tmp_path: 
     mover.start()
     try:
         for _ in range(50):
-            found = Watch([str(tmp_path / "{user}")]).look()
+            found = MaildirWatch([str(tmp_path / "{user}")]).look()
             assert {arrival.name for arrival in found} == names
             for arrival in found:
                 assert read(arrival)[1] == b"Subject: s\n\n"
@@ -196,7 +196,7 @@ def test_none_is_missed_while_another_program_moves_them_all_the_time(tmp_path: 
 
 @each_library
 def test_a_folder_that_changed_just_now_is_read_again_under_frozen_time(tmp_path: Path, freeze: Freeze) -> None:
-    watch = Watch([str(tmp_path / "{user}")])
+    watch = MaildirWatch([str(tmp_path / "{user}")])
     first = delivered(tmp_path / "alice")
     changed = (tmp_path / "alice" / "new").stat()
     with freeze(PAST):

@@ -15,7 +15,7 @@ from trimta.control import socket_path
 from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.outbound.transports.conversation import Conversation
+from trimta.outbound.transports.conversation import ClientConversation
 from trimta.runtime.wire import Wire
 from trimta.store.lock import DataDirLock
 from trimta.store.spool import SpoolWriter
@@ -240,7 +240,7 @@ def clear_away() -> None:
         os.close(OPENED.pop())
     while KEPT:
         match KEPT.pop():
-            case SmtpConnection(_conversation=Conversation(wire=Wire(_stream=trio.SocketStream() as stream))):
+            case SmtpConnection(_conversation=ClientConversation(wire=Wire(_stream=trio.SocketStream() as stream))):
                 stream.socket.close()
             case Wire(_stream=trio.SocketStream() as stream):
                 stream.socket.close()

@@ -43,7 +43,7 @@ OWN_GRAMMAR: Final = frozenset({"sendmail"})
 """Commands that read what follows their name themselves, from `args.rest`: their flags are older than argparse."""
 
 
-class Command(Protocol):
+class CommandModule(Protocol):
     """What a command's module has."""
 
     def add_parser(self, subparsers: Subparsers) -> None:
@@ -163,8 +163,8 @@ def _called_with() -> list[str]:
     return ["sendmail", *arguments] if Path(called).name == "sendmail" else arguments
 
 
-def _module(name: str) -> Command:
-    return cast("Command", importlib.import_module(f"trimta.cli.{name.replace('-', '_')}"))
+def _module(name: str) -> CommandModule:
+    return cast("CommandModule", importlib.import_module(f"trimta.cli.{name.replace('-', '_')}"))
 
 
 def _fail(message: str, code: int) -> int:

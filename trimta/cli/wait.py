@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from trimta.cli import streams
@@ -28,13 +28,11 @@ from trimta.content.header import decoded, fields, split_header
 from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns
-from trimta.store.arrivals import TICK, Arrival, Watch, arrived, read, read_header, unique_name
+from trimta.store.arrivals import TICK, Arrival, MaildirWatch, arrived, read, read_header, unique_name
 
 if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers
-
-Mark: TypeAlias = tuple[int, str]
-"""What came later than this is after it: a time, as in Arrival, and a name where times are the same."""
+    from trimta.store.arrivals import ArrivalMark
 
 PAUSE: Final = 0.05
 """Seconds between two looks, or twice as long as a look takes."""
@@ -87,7 +85,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     streams.check_output()
     deadline = monotonic() + args.timeout
-    watch = Watch(local_maildirs(load(find(args.config))).templates)
+    watch = MaildirWatch(local_maildirs(load(find(args.config))).templates)
     criteria = SearchCriteria(to=args.to, sender=args.sender, subject=args.subject)
     while True:
         began = monotonic()
@@ -103,16 +101,16 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(min(max(PAUSE, 2 * (now - began)), deadline - now))
 
 
-def _arrivals(watch: Watch, *, after: Mark) -> list[Arrival]:
+def _arrivals(watch: MaildirWatch, *, after: ArrivalMark) -> list[Arrival]:
     """What is new, oldest first."""
-    found = [one for one in watch.look() if (one.at, one.name) > after]
-    if any(abs(wall_ns() - one.at) < SETTLE * 1e9 for one in found):
+    arrivals = [arrival for arrival in watch.look() if arrival.mark > after]
+    if any(abs(wall_ns() - arrival.at) < SETTLE * 1e9 for arrival in arrivals):
         time.sleep(SETTLE)
-        found = sorted([*found, *(one for one in watch.look() if (one.at, one.name) > after)])
-    return found
+        arrivals = sorted([*arrivals, *(arrival for arrival in watch.look() if arrival.mark > after)])
+    return arrivals
 
 
-def _in_vain(watch: Watch, timeout: float) -> str:
+def _in_vain(watch: MaildirWatch, timeout: float) -> str:
     text = f"no such message within {timeout:g} s"
     if watch.unreadable:
         text += f"; no permission for {', '.join(sorted(map(str, watch.unreadable)))}"
@@ -188,7 +186,7 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _mark(text: str) -> Mark:
+def _mark(text: str) -> ArrivalMark:
     if text == "now":
         return wall_ns() - TICK, ""
     found = _MARK.fullmatch(text)

@@ -9,7 +9,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value]"
+TomlValue: TypeAlias = "str | int | float | bool | list[TomlValue] | dict[str, TomlValue]"
 """What TOML and JSON can hold."""
 
 SECRET: Final = "***"
@@ -19,7 +19,7 @@ _DURATIONS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES: Final = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
 
 
-def write(value: Any) -> Value:
+def write(value: Any) -> TomlValue:
     """A value of the model: numbers, texts and arrays as they are, everything else as its text."""
     match value:
         case enum.Enum():
@@ -42,7 +42,7 @@ def write_duration(seconds: float) -> str:
     return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
 
 
-def write_durations(steps: tuple[float, ...]) -> list[Value]:
+def write_durations(steps: tuple[float, ...]) -> list[TomlValue]:
     """Several durations, in seconds."""
     return [write_duration(step) for step in steps]
 
@@ -55,7 +55,7 @@ def write_size(octets: int) -> str | int:
     return octets
 
 
-def write_secrets(secrets: Mapping[str, str]) -> dict[str, Value]:
+def write_secrets(secrets: Mapping[str, str]) -> dict[str, TomlValue]:
     """Names with their passwords, which are left out."""
     return dict.fromkeys(secrets, SECRET)
 
@@ -66,7 +66,7 @@ class Key(Generic[T]):
 
     parse: Callable[[Any], T]
     """From a value of TOML; BadValueError where it is wrong."""
-    write: Callable[[T], Value] = write
+    write: Callable[[T], TomlValue] = write
     """The inverse, but for secrets and for paths, which are written absolute."""
 
 

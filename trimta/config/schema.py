@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trimta.config.keys import Schema, Value
+    from trimta.config.keys import Schema, TomlValue
 
 TABLES: Final = (
     "listen",
@@ -148,11 +148,11 @@ def _read_elsewhere(value: Any) -> None:
     """The parser of a table whose keys are the user's own, which `entries` reads."""
 
 
-def _write_zones(zones: Mapping[str, Zone]) -> dict[str, Value]:
+def _write_zones(zones: Mapping[str, Zone]) -> dict[str, TomlValue]:
     return {name: _write_zone(zone) for name, zone in zones.items()}
 
 
-def _write_zone(zone: Zone) -> dict[str, Value]:
+def _write_zone(zone: Zone) -> dict[str, TomlValue]:
     if zone.fail is not None:
         return {"fail": ZONE["fail"].write(zone.fail)}
     addresses = {"address": ZONE["address"].write(zone.address)}

@@ -54,10 +54,10 @@ class Following:
         return self.lines(request)
 
 
-Answer: TypeAlias = "Callable[[Json], Awaitable[Json]]"
+AnswerOnce: TypeAlias = "Callable[[Json], Awaitable[Json]]"
 
 
-def single(answer: Answer) -> Lines:
+def single(answer: AnswerOnce) -> Lines:
     """A handler for a command whose answer is one line."""
 
     async def handle(request: Json) -> AsyncGenerator[Json, None]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.mail.reply import Reply
-from trimta.smtp.errors import CommandError
+from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.sasl import Challenge, ServerExchange, server_exchange
 
 if TYPE_CHECKING:
-    from trimta.inbound.conversation import Conversation
+    from trimta.inbound.conversation import ServerConversation
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
     from trimta.runtime.services import CurrentServices
@@ -27,7 +27,7 @@ class Authentication:
     def __init__(
         self,
         services: CurrentServices,
-        conversation: Conversation,
+        conversation: ServerConversation,
         *,
         hashing: Disk,
         events: Events,
@@ -55,7 +55,7 @@ class Authentication:
         conversation = self._conversation
         try:
             step = self._exchange.step(response)
-        except CommandError as error:
+        except CommandRefusedError as error:
             conversation.reply(error.reply)
             return
         if isinstance(step, Challenge):

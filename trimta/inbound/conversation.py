@@ -48,7 +48,7 @@ class HungUp(Exception):  # noqa: N818 - no error: one side has hung up
     """The conversation ends here, without another reply."""
 
 
-class Conversation:
+class ServerConversation:
     """A client's commands and our replies, over one wire."""
 
     def __init__(

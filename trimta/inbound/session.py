@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trimta.inbound.authentication import Authentication
     from trimta.inbound.client import ClientAddress
     from trimta.inbound.connection_counts import ConnectionCounts
-    from trimta.inbound.conversation import Conversation
+    from trimta.inbound.conversation import ServerConversation
     from trimta.inbound.transaction import Transactions
     from trimta.inbound.vrfy_expn_etrn import QueueStarter
     from trimta.runtime.drain import Drain
@@ -65,7 +65,7 @@ class Session:
         self,
         services: Services,
         listen: ListenSection,
-        conversation: Conversation,
+        conversation: ServerConversation,
         *,
         transaction: Transactions,
         authentication: Authentication,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Fault
     from trimta.inbound.acceptance import Acceptance
-    from trimta.inbound.conversation import Conversation
+    from trimta.inbound.conversation import ServerConversation
     from trimta.mail.address import Mailbox
     from trimta.routing.destination import ResolvedPath
     from trimta.runtime.clock import QueueClock
@@ -54,7 +54,7 @@ class Transactions:
     def __init__(
         self,
         services: Services,
-        conversation: Conversation,
+        conversation: ServerConversation,
         *,
         clock: QueueClock,
         disk: Disk,

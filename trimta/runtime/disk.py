@@ -46,7 +46,7 @@ class ThreadDisk:
         )
 
     async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
-        visit = _Visit(left)
+        visit = _ThreadVisit(left)
 
         def work() -> T:
             if not visit.begin():
@@ -66,7 +66,7 @@ class ThreadDisk:
         return ThreadDisk(threads)
 
 
-class _Visit:
+class _ThreadVisit:
     """A thread's visit to the disk, whose caller may go before it begins or ends: once both are gone, `left` is called,
     and never on the event loop.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trimta.runtime.event_declarations import EventName
 
-Value: TypeAlias = str | int | float | bool | list[str] | None
+FieldValue: TypeAlias = str | int | float | bool | list[str] | None
 
 _BARE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
 _CONTROL: Final = re.compile(
@@ -30,7 +30,7 @@ class Event:
     """One event: a name and its facts."""
 
     name: EventName
-    fields: dict[str, Value] = field(default_factory=dict)
+    fields: dict[str, FieldValue] = field(default_factory=dict)
     at: float = field(default_factory=real_time.wall)
 
 
@@ -46,7 +46,7 @@ class Events:
         self._subscribers.append(subscriber)
         return lambda: self._subscribers.remove(subscriber)
 
-    def emit(self, name: EventName, **fields: Value) -> None:
+    def emit(self, name: EventName, **fields: FieldValue) -> None:
         """Say that something happened; fields that are None or empty are left out."""
         self.counters[name] += 1
         event = Event(name, {key: value for key, value in fields.items() if value not in (None, "")})
@@ -66,7 +66,7 @@ def escape(text: str) -> str:
     )
 
 
-def _show(value: Value) -> str:
+def _show(value: FieldValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -77,7 +77,7 @@ def _show(value: Value) -> str:
     return '"' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
-def as_line(name: str, fields: Mapping[str, Value]) -> str:
+def as_line(name: str, fields: Mapping[str, FieldValue]) -> str:
     """`accepted id=… sender=…`"""
     return name + "".join(f" {key}={_show(value)}" for key, value in fields.items())
 
@@ -87,12 +87,12 @@ def as_text(event: Event) -> str:
     return f"{timestamp(event.at)} {as_line(event.name, event.fields)}"
 
 
-def as_object(event: Event) -> dict[str, Value]:
+def as_object(event: Event) -> dict[str, FieldValue]:
     """The same as a JSON object."""
     return {"time": timestamp(event.at), "event": event.name, **event.fields}
 
 
-def object_as_text(document: Mapping[str, Value]) -> str:
+def object_as_text(document: Mapping[str, FieldValue]) -> str:
     """as_text() of the event that as_object() made this of."""
     facts = {key: value for key, value in document.items() if key not in ("time", "event")}
     return f"{document['time']} {as_line(str(document['event']), facts)}"

@@ -53,7 +53,7 @@ CROWD_MARGIN: Final = 50
 """Connections beyond `limits.connections` that are accepted to be told 421; others wait in the kernel's backlog."""
 
 
-class Server:
+class MtaServer:
     """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Server:
         rng: random.Random | None = None,
         client_tls: TlsContexts | None = None,
         wall: Callable[[], float] = time.time,
-    ) -> Server:
+    ) -> MtaServer:
         """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
         `cleanup` undoes it all.  `rng` decides the jitter of retries and the order of equal hosts; `client_tls` spares
         reading the authorities that `tls.ca` means; `wall` is what the queue's clock goes by, in seconds of the epoch.

@@ -13,7 +13,7 @@ from trimta.inbound.listener import RESERVED, raise_descriptor_limit
 from trimta.runtime.background import background
 from trimta.runtime.events import as_json, as_text
 from trimta.runtime.log_writer import LogWriter
-from trimta.server.running import CROWD_MARGIN, Server
+from trimta.server.running import CROWD_MARGIN, MtaServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,7 +48,7 @@ async def _main(config: Configuration, options: Options, stderr: TextIO) -> None
 async def _serve(
     config: Configuration, options: Options, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
 ) -> None:
-    server = await Server.start(config, cleanup, time_scale=options.time_scale)
+    server = await MtaServer.start(config, cleanup, time_scale=options.time_scale)
     print(*server.banner(), sep="\n", file=stderr, flush=True)
     log = LogWriter(stderr, as_json if options.json_log else as_text)
     server.mta.events.subscribe(log)
@@ -59,7 +59,7 @@ async def _serve(
         nursery.cancel_scope.cancel()
 
 
-async def _obey(server: Server, signals: AsyncIterator[int], load: Callable[[], Configuration] | None) -> None:
+async def _obey(server: MtaServer, signals: AsyncIterator[int], load: Callable[[], Configuration] | None) -> None:
     """Do what signals say."""
     async for number in signals:
         if number != signal.SIGHUP:

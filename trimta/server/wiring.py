@@ -19,7 +19,7 @@ from trimta.control.operations import Operations
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.authentication import Authentication
 from trimta.inbound.connection_counts import ConnectionCounts
-from trimta.inbound.conversation import Conversation
+from trimta.inbound.conversation import ServerConversation
 from trimta.inbound.scripted_faults import FaultScript
 from trimta.inbound.session import Session, server_settings
 from trimta.inbound.transaction import Transactions
@@ -229,7 +229,7 @@ class Mta:
         services = self.services
         configuration = services.configuration
         settings = server_settings(configuration, listen, client, now=self.clock.now())
-        conversation = Conversation(
+        conversation = ServerConversation(
             ServerConnection(settings, tls=listen.tls is ListenTls.IMPLICIT),
             wire,
             client,

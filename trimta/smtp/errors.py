@@ -11,7 +11,7 @@ class SmtpError(Exception):
     """The base of the exceptions below."""
 
 
-class CommandError(SmtpError):
+class CommandRefusedError(SmtpError):
     """A client's command, or its response in an AUTH exchange, that is refused for its form; `reply` answers it."""
 
     def __init__(self, reply: Reply) -> None:

@@ -4,9 +4,9 @@ The caller asks `next_step`, does it, and hands every reply to `reply`:
 
     while (step := transaction.next_step()) is not None:
         match step:
-            case Say(command): ...            # may wait in a buffer until the next Listen or content (RFC 2920)
+            case SendCommand(command): ...    # may wait in a buffer until the next ReadReply or content (RFC 2920)
             case SendData() | SendChunk(): ...
-            case Listen(stage): transaction.reply(...)
+            case ReadReply(stage): transaction.reply(...)
 
 Afterwards every recipient is in one of three places: it has an outcome, it is in `further` (the peer takes no more of
 them in one transaction), or it is in `undecided`, because the conversation ended before anything was said about it.
@@ -31,7 +31,7 @@ from trimta.smtp.commands import Bdat, Data
 from trimta.smtp.errors import LocalProtocolError, ProtocolError
 from trimta.smtp.fallback import Fallback
 from trimta.smtp.outbound_commands import OutboundCommands
-from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
+from trimta.smtp.outbound_steps import ReadReply, SendChunk, SendCommand, SendData
 from trimta.smtp.reply_meaning import ReplyStage, refusal, says_too_many_recipients, status_of
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class OutboundTransaction:
         if self._listening:
             raise LocalProtocolError("a reply is due")
         step = self._step
-        if isinstance(step, Listen):
+        if isinstance(step, ReadReply):
             self._listening = True
         elif step is not None:
             self._advance(None)
@@ -232,13 +232,13 @@ class OutboundTransaction:
             yield from self._send_data()
 
     def _say(self, command: Command, stage: ReplyStage, number: int) -> Generator[OutboundStep, Reply | None, None]:
-        yield Say(command, self._smtputf8)
+        yield SendCommand(command, self._smtputf8)
         self._unanswered.append((stage, number))
         if not self._offered.pipelining or len(self._unanswered) >= WINDOW:
             yield from self._hear()
 
     def _hear(self) -> Generator[OutboundStep, Reply | None, None]:
-        """Listen until MAIL and the RCPTs said so far are answered."""
+        """Read replies until MAIL and the RCPTs sent so far are answered."""
         while self._unanswered:
             stage, number = self._unanswered.popleft()
             reply = yield from _listen(stage)
@@ -274,7 +274,7 @@ class OutboundTransaction:
             yield from self._hear()
             if not self._accepted:
                 return
-        yield Say(Data())
+        yield SendCommand(Data())
         yield from self._hear()
         reply = yield from _listen(ReplyStage.DATA, positive=3)
         if reply.klass == 3:
@@ -293,7 +293,7 @@ class OutboundTransaction:
             self.must_close = True  # a reply for each of no recipients: none, or one from a server that miscounts
         else:
             yield SendData(replies=1, empty=True)
-            yield Listen(ReplyStage.BODY)
+            yield ReadReply(ReplyStage.BODY)
         self.must_reset = False
 
     def _send_chunks(self) -> Generator[OutboundStep, Reply | None, None]:
@@ -304,14 +304,14 @@ class OutboundTransaction:
             return
         size, sent = self._facts.size, 0
         while size - sent > CHUNK:
-            yield Say(Bdat(CHUNK, last=False))
+            yield SendCommand(Bdat(CHUNK, last=False))
             yield SendChunk(CHUNK, last=False)
             sent += CHUNK
             reply = yield from _listen(ReplyStage.CHUNK)
             if reply.klass != 2:
                 self._refuse(self._accepted, reply, ReplyStage.CHUNK)
                 return
-        yield Say(Bdat(size - sent, last=True))
+        yield SendCommand(Bdat(size - sent, last=True))
         yield SendChunk(size - sent, last=True, replies=len(self._accepted) - 1 if self._lmtp else 0)
         yield from self._hear_verdict()
 
@@ -372,7 +372,7 @@ def _listen(
     it is the answer of one recipient, and another has its own.  ProtocolError for one that answers something else,
     unless not `strict`.
     """
-    reply = yield Listen(stage)
+    reply = yield ReadReply(stage)
     assert reply is not None
     if strict and reply.klass in (2, 3) and reply.klass != positive:
         raise ProtocolError(f"{reply} is no answer to {_ASKED[stage]}")

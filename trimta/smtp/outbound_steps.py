@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class SendCommand:
     """Send a command; its reply is listened for in its turn."""
 
     command: Command
@@ -43,10 +43,10 @@ class SendChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Listen:
+class ReadReply:
     """Read one reply and give it to `reply`."""
 
     stage: ReplyStage
 
 
-OutboundStep: TypeAlias = Say | SendData | SendChunk | Listen
+OutboundStep: TypeAlias = SendCommand | SendData | SendChunk | ReadReply

@@ -13,7 +13,7 @@ from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Re
 from trimta.mail.limits import MAX_ENVID, MAX_ORCPT
 from trimta.smtp import xtext
 from trimta.smtp.commands import By, MailParameters
-from trimta.smtp.errors import CommandError
+from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.extensions import format_datetime, parse_datetime
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailParameters:
-    """The parameters that follow the path of MAIL.  `smtputf8`: the path implies it.  CommandError for a bad one."""
+    """The parameters that follow the path of MAIL.  `smtputf8`: the path implies it.
+
+    Raises CommandRefusedError for a bad one.
+    """
     values = _read(text, MAIL_PARAMETERS, offer)
     if smtputf8:
         values["smtputf8"] = True
@@ -38,7 +41,7 @@ def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailPara
 
 
 def read_rcpt_parameters(text: str, offer: Offer) -> dict[str, Any]:
-    """The parameters that follow the path of RCPT, as arguments for Rcpt.  CommandError for a bad one."""
+    """The parameters that follow the path of RCPT, as arguments for Rcpt.  CommandRefusedError for a bad one."""
     return _read(text, RCPT_PARAMETERS, offer)
 
 
@@ -57,7 +60,7 @@ def _read(text: str, table: dict[str, Parameter], offer: Offer) -> dict[str, Any
     for keyword in given:
         parameter = table.get(keyword)
         if parameter is None or not offer.extended or parameter.extension not in offer.keywords:
-            raise CommandError.of(555, "5.5.4", f"{keyword[:40]} is not known")
+            raise CommandRefusedError.of(555, "5.5.4", f"{keyword[:40]} is not known")
     # In the order of the table: of two mistakes the same is told, however they are arranged.
     return {entry.field: entry.read(given[keyword], offer) for keyword, entry in table.items() if keyword in given}
 
@@ -100,7 +103,7 @@ def _read_size(value: str, offer: Offer) -> int:
         raise _bad("SIZE is a number of octets, of at most 20 digits")
     size = int(value)
     if offer.size_limit and size > offer.size_limit:
-        raise CommandError.of(552, "5.3.4", f"the message is larger than {offer.size_limit} octets")
+        raise CommandRefusedError.of(552, "5.3.4", f"the message is larger than {offer.size_limit} octets")
     return size
 
 
@@ -110,7 +113,7 @@ def _read_body(value: str, offer: Offer) -> BodyKind:
     except ValueError:
         raise _bad("BODY is 7BIT, 8BITMIME or BINARYMIME") from None
     if body is BodyKind.BINARY and not offer.offers("BINARYMIME"):
-        raise CommandError.of(555, "5.5.4", "BODY=BINARYMIME is not known")
+        raise CommandRefusedError.of(555, "5.5.4", "BODY=BINARYMIME is not known")
     return body
 
 
@@ -229,12 +232,12 @@ def _decoded(keyword: str, value: str) -> str:
         raise _bad(f"{keyword}: not xtext") from error
 
 
-def _bad(text: str) -> CommandError:
-    return CommandError.of(501, "5.5.4", text)
+def _bad(text: str) -> CommandRefusedError:
+    return CommandRefusedError.of(501, "5.5.4", text)
 
 
-def _beyond_ascii() -> CommandError:
-    return CommandError.of(500, "5.5.2", "octets beyond ASCII outside of an address")
+def _beyond_ascii() -> CommandRefusedError:
+    return CommandRefusedError.of(500, "5.5.2", "octets beyond ASCII outside of an address")
 
 
 # The tables
@@ -248,7 +251,7 @@ class Parameter(NamedTuple):
     extension: str
     """The keyword in the reply to EHLO of the extension that brings it."""
     read: Callable[[str, Offer], object]
-    """The text behind the "=", empty where there is none, to the value; CommandError."""
+    """The text behind the "=", empty where there is none, to the value; CommandRefusedError."""
     write: Callable[[Any, bool], str]
     """The value, and whether the transaction goes with SMTPUTF8, to the text behind the "="; empty: there is no "="."""
 

@@ -28,7 +28,7 @@ from trimta.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from trimta.smtp.errors import CommandError
+from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.extensions import MailProtocol, Offer
 from trimta.smtp.lines import printable
 from trimta.smtp.parameters import read_mail_parameters, read_rcpt_parameters
@@ -47,9 +47,12 @@ def verb_of(line: bytes) -> str:
 
 
 def parse_command(line: bytes, offer: Offer) -> Command:
-    """The command on a line, given without its line end.  CommandError, with the reply, for a line that has none."""
+    """The command on a line, given without its line end.
+
+    Raises CommandRefusedError, with the reply, for a line that has none.
+    """
     if b"\r" in line or b"\0" in line:
-        raise CommandError.of(500, "5.5.2", "a bare CR or a NUL in a command line")
+        raise CommandRefusedError.of(500, "5.5.2", "a bare CR or a NUL in a command line")
     name = verb_of(line)
     verb = VERBS.get(name)
     if verb is None or not verb.belongs_to(offer.protocol):
@@ -80,31 +83,31 @@ def chunk_size(line: bytes) -> int | None:
 # Refusals
 
 
-def _not_recognized(line: bytes, name: str) -> CommandError:
+def _not_recognized(line: bytes, name: str) -> CommandRefusedError:
     if not line.isascii():
         return _beyond_ascii()
     if name in _NOT_IMPLEMENTED:
-        return CommandError.of(502, "5.5.1", f"{name} is not implemented")
-    return CommandError.of(500, "5.5.1", "command not recognized")
+        return CommandRefusedError.of(502, "5.5.1", f"{name} is not implemented")
+    return CommandRefusedError.of(500, "5.5.1", "command not recognized")
 
 
-def _not_on_offer(name: str, offer: Offer) -> CommandError:
+def _not_on_offer(name: str, offer: Offer) -> CommandRefusedError:
     if name == "AUTH" and offer.auth_behind_tls and "AUTH" not in {keyword.upper() for keyword in offer.hide}:
         if offer.offers("STARTTLS"):
-            return CommandError.of(530, "5.7.0", "must issue a STARTTLS command first")
-        return CommandError.of(538, "5.7.11", "encryption required for AUTH")
-    return CommandError.of(502, "5.5.1", f"{name} is not implemented")
+            return CommandRefusedError.of(530, "5.7.0", "must issue a STARTTLS command first")
+        return CommandRefusedError.of(538, "5.7.11", "encryption required for AUTH")
+    return CommandRefusedError.of(502, "5.5.1", f"{name} is not implemented")
 
 
-def _beyond_ascii() -> CommandError:
-    return CommandError.of(500, "5.5.2", "octets beyond ASCII outside of an address")
+def _beyond_ascii() -> CommandRefusedError:
+    return CommandRefusedError.of(500, "5.5.2", "octets beyond ASCII outside of an address")
 
 
-def _bad_argument(text: str) -> CommandError:
-    return CommandError.of(501, "5.5.4", text)
+def _bad_argument(text: str) -> CommandRefusedError:
+    return CommandRefusedError.of(501, "5.5.4", text)
 
 
-def _syntax(name: str) -> CommandError:
+def _syntax(name: str) -> CommandRefusedError:
     return _bad_argument(f"syntax: {VERBS[name].syntax}")
 
 
@@ -139,7 +142,7 @@ def _mail(argument: str, offer: Offer) -> Command:
     try:
         reverse_path, rest = parse_reverse_path(argument[5:])
     except AddressError as error:
-        raise CommandError.of(501, "5.1.7", str(error)) from error
+        raise CommandRefusedError.of(501, "5.1.7", str(error)) from error
     smtputf8 = _check_ascii(reverse_path, offer, code=550)
     parameters = read_mail_parameters(rest, offer, smtputf8=smtputf8)
     return Mail(reverse_path, parameters, path_faults(argument[5:]))
@@ -151,7 +154,7 @@ def _rcpt(argument: str, offer: Offer) -> Command:
     try:
         forward_path, rest = parse_forward_path(argument[3:])
     except AddressError as error:
-        raise CommandError.of(501, "5.1.3", str(error)) from error
+        raise CommandRefusedError.of(501, "5.1.3", str(error)) from error
     _check_ascii(forward_path, offer, code=553)
     return Rcpt(forward_path, tolerated=path_faults(argument[3:]), **read_rcpt_parameters(rest, offer))
 
@@ -163,7 +166,7 @@ def _check_ascii(mailbox: Mailbox | None, offer: Offer, *, code: int) -> bool:
     if mailbox is None or (mailbox.local_part.isascii() and mailbox.domain.isascii()):
         return False
     if not offer.offers("SMTPUTF8"):
-        raise CommandError.of(code, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
+        raise CommandRefusedError.of(code, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
     return True
 
 
@@ -186,7 +189,7 @@ def _string_and_smtputf8(name: str, argument: str, offer: Offer) -> tuple[str, b
     try:
         argument.encode()
     except UnicodeEncodeError:
-        raise CommandError.of(500, "5.5.2", "octets that are not UTF-8") from None
+        raise CommandRefusedError.of(500, "5.5.2", "octets that are not UTF-8") from None
     string, _, last = argument.rpartition(" ")
     smtputf8 = False
     if string and last.upper() == "SMTPUTF8" and offer.extended and offer.offers("SMTPUTF8"):
@@ -194,7 +197,7 @@ def _string_and_smtputf8(name: str, argument: str, offer: Offer) -> tuple[str, b
     if not argument:
         raise _syntax(name)
     if not argument.isascii() and not offer.offers("SMTPUTF8"):
-        raise CommandError.of(553, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
+        raise CommandRefusedError.of(553, "5.6.7", "an address beyond ASCII, but SMTPUTF8 is not offered")
     return argument, smtputf8
 
 
@@ -214,7 +217,7 @@ def _auth(argument: str, offer: Offer) -> Command:
         raise _syntax("AUTH")
     mechanism = words[0].upper()
     if mechanism not in offer.auth:
-        raise CommandError.of(504, "5.5.4", "mechanism not known")
+        raise CommandRefusedError.of(504, "5.5.4", "mechanism not known")
     if len(words) == 1:
         return Auth(mechanism)
     return Auth(mechanism, b"" if words[1] == "=" else decode_response(words[1].encode()))
@@ -240,7 +243,7 @@ class Verb(NamedTuple):
     """The first word of a command line, and how the rest of the line is read."""
 
     parse: Callable[[str, Offer], Command]
-    """The argument, without white space at its ends, to the command; CommandError."""
+    """The argument, without white space at its ends, to the command; CommandRefusedError."""
     syntax: str
     """For people who ask HELP, or get it wrong."""
     keyword: str = ""

@@ -10,7 +10,7 @@ import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from trimta.smtp.errors import CommandError, ProtocolError
+from trimta.smtp.errors import CommandRefusedError, ProtocolError
 from trimta.smtp.lines import printable
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ class ServerExchange(Protocol):
     """The server's half of one AUTH command."""
 
     def step(self, response: bytes | None) -> ExchangeStep:
-        """Take the initial response (None: there is none) or the answer to the last challenge.  CommandError with the
-        reply if it is malformed, which ends the exchange.
+        """Take the initial response (None: there is none) or the answer to the last challenge.
+
+        Raises CommandRefusedError, with the reply, for a malformed one, which ends the exchange.
         """
 
 
@@ -69,12 +70,12 @@ class PlainServer:
             return Challenge(b"")
         parts = response.split(b"\0")
         if len(parts) != 3 or not (parts[1] or self._lenient):
-            raise CommandError.of(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
+            raise CommandRefusedError.of(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
         if self._lenient:
             return Credentials(_lenient_name(parts[1]), _lenient_text(parts[2]))
         authorization, name, password = (_text(part) for part in parts)
         if authorization not in ("", name):
-            raise CommandError.of(535, "5.7.8", "nobody may act for somebody else here")
+            raise CommandRefusedError.of(535, "5.7.8", "nobody may act for somebody else here")
         return Credentials(name, password)
 
 
@@ -180,11 +181,11 @@ def challenge_of(reply: Reply) -> bytes:
 
 
 def decode_response(octets: bytes) -> bytes:
-    """A client's response, decoded from Base64 (RFC 4954 4); CommandError with 501 5.5.2 if it is not Base64."""
+    """A client's response, decoded from Base64 (RFC 4954 4); CommandRefusedError with 501 5.5.2 if it is not Base64."""
     try:
         return base64.b64decode(octets, validate=True)
     except binascii.Error as error:
-        raise CommandError.of(501, "5.5.2", "not Base64") from error
+        raise CommandRefusedError.of(501, "5.5.2", "not Base64") from error
 
 
 def render_response(response: bytes) -> bytes:
@@ -200,7 +201,7 @@ def _text(octets: bytes) -> str:
     try:
         return octets.decode()
     except UnicodeDecodeError:
-        raise CommandError.of(501, "5.5.2", "names and passwords are UTF-8") from None
+        raise CommandRefusedError.of(501, "5.5.2", "names and passwords are UTF-8") from None
 
 
 def _lenient_text(octets: bytes) -> str:

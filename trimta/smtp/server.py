@@ -40,7 +40,7 @@ from trimta.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from trimta.smtp.errors import CommandError, LocalProtocolError
+from trimta.smtp.errors import CommandRefusedError, LocalProtocolError
 from trimta.smtp.events import (
     CLOSED,
     NEED_DATA,
@@ -219,7 +219,7 @@ class ServerConnection:
         self._utf8 = False
         try:
             command = self._parse(line.octets, verb)
-        except CommandError as error:
+        except CommandRefusedError as error:
             return self._discard_chunk(line.octets, error.reply) if is_bdat(line.octets) else BadInput(error.reply)
         if isinstance(command, Bdat):
             self._begin_chunk(command)
@@ -229,12 +229,12 @@ class ServerConnection:
         return command
 
     def _parse(self, line: bytes, verb: str) -> Command:
-        """The command on a line.  CommandError for one that may not come now, too."""
+        """The command on a line.  CommandRefusedError for one that may not come now, too."""
         required = self.settings.auth is AuthPolicy.REQUIRED and self.identity is None
         if required and verb in KNOWN_VERBS - _UNAUTHENTICATED:
-            raise CommandError.of(530, "5.7.0", "authentication required")
+            raise CommandRefusedError.of(530, "5.7.0", "authentication required")
         if verb == "STARTTLS" and self.tls and not self.settings.hides("STARTTLS"):
-            raise CommandError.of(503, "5.5.1", "TLS is active already")
+            raise CommandRefusedError.of(503, "5.5.1", "TLS is active already")
         command = parse_command(line, self.offer)
         if isinstance(command, Vrfy | Expn):  # the only replies that may have UTF-8: RFC 6531 3.7.4
             self._utf8 = command.smtputf8
@@ -246,16 +246,16 @@ class ServerConnection:
         lmtp = self.settings.protocol is MailProtocol.LMTP
         if self._machine.state is SessionState.MAIL_GIVEN and isinstance(command, Data | Bdat):
             if transaction is not None and transaction.refused and not lmtp:
-                raise CommandError.of(554, "5.5.1", "no valid recipients")
-            raise CommandError.of(503, "5.5.1", "RCPT first")
+                raise CommandRefusedError.of(554, "5.5.1", "no valid recipients")
+            raise CommandRefusedError.of(503, "5.5.1", "RCPT first")
         if isinstance(command, Auth) and self.identity is not None:
-            raise CommandError.of(503, "5.5.1", "authenticated already")
+            raise CommandRefusedError.of(503, "5.5.1", "authenticated already")
         if not self._machine.may(type(command)):
-            raise CommandError.of(503, "5.5.1", self._machine.hint(type(command), lmtp=lmtp))
+            raise CommandRefusedError.of(503, "5.5.1", self._machine.hint(type(command), lmtp=lmtp))
         if isinstance(command, StartTls | Bdat) and not self.esmtp:
-            raise CommandError.of(503, "5.5.1", "EHLO first")
+            raise CommandRefusedError.of(503, "5.5.1", "EHLO first")
         if isinstance(command, Data) and transaction is not None and transaction.body is BodyKind.BINARY:
-            raise CommandError.of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
+            raise CommandRefusedError.of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
 
     def _read_auth_response(self, line: bytes) -> SmtpEvent:
         self.line = SECRET
@@ -264,7 +264,7 @@ class ServerConnection:
             return _bad(501, "5.7.0", "authentication cancelled")
         try:
             return AuthResponse(decode_response(response))
-        except CommandError as error:
+        except CommandRefusedError as error:
             return BadInput(error.reply)
 
     # Content

@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.header import HeaderReader
 from trimta.real_time import wall
@@ -41,6 +41,10 @@ _PLACEHOLDER: Final = re.compile(r"\{(?:user|domain|detail)\}")
 _OURS: Final = re.compile(r"(\d{1,12})\.(?:M(\d{6})P)?")
 
 
+ArrivalMark: TypeAlias = tuple[int, str]
+"""A place in the order in which messages came: `Arrival.at`, then `Arrival.name` where the times are the same."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Arrival:
     """A message's file.  Arrivals compare by the order in which the messages came."""
@@ -51,8 +55,13 @@ class Arrival:
     """The file's name without its flags and size: it stays the same when a reader moves the file to cur/."""
     path: Path
 
+    @property
+    def mark(self) -> ArrivalMark:
+        """The message's place in the order of arrival."""
+        return self.at, self.name
 
-class Watch:
+
+class MaildirWatch:
     """Watches all Maildirs that templates such as `mail/{domain}/{user}` may name."""
 
     def __init__(self, templates: Iterable[str]) -> None:

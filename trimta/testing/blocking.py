@@ -11,7 +11,7 @@ from trimta import real_time
 from trimta.testing.handle import DEADLINE, Handle
 from trimta.testing.index import Index
 from trimta.testing.mail import Wanted
-from trimta.testing.scripting import Span, seconds
+from trimta.testing.scripting import Duration, seconds
 from trimta.testing.server import Server, beside, conclude
 from trimta.testing.thread import ServerThread
 
@@ -85,7 +85,7 @@ class BlockingServer(Handle):
         """
         self._thread.call(partial(self._inside.settle, timeout))
 
-    def advance(self, span: Span) -> None:
+    def advance(self, span: Duration) -> None:
         """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
         in between happen, in order, before this returns.
         """

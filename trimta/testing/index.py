@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.content.header import fields
 from trimta.content.search_criteria import SEARCHED_FIELDS
-from trimta.store.arrivals import Watch, read_header
-from trimta.testing.mail import Mark, mark_of, read
+from trimta.store.arrivals import MaildirWatch, read_header
+from trimta.testing.mail import mark_of, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from email.message import EmailMessage
 
     from trimta.content.search_criteria import SearchCriteria
-    from trimta.store.arrivals import Arrival
+    from trimta.store.arrivals import Arrival, ArrivalMark
 
-BEGINNING: Final[Mark] = (0, "")
+BEGINNING: Final[ArrivalMark] = (0, "")
 """Everything came after it."""
 
 
@@ -35,7 +35,7 @@ class Index:
     """May be asked from any thread.  It holds a few hundred octets for each message."""
 
     def __init__(self, templates: Iterable[str]) -> None:
-        self._watch = Watch(templates)
+        self._watch = MaildirWatch(templates)
         self._known: list[_Known] = []
         """Oldest first."""
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class Index:
                 path, header = read_header(arrival)
                 insort(self._known, _Known(replace(arrival, path=path), _told_apart_by(header)))
 
-    def _mark(self, message: EmailMessage) -> Mark:
+    def _mark(self, message: EmailMessage) -> ArrivalMark:
         """When a message came, as it was first seen: somebody may have moved it before the test read it."""
         at, name = mark_of(message)
         seen = (known.arrival.at for known in self._known if known.arrival.name == name)

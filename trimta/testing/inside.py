@@ -17,14 +17,13 @@ import trio
 
 from trimta import real_time
 from trimta.outbound.transports.client_settings import TlsContexts
-from trimta.server.running import Server as MtaServer
-from trimta.store.arrivals import FOLDERS, unique_name
-from trimta.store.arrivals import Watch as Arrivals
+from trimta.server.running import MtaServer
+from trimta.store.arrivals import FOLDERS, MaildirWatch, unique_name
 from trimta.store.queue.errors import NoSuchEntry
 from trimta.store.queue.queue import Queue, exists
 from trimta.testing.configuration import complete
 from trimta.testing.index import Index
-from trimta.testing.leftovers import Watch
+from trimta.testing.leftovers import ResourceWatch
 from trimta.testing.mail import Mailboxes
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ class Inside:
 
 def _messages(mailboxes: Mailboxes) -> frozenset[tuple[Path, str]]:
     """The messages that are there already: a configuration may name the Maildirs of somebody who reads mail there."""
-    return frozenset((one.path.parent.parent, one.name) for one in Arrivals(mailboxes.templates).look())
+    return frozenset((one.path.parent.parent, one.name) for one in MaildirWatch(mailboxes.templates).look())
 
 
 def _message_files(mailboxes: Mailboxes) -> Iterator[Path]:
@@ -162,7 +161,7 @@ async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
     trouble: BaseException | None = None
     bugs: list[Exception] = []
     with _temporary_folder() as folder:
-        watch = Watch()
+        watch = ResourceWatch()
         try:
             async with AsyncExitStack() as cleanup:
                 server = await _start(complete(config, folder), cleanup)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Configuration
     from trimta.outbound.transports.client_settings import ClientSettings, Endpoint
-    from trimta.server.running import Server
+    from trimta.server.running import MtaServer
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
 
@@ -36,7 +36,7 @@ class LeftBehindError(AssertionError):
     """A server has ended, and something of it is still there."""
 
 
-class Watch:
+class ResourceWatch:
     """What one server uses, noted while it runs, to be looked for when it has ended.
 
     Only what is certainly its own counts: a test may open files and connections, and keep them longer.
@@ -49,7 +49,7 @@ class Watch:
         self._config: Configuration | None = None
         self._mailboxes: Mailboxes | None = None
 
-    def follow(self, server: Server) -> None:
+    def follow(self, server: MtaServer) -> None:
         """To be called once it is bound."""
         mta = server.mta
         self._config = mta.configuration
@@ -134,7 +134,7 @@ class Watch:
         return path.parent.parent in folders and _is_written(fd)
 
 
-_FOLLOWED: Final[weakref.WeakSet[Watch]] = weakref.WeakSet()
+_FOLLOWED: Final[weakref.WeakSet[ResourceWatch]] = weakref.WeakSet()
 """Of the servers that run."""
 
 

@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from trimta.content.display import text
@@ -20,14 +20,14 @@ from trimta.routing.destination import LocalDestination, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import MaildirRoute
 from trimta.store import arrivals
-from trimta.store.arrivals import Watch, maildirs_of
+from trimta.store.arrivals import MaildirWatch, maildirs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from email.message import Message
 
     from trimta.routing.policy import Policy
-    from trimta.store.arrivals import Arrival
+    from trimta.store.arrivals import Arrival, ArrivalMark
 
 
 class _Content(ContentManager):
@@ -61,14 +61,11 @@ class _Tolerant(EmailPolicy):
 
 POLICY: Final = _Tolerant(utf8=True, content_manager=_Content())
 
-Mark: TypeAlias = tuple[int, str]
-"""When a message came, as in Arrival, and its name."""
-
-_MARKS: Final[WeakKeyDictionary[EmailMessage, Mark]] = WeakKeyDictionary()
+_MARKS: Final[WeakKeyDictionary[EmailMessage, ArrivalMark]] = WeakKeyDictionary()
 """Of the messages that tests have been given."""
 
 
-def mark_of(message: EmailMessage) -> Mark:
+def mark_of(message: EmailMessage) -> ArrivalMark:
     """When a message came that a server gave to a test.  ValueError for one of another origin."""
     mark = _MARKS.get(message)
     if mark is None:
@@ -115,14 +112,14 @@ def read(arrival: Arrival) -> EmailMessage:
     except RecursionError:  # more parts in each other than Python can follow
         message = BytesHeaderParser(policy=POLICY).parsebytes(content)
     assert isinstance(message, EmailMessage)
-    _MARKS[message] = (arrival.at, arrival.name)
+    _MARKS[message] = arrival.mark
     return message
 
 
 def read_all(templates: Iterable[str]) -> list[EmailMessage]:
     """All messages of the Maildirs that some templates name, oldest first."""
     messages = []
-    for arrival in Watch(templates).look():
+    for arrival in MaildirWatch(templates).look():
         with contextlib.suppress(FileNotFoundError):  # somebody has just removed it
             messages.append(read(arrival))
     return messages

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from trimta.inbound.scripted_faults import FaultScript
 
-Span: TypeAlias = str | float | timedelta
+Duration: TypeAlias = str | float | timedelta
 """A length of time: as in conf.toml ("90s", "5m", "4h", "5d"), in seconds, or a timedelta."""
 
 
-def seconds(span: Span) -> float:
+def seconds(span: Duration) -> float:
     """A span in seconds, 0 or longer.  ValueError says what is expected."""
     if isinstance(span, str):
         try:
@@ -45,7 +45,7 @@ class Faults:
         *,
         stage: str,
         reply: str | None = None,
-        delay: Span | None = None,
+        delay: Duration | None = None,
         drop: bool = False,
         recipient: str | None = None,
         sender: str | None = None,

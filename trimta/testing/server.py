@@ -11,7 +11,7 @@ import trio
 
 from trimta.testing.handle import DEADLINE, Handle
 from trimta.testing.mail import Wanted
-from trimta.testing.scripting import Span, seconds
+from trimta.testing.scripting import Duration, seconds
 from trimta.testing.thread import ServerThread, apart
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Server(Handle):
         """
         await self._do(partial(self._inside.settle, timeout))
 
-    async def advance(self, span: Span) -> None:
+    async def advance(self, span: Duration) -> None:
         """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
         in between happen, in order, before this returns.
         """

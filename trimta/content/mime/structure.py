@@ -89,7 +89,7 @@ class Encapsulated:
     message: Entity | Unreadable
 
 
-Body: TypeAlias = Multipart | Encapsulated | PartType
+EntityBody: TypeAlias = Multipart | Encapsulated | PartType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Entity:
     """In lower case; of an entity without Content-Type what stands for it there (RFC 2045 5.2, RFC 2046 5.1.5)."""
     encoding: bytes
     """The Content-Transfer-Encoding in lower case, `7bit` without such a field."""
-    body: Body
+    body: EntityBody
 
     @property
     def is_global(self) -> bool:
@@ -208,7 +208,7 @@ class _Reader:
         encoding: bytes,
         depth: int,
         boundaries: tuple[bytes, ...],
-    ) -> Body:
+    ) -> EntityBody:
         if media_type in _PROTECTED:
             return PartType.PROTECTED
         if media_type.startswith(b"multipart/"):

@@ -17,13 +17,13 @@ from trimta.mail.status import (
     PROTOCOL_TROUBLE,
     SECURITY_UNSUPPORTED,
 )
-from trimta.outbound.transports.conversation import Conversation, HostUnusableError, refusal
+from trimta.outbound.transports.conversation import ClientConversation, HostUnusableError, refusal
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.wire import HandshakeError, Wire
 from trimta.smtp.commands import Auth, Ehlo, Helo, Rset, StartTls
 from trimta.smtp.errors import ProtocolError
 from trimta.smtp.fallback import Fallback
-from trimta.smtp.outbound_steps import Listen, Say, SendChunk, SendData
+from trimta.smtp.outbound_steps import ReadReply, SendChunk, SendCommand, SendData
 from trimta.smtp.reply_meaning import ReplyStage
 from trimta.smtp.sasl import challenge_of, client_exchange, render_response
 
@@ -45,7 +45,7 @@ class SmtpConnection:
     at once and without.
     """
 
-    def __init__(self, conversation: Conversation, route: RouteSettings, settings: ClientSettings) -> None:
+    def __init__(self, conversation: ClientConversation, route: RouteSettings, settings: ClientSettings) -> None:
         self._conversation = conversation
         self._route = route
         self._settings = settings
@@ -114,7 +114,7 @@ class SmtpConnection:
             # The text of Trio's exception repeats the address.
             problem = (os.strerror(error.errno) if error.errno else str(error)).lower()
         else:
-            conversation = Conversation(Wire(stream), endpoint, settings.timeouts, transcript, on_first_octet)
+            conversation = ClientConversation(Wire(stream), endpoint, settings.timeouts, transcript, on_first_octet)
             connection = cls(conversation, route, settings)
             async with AsyncExitStack() as cleanup:
                 cleanup.push_async_callback(connection.aclose)
@@ -313,7 +313,7 @@ class SmtpConnection:
             chunks: WireOctets | None = None
             while (step := transaction.next_step()) is not None:
                 match step:
-                    case Say(command, smtputf8):
+                    case SendCommand(command, smtputf8):
                         conversation.say(command, smtputf8=smtputf8)
                     case SendData(replies, empty=True):
                         await conversation.send_empty(replies)
@@ -327,7 +327,7 @@ class SmtpConnection:
                             chunks = cleanup.enter_context(closing(content.for_bdat(disk)))
                         before_end = transaction.sending_end if last else None
                         await conversation.send_content(chunks, size, before_end=before_end)
-                    case Listen(stage):
+                    case ReadReply(stage):
                         transaction.reply(await conversation.hear(stage))
 
     # The end.

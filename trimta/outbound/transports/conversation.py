@@ -57,7 +57,7 @@ def refusal(reply: Reply, stage: ReplyStage, host: str, *, final: bool = False) 
     return HostUnusableError(status_of(reply, stage, klass=4), cause_of(reply, host), final=final)
 
 
-class Conversation:
+class ClientConversation:
     """Commands, content and replies over one wire, written down in a transcript.
 
     What is said waits in a buffer until a reply is heard (`hear`), so that pipelined commands go out together (RFC

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trimta.store.spool import Body
 
-Mark: TypeAlias = tuple[int, int]
+AdoptionMark: TypeAlias = tuple[int, int]
 """A point within a transaction: how many files had been adopted, and how many were to be removed."""
 
 
@@ -59,11 +59,11 @@ class SpoolFiles:
             with contextlib.suppress(OSError):  # recover() removes it at the next start
                 path.unlink(missing_ok=True)
 
-    def mark(self) -> Mark:
+    def mark(self) -> AdoptionMark:
         """This point of the transaction, for roll_back()."""
         return len(self._adopted), len(self._leaving)
 
-    def roll_back(self, mark: Mark = (0, 0)) -> None:
+    def roll_back(self, mark: AdoptionMark = (0, 0)) -> None:
         """Give the files that were adopted since `mark` their old names, so that whoever wrote them still has them."""
         adopted, leaving = mark
         for source, target in reversed(self._adopted[adopted:]):
