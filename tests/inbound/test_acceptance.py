@@ -23,7 +23,7 @@ from tests.support.receiving import (
     send_message,
     talk,
 )
-from trimta.inbound.client import UNIX, ClientAddress
+from trimta.inbound.client_address import UNIX, ClientAddress
 from trimta.mail.address import Mailbox, parse_mailbox
 from trimta.store.queue.errors import QueueUnavailable
 

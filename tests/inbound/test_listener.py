@@ -16,7 +16,7 @@ import trio
 
 from tests.support.receiving import Client, configuration, mailbox
 from trimta.config.model import InetAddress, LimitsSection, ListenSection, UnixAddress
-from trimta.inbound.client import ClientAddress
+from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.connection_counts import ConnectionCounts
 from trimta.inbound.listener import (
     RESERVED,

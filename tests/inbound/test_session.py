@@ -32,7 +32,7 @@ from tests.support.receiving import (
 )
 from trimta.config.model import AuthSection
 from trimta.inbound.acceptance import Acceptance
-from trimta.inbound.client import UNIX, ClientAddress
+from trimta.inbound.client_address import UNIX, ClientAddress
 from trimta.runtime.events import as_text
 from trimta.runtime.wire import Wire
 from trimta.store import durable

@@ -16,9 +16,9 @@ from tests.support.sending import BODY, HEAD, WIRE, contexts, envelope, sending
 from trimta.config.model import EgressSection
 from trimta.mail.outcome import Delivered
 from trimta.outbound.egress import EgressDeniedError, EgressPolicy
+from trimta.outbound.transports.client_conversation import HostUnusableError
 from trimta.outbound.transports.client_settings import Endpoint, RouteSettings, TlsContexts
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.outbound.transports.conversation import HostUnusableError
 from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.transcript import Transcript

@@ -12,7 +12,7 @@ from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, F
 from tests.support.sending import BODY, WIRE, FakeHosts, outbound, sending, verdicts
 from trimta.mail.envelope import BodyKind, Notify
 from trimta.mail.outcome import Delivered, Handover
-from trimta.outbound.transports.conversation import ClientConversation
+from trimta.outbound.transports.client_conversation import ClientConversation
 from trimta.outbound.transports.smtp_client import REUSE_MESSAGES, REUSE_SECONDS, SmtpClient
 from trimta.routing.routes import HostRoute, MxRoute, TlsPolicy
 from trimta.store.spool import Body

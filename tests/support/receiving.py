@@ -21,7 +21,7 @@ import trio.testing
 from tests.support.sending import contexts
 from trimta.config.load import parse
 from trimta.config.model import ListenTls
-from trimta.inbound.client import ClientAddress
+from trimta.inbound.client_address import ClientAddress
 from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk

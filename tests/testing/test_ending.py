@@ -14,8 +14,8 @@ import trio
 from trimta.control import socket_path
 from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
+from trimta.outbound.transports.client_conversation import ClientConversation
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.outbound.transports.conversation import ClientConversation
 from trimta.runtime.wire import Wire
 from trimta.store.lock import DataDirLock
 from trimta.store.spool import SpoolWriter

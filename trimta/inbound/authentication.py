@@ -11,7 +11,7 @@ from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.sasl import Challenge, ServerExchange, server_exchange
 
 if TYPE_CHECKING:
-    from trimta.inbound.conversation import ServerConversation
+    from trimta.inbound.server_conversation import ServerConversation
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
     from trimta.runtime.services import CurrentServices

@@ -9,7 +9,7 @@ import trio
 
 if TYPE_CHECKING:
     from trimta.config.model import LimitsSection
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
 
 
 class ConnectionCounts:

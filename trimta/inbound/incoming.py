@@ -16,7 +16,7 @@ from trimta.store.queue.values import StoredMessage
 
 if TYPE_CHECKING:
     from trimta.content.header_summary import HeaderSummary
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
     from trimta.smtp.commands import MailParameters
     from trimta.smtp.mail_transaction import MailTransaction
     from trimta.smtp.server import ServerConnection

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.config.model import InetAddress, UnixAddress
-from trimta.inbound.client import ClientAddress
+from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.own_addresses import comes_to
 
 if TYPE_CHECKING:

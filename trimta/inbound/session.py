@@ -13,7 +13,7 @@ import trio
 
 from trimta.config.model import FaultStage, ListenTls
 from trimta.inbound import vrfy_expn_etrn
-from trimta.inbound.conversation import FAREWELL_LIMIT, STOPPING, HungUp
+from trimta.inbound.server_conversation import FAREWELL_LIMIT, STOPPING, HungUp
 from trimta.mail.reply import Reply
 from trimta.runtime.wire import WireError
 from trimta.smtp.commands import (
@@ -40,9 +40,9 @@ from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.authentication import Authentication
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.connection_counts import ConnectionCounts
-    from trimta.inbound.conversation import ServerConversation
+    from trimta.inbound.server_conversation import ServerConversation
     from trimta.inbound.transaction import Transactions
     from trimta.inbound.vrfy_expn_etrn import QueueStarter
     from trimta.runtime.drain import Drain

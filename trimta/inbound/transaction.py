@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from trimta.config.model import FaultStage
-from trimta.inbound.conversation import FAREWELL_LIMIT, HungUp, path_of
 from trimta.inbound.incoming import Incoming, envelope_of, hold_refusal, stored_message
 from trimta.inbound.scripted_faults import is_meant
+from trimta.inbound.server_conversation import FAREWELL_LIMIT, HungUp, path_of
 from trimta.mail.body import BodyForm
 from trimta.mail.reply import Reply
 from trimta.routing.destination import LocalDestination
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Fault
     from trimta.inbound.acceptance import Acceptance
-    from trimta.inbound.conversation import ServerConversation
+    from trimta.inbound.server_conversation import ServerConversation
     from trimta.mail.address import Mailbox
     from trimta.routing.destination import ResolvedPath
     from trimta.runtime.clock import QueueClock

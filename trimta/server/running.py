@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trimta.config.model import Configuration, ListenSection
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
     from trimta.runtime.events import Events
     from trimta.store.queue.values import RecoveryReport
 

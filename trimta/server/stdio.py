@@ -13,7 +13,7 @@ import trio
 
 from trimta.config.model import ListenSection
 from trimta.control import asking
-from trimta.inbound.client import UNIX, ClientAddress
+from trimta.inbound.client_address import UNIX, ClientAddress
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
 from trimta.runtime.clock import QueueClock

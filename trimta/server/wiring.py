@@ -19,8 +19,8 @@ from trimta.control.operations import Operations
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.authentication import Authentication
 from trimta.inbound.connection_counts import ConnectionCounts
-from trimta.inbound.conversation import ServerConversation
 from trimta.inbound.scripted_faults import FaultScript
+from trimta.inbound.server_conversation import ServerConversation
 from trimta.inbound.session import Session, server_settings
 from trimta.inbound.transaction import Transactions
 from trimta.inbound.vrfy_expn_etrn import QueueStarter
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from trimta.config.model import Configuration, ListenSection
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.listener import Bound
     from trimta.routing.policy import Policy
     from trimta.runtime.clock import QueueClock

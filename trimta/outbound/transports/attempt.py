@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from trimta.mail.status import EnhancedStatus
     from trimta.outbound.egress import EgressDeniedError
     from trimta.outbound.resolver import RoutingFailure
+    from trimta.outbound.transports.client_conversation import HostUnusableError
     from trimta.outbound.transports.client_settings import Endpoint
-    from trimta.outbound.transports.conversation import HostUnusableError
     from trimta.outbound.transports.outbound_content import OutboundContent
     from trimta.smtp.outbound import OutboundTransaction
     from trimta.store.spool import BodyDamagedError

@@ -17,7 +17,7 @@ from trimta.mail.status import (
     PROTOCOL_TROUBLE,
     SECURITY_UNSUPPORTED,
 )
-from trimta.outbound.transports.conversation import ClientConversation, HostUnusableError, refusal
+from trimta.outbound.transports.client_conversation import ClientConversation, HostUnusableError, refusal
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.wire import HandshakeError, Wire
 from trimta.smtp.commands import Auth, Ehlo, Helo, Rset, StartTls

@@ -25,9 +25,9 @@ from trimta.mail.status import (
 from trimta.outbound.egress import EgressDeniedError
 from trimta.outbound.resolver import MxHosts, RoutingFailure
 from trimta.outbound.transports.attempt import Attempt
+from trimta.outbound.transports.client_conversation import HostUnusableError
 from trimta.outbound.transports.client_settings import Endpoint, RouteSettings
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.outbound.transports.conversation import HostUnusableError
 from trimta.routing.routes import HostRoute, MxRoute
 from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.sasl import Credentials

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trimta.config.model import Fault
-    from trimta.inbound.client import ClientAddress
+    from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.scripted_faults import FaultScript
     from trimta.runtime.clock import QueueClock
     from trimta.runtime.drain import Drain
