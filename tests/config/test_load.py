@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimta.config import model
+from trimta.config.build_policy import alias_table, local_domains, policy_of, route_table
 from trimta.config.errors import ConfigErrors, ConfigFileError
 from trimta.config.find import find, state_folder
 from trimta.config.load import load, parse
 from trimta.config.model import Configuration, ListenSection
 from trimta.config.render import document, to_toml, toml
 from trimta.config.schema import SECTIONS, TABLES, section_schemas, top_schema
-from trimta.config.tables import alias_table, local_domains, policy_of, route_table
 from trimta.mail.address import Mailbox
 from trimta.routing.routes import MaildirRoute, MxRoute, TlsPolicy
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trimta.config.build_policy import policy_of
 from trimta.config.load import parse
-from trimta.config.tables import policy_of
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Recipient
 from trimta.routing.destination import LocalDestination, UnknownUser

@@ -9,8 +9,8 @@ from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOUSER, EX_OK, CommandError
 from trimta.cli.running import queue_time
 from trimta.cli.text import print_json
+from trimta.config.build_policy import policy_of
 from trimta.config.render import route_text
-from trimta.config.tables import policy_of
 from trimta.routing.destination import RoutedEnvelope, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, RejectRoute

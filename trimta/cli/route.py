@@ -12,10 +12,10 @@ import trio
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_NOUSER, EX_OK, EX_TEMPFAIL
 from trimta.cli.text import print_json
+from trimta.config.build_policy import policy_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import InetAddress
-from trimta.config.tables import policy_of
 from trimta.control import asking
 from trimta.inbound.listener import hosts_to_bind
 from trimta.inbound.own_addresses import comes_to

@@ -24,9 +24,9 @@ from trimta.cli.exits import (
 )
 from trimta.cli.running import queue_time, warn_of_loss
 from trimta.cli.sendmail_flags import Flags, parse
+from trimta.config.build_policy import local_domains, policy_of
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.config.tables import local_domains, policy_of
 from trimta.content.address_list import addresses
 from trimta.content.dsn.compose import RETURN_LIMIT, DsnKind
 from trimta.content.header_summary import HeaderSummary

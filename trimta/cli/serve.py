@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
-from trimta.config.address_values import listen_address
+from trimta.config.address_parsers import listen_address
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load

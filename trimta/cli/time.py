@@ -14,7 +14,7 @@ from trimta.cli.text import duration, print_json
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.config.values import duration as parse_duration
+from trimta.config.value_parsers import duration as parse_duration
 from trimta.runtime.events import object_as_text
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from urllib.parse import quote, unquote_to_bytes
 from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_TEMPFAIL, CommandError
+from trimta.config.build_policy import local_maildirs
 from trimta.config.errors import BadValueError
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.config.tables import local_maildirs
-from trimta.config.values import duration
+from trimta.config.value_parsers import duration
 from trimta.content import display
 from trimta.content.header import decoded, fields, split_header
 from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
+from trimta.config.build_policy import local_domains
 from trimta.config.model import FaultStage, InetAddress, UnixAddress
-from trimta.config.tables import local_domains
-from trimta.config.values import show, was_readable
+from trimta.config.value_parsers import show, was_readable
 from trimta.routing.aliases import AliasCycle, AliasError, AliasTable
 from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import RouteError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tomli
 
-from trimta.config import address_values, checks, entries, values
+from trimta.config import address_parsers, checks, entry_parsers, value_parsers
+from trimta.config.build_policy import local_maildirs
 from trimta.config.errors import EX_NOPERM, BadValueError, ConfigError, ConfigErrors, ConfigFileError
 from trimta.config.find import state_folder
 from trimta.config.links import links_of
@@ -21,7 +22,6 @@ from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
-from trimta.config.tables import local_maildirs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +101,7 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Configuration
     listen_schema = sections["listen"]
     parsed: dict[str, Any] = {
         "hostname": default_hostname(),
-        "data_dir": values.path(base)(DEFAULT_DATA_DIR),
+        "data_dir": value_parsers.path(base)(DEFAULT_DATA_DIR),
         "local": LocalSection(maildir=str(base / DEFAULT_MAILDIR)),
         "routes": {},
     }
@@ -118,18 +118,21 @@ def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Configuration
         elif key == "faults":
             parsed[key] = _faults(reader, value, sections[key])
         elif key == "aliases":
-            parsed[key] = reader.mapping((key,), value, entries.alias, entries.targets)
+            parsed[key] = reader.mapping((key,), value, entry_parsers.alias, entry_parsers.targets)
         elif key == "routes":
-            parsed[key] = reader.mapping((key,), value, entries.route_key, entries.route(base), ROUTE_OPTIONS)
+            route = entry_parsers.route(base)
+            parsed[key] = reader.mapping((key,), value, entry_parsers.route_key, route, ROUTE_OPTIONS)
         elif key in SECTIONS:
             section = reader.table((key,), value, sections[key])
             if key == "dns" and isinstance(value, dict) and "zones" in value:
                 zones = reader.mapping(
-                    ("dns", "zones"), value["zones"], address_values.domain_key, entries.zone, tuple(ZONE)
+                    ("dns", "zones"), value["zones"], address_parsers.domain_key, entry_parsers.zone, tuple(ZONE)
                 )
                 section["zones"] = zones
             if key == "auth" and isinstance(value, dict) and "users" in value:
-                section["users"] = reader.mapping(("auth", "users"), value["users"], entries.user_name, values.password)
+                section["users"] = reader.mapping(
+                    ("auth", "users"), value["users"], entry_parsers.user_name, value_parsers.password
+                )
             if key == "local":
                 section.setdefault("maildir", str(base / DEFAULT_MAILDIR))
             parsed[key] = SECTIONS[key](**section)
@@ -150,7 +153,7 @@ def default_hostname() -> str:
     """This machine's name, or "localhost" where that is no domain."""
     name = socket.gethostname()
     try:
-        return address_values.hostname(name)
+        return address_parsers.hostname(name)
     except BadValueError:
         return "localhost"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, ConfigError, Mistake
 from trimta.config.locate import Path, line_of
-from trimta.config.values import Parser, show
+from trimta.config.value_parsers import Parser, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping

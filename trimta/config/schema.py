@@ -9,7 +9,7 @@ import pwd
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config import address_values, values
+from trimta.config import address_parsers, value_parsers
 from trimta.config.keys import Key, write_duration, write_durations, write_secrets, write_size
 from trimta.config.model import (
     AuthSection,
@@ -26,7 +26,7 @@ from trimta.config.model import (
     TlsSection,
     Zone,
 )
-from trimta.config.values import wrong
+from trimta.config.value_parsers import wrong
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server_settings import AuthPolicy, BareNewline
 
@@ -67,39 +67,40 @@ SECTIONS: Final[Mapping[str, type]] = {
 """The tables that are one dataclass each."""
 
 ZONE: Final[Schema] = {
-    "mx": Key(values.array(address_values.mx_record, 'texts such as "10 mx.partner.test"')),
-    "address": Key(values.array(address_values.ip_address, "IP addresses")),
-    "fail": Key(values.choice(DnsFail)),
+    "mx": Key(value_parsers.array(address_parsers.mx_record, 'texts such as "10 mx.partner.test"')),
+    "address": Key(value_parsers.array(address_parsers.ip_address, "IP addresses")),
+    "fail": Key(value_parsers.choice(DnsFail)),
 }
 
 
 def top_schema(base: Path) -> Schema:
     """The keys at the top of the file.  Relative paths are below `base`."""
-    return {"hostname": Key(address_values.hostname), "data_dir": Key(values.path(base)), "user": Key(_account)}
+    return {"hostname": Key(address_parsers.hostname), "data_dir": Key(value_parsers.path(base)), "user": Key(_account)}
 
 
 def section_schemas(base: Path) -> Mapping[str, Schema]:
     """The tables whose keys are known, by name.  Relative paths are below `base`."""
-    duration, count, boolean = Key(values.duration(), write_duration), Key(values.count()), Key(values.boolean)
-    glob, file = Key(values.word('a glob such as "slow-*@dev.test"')), Key(values.readable_file(base))
-    networks = Key(values.array(address_values.network, "networks"))
+    duration = Key(value_parsers.duration(), write_duration)
+    count, boolean = Key(value_parsers.count()), Key(value_parsers.boolean)
+    glob, file = Key(value_parsers.word('a glob such as "slow-*@dev.test"')), Key(value_parsers.readable_file(base))
+    networks = Key(value_parsers.array(address_parsers.network, "networks"))
     return {
         "listen": {
-            "address": Key(address_values.listen_address(base)),
-            "protocol": Key(values.choice(MailProtocol)),
-            "tls": Key(values.choice(ListenTls)),
-            "auth": Key(values.choice(AuthPolicy)),
+            "address": Key(address_parsers.listen_address(base)),
+            "protocol": Key(value_parsers.choice(MailProtocol)),
+            "tls": Key(value_parsers.choice(ListenTls)),
+            "auth": Key(value_parsers.choice(AuthPolicy)),
             "hide": Key(_keywords),
         },
         "local": {
-            "domains": Key(values.array(address_values.domain, "domains")),
-            "maildir": Key(values.maildir_template(base)),
+            "domains": Key(value_parsers.array(address_parsers.domain, "domains")),
+            "maildir": Key(value_parsers.maildir_template(base)),
             "users": Key(_users),
-            "subaddress": Key(address_values.subaddress),
+            "subaddress": Key(address_parsers.subaddress),
         },
         "relay": {"networks": networks},
         "queue": {
-            "retry": Key(values.retry_steps, write_durations),
+            "retry": Key(value_parsers.retry_steps, write_durations),
             "lifetime": duration,
             "delay_warning": duration,
             "concurrency": count,
@@ -108,15 +109,15 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
         },
         "timeouts": {
             **dict.fromkeys((field.name for field in fields(TimeoutsSection)), duration),
-            "shutdown": Key(values.duration(0), write_duration),
+            "shutdown": Key(value_parsers.duration(0), write_duration),
         },
         "limits": {
-            "message_size": Key(values.size, write_size),
+            "message_size": Key(value_parsers.size, write_size),
             **dict.fromkeys(("recipients", "connections", "connections_per_client", "hops", "errors"), count),
-            "bare_newline": Key(values.choice(BareNewline)),
+            "bare_newline": Key(value_parsers.choice(BareNewline)),
         },
         "dns": {
-            "nameservers": Key(values.array(address_values.nameserver, "IP addresses")),
+            "nameservers": Key(value_parsers.array(address_parsers.nameserver, "IP addresses")),
             "timeout": duration,
             "zones": Key(_read_elsewhere, _write_zones),
         },
@@ -124,16 +125,16 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
         "tls": {"certificate": file, "key": file, "ca": file},
         "auth": {"any": boolean, "insecure": boolean, "users": Key(_read_elsewhere, write_secrets)},
         "faults": {
-            "stage": Key(values.choice(FaultStage)),
+            "stage": Key(value_parsers.choice(FaultStage)),
             "recipient": glob,
             "sender": glob,
             "client": glob,
-            "reply": Key(address_values.fault_reply),
+            "reply": Key(address_parsers.fault_reply),
             "delay": duration,
             "drop": boolean,
             "times": count,
-            "probability": Key(values.probability),
-            "seed": Key(values.integer),
+            "probability": Key(value_parsers.probability),
+            "seed": Key(value_parsers.integer),
         },
     }
 
@@ -145,7 +146,7 @@ def homes(base: Path) -> Mapping[str, str]:
 
 
 def _read_elsewhere(value: Any) -> None:
-    """The parser of a table whose keys are the user's own, which `entries` reads."""
+    """The parser of a table whose keys are the user's own, which `entry_parsers` reads."""
 
 
 def _write_zones(zones: Mapping[str, Zone]) -> dict[str, TomlValue]:
@@ -160,7 +161,7 @@ def _write_zone(zone: Zone) -> dict[str, TomlValue]:
 
 
 def _account(value: Any) -> str:
-    name = values.string('the name of an account, or ""')(value)
+    name = value_parsers.string('the name of an account, or ""')(value)
     if name:
         try:
             pwd.getpwnam(name)
@@ -197,7 +198,7 @@ def _keyword(value: Any) -> str:
 
 
 def _keywords(value: Any) -> frozenset[str]:
-    return frozenset(values.array(_keyword, "EHLO keywords")(value))
+    return frozenset(value_parsers.array(_keyword, "EHLO keywords")(value))
 
 
 def _users(value: Any) -> Any:
@@ -205,4 +206,4 @@ def _users(value: Any) -> Any:
         return value
     if not isinstance(value, list):
         raise wrong(value, '"any", or an array of local parts such as ["alice", "bob"]')
-    return values.array(address_values.user_name, "local parts")(value)
+    return value_parsers.array(address_parsers.user_name, "local parts")(value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What one configuration decides about addresses and clients.  `config.tables.policy_of` makes it."""
+    """What one configuration decides about addresses and clients.  `config.build_policy.policy_of` makes it."""
 
     local: LocalDomains
     aliases: AliasTable

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from trimta.config.build_policy import policy_of
 from trimta.config.model import ListenTls
 from trimta.config.passwords import Authenticator
-from trimta.config.tables import policy_of
 from trimta.control.operations import Operations
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.authentication import Authentication

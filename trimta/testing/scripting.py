@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from trimta.config import load
 from trimta.config.errors import BadValueError, ConfigErrors
-from trimta.config.values import duration
+from trimta.config.value_parsers import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.store.support import NOW, recipient
+from trimta.config.build_policy import policy_of
 from trimta.config.load import parse
-from trimta.config.tables import policy_of
 from trimta.store.queue.values import EnvelopeState, NewEnvelope
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimta.config import address_values, keys, values
+from trimta.config import address_parsers, keys, value_parsers
 from trimta.config.errors import BadValueError
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
 from trimta.mail.address import Mailbox
@@ -24,7 +24,7 @@ BASE = Path("/etc/trimta")
     [("90s", 90), ("5m", 300), ("4h", 14400), ("5d", 432000), ("0.5s", 0.5), ("1.5h", 5400), ("5 m", 300), ("007s", 7)],
 )
 def test_a_duration_is_one_number_and_one_unit(text: str, seconds: float) -> None:
-    assert values.duration()(text) == seconds
+    assert value_parsers.duration()(text) == seconds
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,17 @@ def test_a_duration_is_one_number_and_one_unit(text: str, seconds: float) -> Non
 )
 def test_anything_else_is_no_duration(value: Any) -> None:
     with pytest.raises(BadValueError):
-        values.duration()(value)
+        value_parsers.duration()(value)
 
 
 def test_no_grace_at_all_is_a_duration_where_that_makes_sense() -> None:
-    assert values.duration(0)("0s") == 0
+    assert value_parsers.duration(0)("0s") == 0
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 3650 * 86400) | st.decimals("0.001", "100000", places=3).map(float))
 def test_a_duration_is_written_as_it_is_read(seconds: float) -> None:
-    assert values.duration()(keys.write_duration(seconds)) == pytest.approx(seconds)
+    assert value_parsers.duration()(keys.write_duration(seconds)) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -62,19 +62,19 @@ def test_a_duration_is_written_as_it_is_read(seconds: float) -> None:
     ],
 )
 def test_a_size_is_a_number_of_octets_or_has_a_unit(value: Any, octets: int) -> None:
-    assert values.size(value) == octets
+    assert value_parsers.size(value) == octets
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "25", "25 M", "MiB", "-1 MB", "25 MiB ", "0.1 B", 2**63])
 def test_anything_else_is_no_size(value: Any) -> None:
     with pytest.raises(BadValueError):
-        values.size(value)
+        value_parsers.size(value)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 2**63 - 1) | st.integers(1, 4096).map(lambda number: number * 1024**2))
 def test_a_size_is_written_as_it_is_read(octets: int) -> None:
-    assert values.size(keys.write_size(octets)) == octets
+    assert value_parsers.size(keys.write_size(octets)) == octets
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,16 @@ def test_a_size_is_written_as_it_is_read(octets: int) -> None:
     ],
 )
 def test_a_listen_address_has_a_port(text: str, address: InetAddress, hosts: tuple[str, ...]) -> None:
-    parsed = address_values.listen_address(BASE)(text)
+    parsed = address_parsers.listen_address(BASE)(text)
     assert parsed == address
     assert isinstance(parsed, InetAddress)
     assert parsed.hosts == hosts
-    assert address_values.listen_address(BASE)(str(parsed)) == parsed
+    assert address_parsers.listen_address(BASE)(str(parsed)) == parsed
 
 
 @pytest.mark.parametrize(("text", "path"), [("unix:var/lmtp", "/etc/trimta/var/lmtp"), ("unix:/run/lmtp", "/run/lmtp")])
 def test_a_unix_socket_is_relative_to_the_file(text: str, path: str) -> None:
-    assert address_values.listen_address(BASE)(text) == UnixAddress(Path(path))
+    assert address_parsers.listen_address(BASE)(text) == UnixAddress(Path(path))
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_a_unix_socket_is_relative_to_the_file(text: str, path: str) -> None:
 )
 def test_anything_else_is_no_listen_address(value: str) -> None:
     with pytest.raises(BadValueError):
-        address_values.listen_address(BASE)(value)
+        address_parsers.listen_address(BASE)(value)
 
 
 def test_a_single_address_is_a_network() -> None:
-    assert address_values.network("10.0.0.1") == ip_network("10.0.0.1/32")
-    assert address_values.network("2001:db8::/32") == ip_network("2001:db8::/32")
+    assert address_parsers.network("10.0.0.1") == ip_network("10.0.0.1/32")
+    assert address_parsers.network("2001:db8::/32") == ip_network("2001:db8::/32")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_single_address_is_a_network() -> None:
     ],
 )
 def test_a_nameserver_may_have_a_port(text: str, nameserver: Nameserver) -> None:
-    assert address_values.nameserver(text) == nameserver
+    assert address_parsers.nameserver(text) == nameserver
     assert str(nameserver) == text
 
 
@@ -139,7 +139,7 @@ def test_a_nameserver_may_have_a_port(text: str, nameserver: Nameserver) -> None
     ],
 )
 def test_an_mx_record_is_a_preference_and_a_host(text: str, record: MxRecord) -> None:
-    assert address_values.mx_record(text) == record
+    assert address_parsers.mx_record(text) == record
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_an_mx_record_is_a_preference_and_a_host(text: str, record: MxRecord) ->
     ],
 )
 def test_a_fault_replies_with_a_code_a_status_and_a_text(text: str, reply: FaultReply) -> None:
-    assert address_values.fault_reply(text) == reply
+    assert address_parsers.fault_reply(text) == reply
     assert str(reply) == text
 
 
@@ -161,7 +161,7 @@ def test_a_fault_replies_with_a_code_a_status_and_a_text(text: str, reply: Fault
 )
 def test_anything_else_is_no_reply(value: str) -> None:
     with pytest.raises(BadValueError):
-        address_values.fault_reply(value)
+        address_parsers.fault_reply(value)
 
 
 @pytest.mark.parametrize(
@@ -176,24 +176,24 @@ def test_anything_else_is_no_reply(value: str) -> None:
     ],
 )
 def test_an_alias_leads_to_a_local_part_or_an_address(text: str, target: Mailbox | str) -> None:
-    assert address_values.alias_target(text) == target
+    assert address_parsers.alias_target(text) == target
 
 
 def test_a_user_is_looked_up_without_case() -> None:
-    assert address_values.user_name("Alice") == "alice"
-    assert address_values.user_name('"a b"') == "a b"
+    assert address_parsers.user_name("Alice") == "alice"
+    assert address_parsers.user_name('"a b"') == "a b"
 
 
 @pytest.mark.parametrize("value", ["", "+", "-", "+-", "_"])
 def test_a_subaddress_has_a_separator_or_none(value: str) -> None:
-    assert address_values.subaddress(value) == value
+    assert address_parsers.subaddress(value) == value
 
 
 @pytest.mark.parametrize("value", ["a", "@", " ", '"', "++++", "é", 5])
 def test_a_letter_is_no_separator(value: Any) -> None:
     with pytest.raises(BadValueError):
-        address_values.subaddress(value)
+        address_parsers.subaddress(value)
 
 
 def test_a_maildir_is_relative_to_the_file_and_names_the_user() -> None:
-    assert values.maildir_template(BASE)("mail/{domain}/{user}") == "/etc/trimta/mail/{domain}/{user}"
+    assert value_parsers.maildir_template(BASE)("mail/{domain}/{user}") == "/etc/trimta/mail/{domain}/{user}"

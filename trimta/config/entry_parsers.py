@@ -1,17 +1,17 @@
-"""The entries of tables whose keys are the user's own: [aliases], [routes], [dns.zones], [auth] users."""
+"""Parsers of the entries of tables whose keys are the user's own: [aliases], [routes], [dns.zones], [auth] users."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.config import address_values, values
+from trimta.config import address_parsers, value_parsers
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.model import Zone
 from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import ZONE
-from trimta.config.values import Parser, show, wrong
+from trimta.config.value_parsers import Parser, show, wrong
 from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import DiscardRoute, HostRoute, RouteError
 
@@ -22,7 +22,7 @@ from trimta.routing.routes import Route
 
 
 def alias(value: Any) -> str:
-    address_values.alias_target(value)
+    address_parsers.alias_target(value)
     return str(value)
 
 
@@ -31,7 +31,7 @@ def targets(value: Any) -> tuple[Any, ...]:
     if not given:
         raise wrong(value, "at least one address")
     try:
-        return values.array(address_values.alias_target, "addresses")(given)
+        return value_parsers.array(address_parsers.alias_target, "addresses")(given)
     except BadValueError as error:
         if isinstance(value, list):
             raise
@@ -39,7 +39,7 @@ def targets(value: Any) -> tuple[Any, ...]:
 
 
 def user_name(value: Any) -> str:
-    return values.word("a name")(value)
+    return value_parsers.word("a name")(value)
 
 
 def route_key(value: Any) -> str:
@@ -71,7 +71,7 @@ def route(base: Path) -> Parser[Route]:
                 left = {option: inner for option, inner in left.items() if option != error.option}
         if isinstance(route, HostRoute) and route.password_file is not None:
             try:
-                values.check_readable(str(route.password_file), route.password_file)
+                value_parsers.check_readable(str(route.password_file), route.password_file)
             except BadValueError as error:
                 mistakes += error.inside("password_file")
         if mistakes:

@@ -1,7 +1,7 @@
 """Parsers of single values: from a value of TOML to a value of the model.
 
 A parser raises BadValueError, which says what was found and what is expected, for a value that is wrong.  `expected`
-texts are phrases for the reader of an error.  Names and addresses have their parsers in `address_values`.
+texts are phrases for the reader of an error.  Names and addresses have their parsers in `address_parsers`.
 """
 
 from __future__ import annotations

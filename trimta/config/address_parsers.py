@@ -1,6 +1,6 @@
 """Parsers of names and addresses: domains, users, networks, sockets, DNS records and replies.
 
-Like all parsers of `values`, each takes a value of TOML, and raises BadValueError for one that is wrong.
+Like all parsers of `value_parsers`, each takes a value of TOML, and raises BadValueError for one that is wrong.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
-from trimta.config.values import Parser, path, string, wrong
+from trimta.config.value_parsers import Parser, path, string, wrong
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_local_part, parse_mailbox
 from trimta.mail.status import EnhancedStatus
 from trimta.routing.routes import MAX_PORT
