@@ -1,1 +1,1 @@
-"""What every task uses: disk, clocks, events, streams, TLS, privileges.  From here up, modules know Trio."""
+"""Tools that Trio tasks share: disk, clocks, events, streams, TLS, privileges.  From here up, modules know Trio."""

@@ -1,4 +1,4 @@
-"""A service that runs beside a block of code, in a nursery of its own."""
+"""A background service: a task that runs as long as a block of code, in a nursery of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def background(service: Callable[..., Awaitable[object]], *arguments: object) -> AsyncGenerator[None, None]:
-    """Start a service, run the block, and cancel the service at the end.  It takes `task_status`."""
+    """Start `service(*arguments)`, run the block, and cancel the service at the block's end.
+
+    The service is an asynchronous function that takes `task_status`, as `trio.Nursery.start` asks.
+    """
     async with trio.open_nursery() as nursery:
         await nursery.start(service, *arguments)
         yield

@@ -1,7 +1,7 @@
-"""Group commit: what many tasks want done at the same moment is done for all of them in one visit to a thread.
+"""Group commit: items that many tasks hand in at the same moment are worked on together, in one call in a thread.
 
-Every caller is answered, whatever happens: with its result, with the exception that is its result, or with
-NotDoneError.  Waiting can be abandoned; what had not begun then is not done at all.
+Every caller gets an answer, whatever happens: the result of its item, the exception that is its result, or
+NotDoneError.  A caller may be cancelled while it waits; an item that was not begun by then is withdrawn.
 """
 
 from __future__ import annotations
@@ -20,35 +20,36 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 LAST_LIMIT: Final = 0.5
-"""Seconds that a batch under way has once the batcher is cancelled: past them its thread is left alone with it."""
+"""Seconds that a batch under way still has once the batcher is cancelled; after them its thread is abandoned."""
 
 
 class NotDoneError(Exception):
-    """The batch could not be done, or not be begun since the batcher has ended; the message says which."""
+    """The item was not done: its batch failed, or the batcher has ended; the message says which."""
 
 
 class NotAnsweredError(NotDoneError):
-    """The batch was begun, and had no answer in time: its thread is left alone with it, and may still do it."""
+    """The item's batch has taken too long: its thread was abandoned, and may still finish the batch."""
 
 
 class _Order(Generic[S, T]):
-    """One caller's item, on its way to a result."""
+    """The item of one caller, and the result that the caller waits for."""
 
     def __init__(self, item: S) -> None:
         self.item = item
         self.begun = False
         self.undo: S | None = None
-        """What follows it, if it is done for nobody."""
+        """The item that undoes this one; set when the caller was cancelled, done if this item succeeds nevertheless."""
         self.done = trio.Event()
         self.result: T | Exception
 
 
 class Batcher(Generic[S, T]):
-    """`work` is called with the items of a batch, `size` at most, and returns a result for each; an exception among the
-    results is raised where its item came from.
+    """Gathers items into batches and works on each batch in a thread.
 
-    `serve` must run, in a nursery that outlives all callers of `run`: it has `lanes` tasks, each with one batch at a
-    time, for `limit` seconds at most.  Past them its thread is left alone with it, and the lane is free.
+    `work` takes the items of a batch, `size` at most, and returns a result for each, in order; a result that is an
+    exception is raised in the task that handed the item in.  `serve` must run in a nursery that outlives all callers of
+    `run`.  It has `lanes` tasks, each of which works on one batch at a time, for `limit` seconds at most; after them
+    the thread is abandoned and the lane takes the next batch.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class Batcher(Generic[S, T]):
         self._under_way: set[trio.CancelScope] = set()
         self._ended = False
         self.left_alone = False
-        """A thread was still at work when the batcher ended, and may be so yet."""
+        """Whether a thread was still at work when the batcher ended."""
 
     async def run(self, item: S, *, undo: S | None = None, withdraw: bool = True) -> T:
-        """Have one item done: its result, or what `work` gave as its exception; NotDoneError.
+        """Have `item` done in the next batch and return its result.
 
-        Where the caller is cancelled, an item that has begun is done all the same; one that has not begun is withdrawn,
-        unless `withdraw` is false.  `undo` is an item that follows then, first in the next batch, if `item` was done
-        well for nobody.
+        Raises the exception that `work` gave as the result, NotDoneError, or NotAnsweredError.  If the caller is
+        cancelled, an item that was not begun is withdrawn, unless `withdraw` is false; any other item is done all the
+        same.  If it succeeds, `undo` follows, as the first item of the next batch.
         """
         if self._ended:
             raise NotDoneError("the server has ended")
@@ -91,14 +92,17 @@ class Batcher(Generic[S, T]):
             if withdraw and not order.begun:
                 self._waiting.remove(order)
             raise
-        if isinstance(order.result, NotDoneError):  # one for all of a batch: each raises its own
+        if isinstance(order.result, NotDoneError):  # the callers of a batch share it, and an exception is raised once
             raise type(order.result)(str(order.result)) from order.result.__cause__
         if isinstance(order.result, Exception):
             raise order.result
         return order.result
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until cancelled.  What is under way then has LAST_LIMIT; what waits is answered at once."""
+        """Work on batches until cancelled; then answer every caller.
+
+        Batches under way have LAST_LIMIT seconds to end.  Items that wait get NotDoneError at once.
+        """
         async with trio.open_nursery() as lanes:
             for _ in range(self._lanes):
                 lanes.start_soon(self._lane)
@@ -121,7 +125,7 @@ class Batcher(Generic[S, T]):
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             for order in batch:
                 order.begun = True
-            # Callers must learn what happened; `serve` brings the deadline closer.
+            # Cancelled here, the callers would never learn what became of their items.  `serve` shortens the deadline.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._limit) as scope:
                 self._under_way.add(scope)
                 results = await self._do([order.item for order in batch])
@@ -140,7 +144,7 @@ class Batcher(Generic[S, T]):
     async def _do(self, items: Sequence[S]) -> Sequence[T | Exception]:
         try:
             results = await self._disk.run(self._work, items)
-        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for each of the items
+        except Exception as error:  # noqa: BLE001 - whatever it is, each caller of the batch must be answered
             failure = NotDoneError(str(error) or type(error).__name__)
             failure.__cause__ = error
             return [failure] * len(items)

@@ -1,4 +1,4 @@
-"""Bugs: exceptions that only a programmer can answer.  Each is logged, and the server goes on without its task."""
+"""Bugs: exceptions that no code expected.  Each is logged, and ends one session or delivery, not the server."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from trimta.runtime.events import Events
 
 REMEMBERED: Final = 100
-"""Bugs that are kept; older ones are in the log alone."""
+"""Number of bugs that are kept in memory, the latest; the log has them all."""
 
 
 class Bugs:
-    """Notes exceptions at the door of a session or of a delivery."""
+    """The bugs of sessions and deliveries since the start."""
 
     def __init__(self, events: Events) -> None:
         self.latest: list[Exception] = []
-        """The latest last."""
+        """Oldest first."""
         self._events = events
 
     def note(self, bug: Exception, **fields: str) -> None:
-        """Log an exception with its traceback; `fields` say what it happened to."""
+        """Log an exception with its traceback, as event `bug`; `fields` name the client or message it happened to."""
         self.latest.append(bug)
         del self.latest[:-REMEMBERED]
         self._events.emit("bug", **fields, error="".join(traceback.format_exception(bug)))

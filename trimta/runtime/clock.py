@@ -1,7 +1,7 @@
-"""The queue's clock: wall time, plus what the operator moved it forward by.
+"""The queue's clock: the wall clock, plus the time by which the operator moved it forward (`trimta time advance`).
 
-Everything the queue stores is in seconds of this clock.  Nothing stores `trio.current_time()`, which means nothing
-after a restart; waiting for a moment is `until(moment)` in Trio's clock, so that MockClock drives tests.
+All moments in the queue are seconds of this clock.  `trio.current_time()` is never stored, since it means nothing after
+a restart.  To wait for a moment, `until` converts it to Trio's clock, so that MockClock drives tests.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ if TYPE_CHECKING:
 
 
 SET_BACK: Final = 1.0
-"""Seconds by which the wall clock falls behind Trio's before it counts as set back: less is how clocks are."""
+"""Seconds by which the wall clock falls behind Trio's before it counts as set back; a clock that is adjusted drifts."""
 
 
 class QueueClock:
-    """Seconds since the epoch, as the queue sees them."""
+    """A clock that shows seconds since the epoch: `wall()` plus `offset` seconds."""
 
     def __init__(self, *, offset: float = 0.0, wall: Callable[[], float] = time.time) -> None:
         self.offset = offset
         self._wall = wall
         self._together: tuple[float, float] | None = None
-        """A moment on the wall clock and on Trio's at which they agreed."""
+        """A moment on the wall clock and the same moment on Trio's, from the last comparison of the two."""
 
     def now(self) -> float:
-        """Now, in seconds since the epoch."""
+        """The present moment, in seconds since the epoch."""
         return self._wall() + self.offset
 
     def advance_to(self, moment: float) -> None:
-        """Move forward to `moment`; a moment that has passed changes nothing."""
+        """Move the clock forward to `moment`, in seconds since the epoch; a moment that has passed changes nothing."""
         self.offset += max(0.0, moment - self.now())
 
     def set_back(self) -> float:
-        """By how many seconds the wall clock was set back since the last call, or stood still; 0 if it was not.  One
-        that is ahead of Trio's is not mentioned: the machine may have been asleep.
+        """Seconds by which the wall clock was set back, or stood still, since the last call; else 0.
+
+        A wall clock that has run ahead of Trio's gives 0, too: the machine may have been asleep.
         """
         wall, elapsed = self._wall(), trio.current_time()
         before_wall, before_elapsed = self._together or (wall, elapsed)

@@ -1,4 +1,4 @@
-"""The disk: runs all blocking calls in threads, limited in number."""
+"""The disk: runs functions that block in threads, whose number is limited."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 THREADS: Final = 8
-"""Enough for fsyncs to overlap; Trio's default limiter is shared with getaddrinfo, which may hang for seconds."""
+"""Number of threads: enough for fsyncs to overlap.  Trio's default limiter would be shared with getaddrinfo, which may
+hang for seconds.
+"""
 
 
 class Disk(Protocol):
-    """Runs blocking functions."""
+    """Runs functions that block, so that the event loop does not wait for them."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` where it may block; what it raises is raised here.
+        """Call `function` in a thread; returns what it returns and raises what it raises.
 
-        A cancelled caller does not wait for a disk that hangs: the thread is left alone with it.
+        A caller that is cancelled does not wait for a disk that hangs: the thread is abandoned.
         """
 
     async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
-        """The same; once both the caller is cancelled and the thread has ended, `left` is called, in a thread."""
+        """`run(function, argument)`; if the caller is cancelled, `left` cleans up behind the abandoned thread.
+
+        `left` is called in a thread, once `function` has returned, or at once if it was not called yet.
+        """
 
     def apart(self, threads: int) -> Disk:
-        """The same, with so many threads of its own: for work that must not hold up this one."""
+        """A disk of the same kind with `threads` threads of its own, for work that must not delay other work."""
 
 
 class ThreadDisk:
-    """Blocking work in threads."""
+    """The disk of a server: `threads` threads at most."""
 
     def __init__(self, threads: int = THREADS) -> None:
         self._limiter = trio.CapacityLimiter(threads)
@@ -50,7 +55,7 @@ class ThreadDisk:
 
         def work() -> T:
             if not visit.begin():
-                raise RuntimeError("the caller is gone, and so is nobody to hear this")
+                raise RuntimeError("the caller was cancelled before the thread began")
             try:
                 return function(argument)
             finally:
@@ -78,13 +83,13 @@ class _ThreadVisit:
         self._caller_is_gone = False
 
     def begin(self) -> bool:
-        """In the thread: whether there is anybody for whom to do it."""
+        """Called in the thread: whether the caller still waits, so that the function is to be called."""
         with self._lock:
             self._is_inside = not self._caller_is_gone
             return self._is_inside
 
     def end(self) -> None:
-        """In the thread."""
+        """Called in the thread, when the function has returned."""
         with self._lock:
             self._is_inside = False
             is_last = self._caller_is_gone
@@ -92,7 +97,7 @@ class _ThreadVisit:
             self._left()
 
     def leave(self) -> None:
-        """The caller goes."""
+        """Called on the event loop, when the caller is cancelled."""
         with self._lock:
             self._caller_is_gone = True
             is_last = not self._is_inside
@@ -101,7 +106,8 @@ class _ThreadVisit:
 
 
 class InlineDisk:
-    """Blocking work right here: for tests under MockClock, which takes a task that waits for a thread for idle."""
+    """The disk of tests under MockClock: functions run on the event loop, since the clock would not wait for a thread.
+    """
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         await trio.lowlevel.checkpoint()

@@ -1,7 +1,6 @@
-"""Graceful shutdown for tasks: idle waits end at once, work in progress at a deadline.  The server's `stop` starts it.
+"""Graceful shutdown: idle waits end at once, work in progress has until a deadline.  The server's `stop` starts it.
 
-A shield against cancellation holds until the end of that time, and LAST_LIMIT longer: no disk that hangs keeps a server
-from ending.
+Work under a shield has LAST_LIMIT seconds more, so that a disk that hangs can't keep a server from ending.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ if TYPE_CHECKING:
 
 
 LAST_LIMIT: Final = 0.5
-"""Seconds that shielded work has beyond the end of the server's grace."""
+"""Seconds that shielded work has after the deadline of the shutdown (`timeouts.shutdown`)."""
 
 
 class Drain:
-    """Once started, every wait inside `interruptible()`, present or to come, is cancelled at once."""
+    """The shutdown as tasks see it: once started, every wait inside `interruptible()`, now or later, is cancelled."""
 
     def __init__(self) -> None:
         self.started = False
@@ -30,8 +29,9 @@ class Drain:
         self._waits: set[trio.CancelScope] = set()
 
     def start(self, end: float = math.inf) -> None:
-        """Begin.  `end`: when the grace of work in progress is over, in Trio's time; a second call may bring it
-        closer.
+        """Begin the shutdown.
+
+        `end` is the deadline of work in progress, on Trio's clock; a second call may only bring it forward.
         """
         self._end = min(self._end, end)
         for scope in self._shields:
@@ -42,8 +42,9 @@ class Drain:
 
     @contextmanager
     def interruptible(self, deadline: float = math.inf) -> Iterator[trio.CancelScope]:
-        """A scope for one idle wait, until `deadline` at most; `scope.cancelled_caught` says whether it was cut short,
-        by the drain if that has started.
+        """A cancel scope for one idle wait, which the shutdown ends, and `deadline` (Trio's clock) if that is sooner.
+
+        `scope.cancelled_caught` tells afterwards whether the wait was cut short; `started` tells by what.
         """
         with trio.CancelScope(deadline=deadline) as scope:
             if self.started:
@@ -56,8 +57,9 @@ class Drain:
 
     @contextmanager
     def shielded(self, limit: float = math.inf) -> Iterator[trio.CancelScope]:
-        """A scope for work whose result must be known, for `limit` seconds at most; `scope.cancelled_caught` says
-        whether it took longer.
+        """A shielded cancel scope for work whose result must be known, for `limit` seconds at most.
+
+        `scope.cancelled_caught` tells afterwards whether the work took longer and was cancelled.
         """
         deadline = min(trio.current_time() + limit, self._end + LAST_LIMIT)
         with trio.CancelScope(shield=True, deadline=deadline) as scope:

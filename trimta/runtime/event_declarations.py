@@ -1,6 +1,7 @@
-"""Every event and every field of it: an interface, which the log, `trimta tail`, tests and the README share.
+"""Declarations of all events and of their fields, an interface of trimta: the log, `trimta tail`, tests, the README.
 
-Code that emits an event, or waits for one, names one of these: the type check sees to the names, a test to the fields.
+Code that emits an event, or waits for an event, uses a name declared here.  The type check holds the names, a test the
+fields.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ EVENTS: Final[dict[EventName, tuple[str, tuple[str, ...]]]] = {
     "folders_not_synced": ("A file system can't sync its folders", ("folder", "reason")),
     "bug": ("An error inside the server", ("client", "id", "error")),
 }
-"""What each event tells, and the fields that it may have: those that are empty are left out."""
+"""The meaning of each event, and the fields that it may have; fields without a value are left out."""
 
 FIELDS: Final[dict[str, str]] = {
     "about": "id of the message that a report is about",
@@ -121,11 +122,11 @@ FIELDS: Final[dict[str, str]] = {
     "to": "a recipient's address; a list where it may be several",
     "user": "name that AUTH was given",
 }
-"""What each field holds.  Numbers are numbers in JSON, lists are lists; in the text log a list is joined by commas."""
+"""The content of each field.  In JSON numbers are numbers and lists are lists; the text log joins a list by commas."""
 
 
 def as_markdown() -> str:
-    """Both tables, as the README shows them."""
+    """The tables of events and of fields in Markdown, as the README has them."""
     lines = ["| event | tells | fields |", "| --- | --- | --- |"]
     lines += [
         f"| `{name}` | {tells} | {', '.join(f'`{field}`' for field in fields)} |"

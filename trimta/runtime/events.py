@@ -1,4 +1,4 @@
-"""The event bus: log, tail, counters and transcripts subscribe to it, and see the same keys."""
+"""Events: what happens in a server, announced to all subscribers (log, `trimta tail`, counters, the message log)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CONTROL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: a name and its facts."""
+    """An event: its name, its fields, and its moment in seconds since the epoch."""
 
     name: EventName
     fields: dict[str, FieldValue] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Event:
 
 
 class Events:
-    """Tells every subscriber, in order, at once."""
+    """The events of one server: `emit` calls every subscriber at once, in the order of subscription."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[Event], None]] = []
@@ -55,12 +55,13 @@ class Events:
 
 
 def timestamp(at: float) -> str:
-    """Seconds since the epoch as `2026-11-23T16:00:00.000Z`."""
+    """A moment in seconds since the epoch as text in UTC: `2026-11-23T16:00:00.000Z`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def escape(text: str) -> str:
-    """Control characters as `\\xNN` or `\\uNNNN`: what a peer sent must not steer a terminal or forge a line."""
+    """`text` with its control characters as `\\xNN` or `\\uNNNN`: else a peer could steer a terminal or forge a line.
+    """
     return _CONTROL.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text
     )
@@ -83,7 +84,7 @@ def as_line(name: str, fields: Mapping[str, FieldValue]) -> str:
 
 
 def as_text(event: Event) -> str:
-    """`2026-11-23T16:00:00.000Z accepted id=… sender=…`: one line, without its end."""
+    """An event as a line of the log, without line end: `2026-11-23T16:00:00.000Z accepted id=… sender=…`."""
     return f"{timestamp(event.at)} {as_line(event.name, event.fields)}"
 
 
@@ -99,5 +100,5 @@ def object_as_text(document: Mapping[str, FieldValue]) -> str:
 
 
 def as_json(event: Event) -> str:
-    """The same as a JSON object on one line."""
+    """An event as a JSON document on one line, in ASCII, without line end."""
     return json.dumps(as_object(event), ensure_ascii=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def read_header(body: Body, disk: Disk) -> HeaderSummary:
-    """The summary of the header that a body begins with, however long that is.  Raises OSError, BodyDamagedError."""
+    """The summary of the header at the beginning of `body`, of any length.  Raises OSError and BodyDamagedError."""
     return _scan(body) if body.in_memory else await disk.run(_scan, body)
 
 

@@ -1,4 +1,4 @@
-"""Message ids: one for each message, from acceptance to its last delivery."""
+"""Ids of messages: each message has an id of its own, from acceptance to its last delivery."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DIGITS: Final = "0123456789bcdfghjkmnpqrstvwxyz"  # no vowels: no words; no l: 
 
 
 class _Sequence:
-    """Microseconds since the epoch, none of them given out twice by this process, whatever the clock does."""
+    """A sequence of growing numbers: microseconds since the epoch, or the next number where the clock has not moved."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,9 +28,11 @@ _microseconds: Final = _Sequence()
 
 
 def new_id() -> str:
-    """A short id that sorts by time: microseconds since the epoch, then 20 bits that tell this process's ids from those
-    of others, in base 30.  The bits are the system's: a program may seed `random` with the same number again and again.
+    """A new id of 16 characters in base 30, which sorts by time: microseconds since the epoch, then 20 random bits.
+
+    The bits tell apart the ids of processes that run at the same time.
     """
+    # Not from `random`, which a program may seed with the same number again and again.
     return _base30(_microseconds.next()).rjust(11, "0") + _base30(secrets.randbits(20)).rjust(5, "0")
 
 

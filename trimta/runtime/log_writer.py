@@ -1,4 +1,4 @@
-"""The log writer: events as lines on a stream, from a task of its own, so that a slow reader never stops the mail."""
+"""The log writer, which writes events to a stream as lines, in a task of its own: a slow reader never delays mail."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOMENT: Final = 0.02
-"""Seconds that lines wait for others: nobody sees the difference, and a thread is woken for many, not for each."""
+"""Seconds that lines wait for more lines: too short to be noticed, and one thread writes many lines at once."""
 
 
 class LogWriter:
-    """Writes events as lines, from a task of its own: a reader that stops reading must not stop the mail.
+    """Writes events to `stream`, each as the line that `formatted` makes of it; subscribe it to `Events`.
 
-    At most `BACKLOG` lines wait; what comes on top is counted, and the count is logged when there is room again.
+    At most `BACKLOG` lines wait.  Lines beyond that are counted, and event `log_lines_lost` tells their number once
+    there is room again.
     """
 
     BACKLOG: Final = 10_000
@@ -41,7 +42,7 @@ class LogWriter:
         self._work.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write until cancelled; what is waiting then is still written, if that takes no longer than a second."""
+        """Write lines until cancelled, then those that still wait, for a second at most."""
         task_status.started()
         try:
             while True:
@@ -60,7 +61,10 @@ class LogWriter:
         await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
 
     def _write(self) -> None:
-        """In a thread, which takes the lines itself: none are lost if the task is cancelled before it begins."""
+        """Write all lines that wait; called in a thread.
+
+        The thread takes the lines out itself: a task that is cancelled before the thread begins has lost none.
+        """
         lines = []
         with suppress(IndexError):
             while True:
@@ -68,5 +72,5 @@ class LogWriter:
         try:
             self._stream.write("".join(lines))
             self._stream.flush()
-        except (OSError, ValueError):  # the reader is gone, or the stream was closed: there is nobody to tell
+        except (OSError, ValueError):  # the reader is gone, or the stream was closed: no place is left to say so
             return

@@ -1,6 +1,7 @@
-"""The message log: each message's dialogues and events, for `trimta log`, written in the background.
+"""The message log, which stores the dialogues and events of each message in the queue's database, for `trimta log`.
 
-Nobody waits for it: lines are collected and stored a moment later, many messages in one commit.
+No session or delivery waits for it: lines are collected, and stored a moment later with those of other messages in one
+commit.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from trimta.store.queue.queue import Queue
 
 MOMENT: Final = 0.3
-"""Seconds between two commits."""
+"""Seconds from the first line that waits to the commit."""
 
 NOTE_SIZE: Final = 8 * 1024
-"""Characters after which a message's next lines are another note."""
+"""Characters after which a message's next lines begin a new note."""
 
 BACKLOG: Final = 8 * 1024 * 1024
-"""Characters that may wait; what comes on top is not kept."""
+"""Characters that may wait in memory; lines beyond that are lost."""
 
 
 @dataclass(slots=True)
@@ -40,32 +41,32 @@ class _Note:
 
 
 class MessageLog:
-    """Collects notes and stores them; a subscriber of events, of which it keeps those about a message."""
+    """Collects lines about messages and stores them; subscribed to `Events`, it keeps the events about a message."""
 
     def __init__(self, door: QueueDoor, clock: QueueClock) -> None:
         self._door = door
         self._clock = clock
         self._notes: list[_Note] = []
         self._latest: dict[str, _Note] = {}
-        """The last note of each message that has some waiting."""
+        """The last note of each message with lines that wait."""
         self._size = 0
         self._work = trio.Event()
 
     def __call__(self, event: Event) -> None:
-        """Note an event under the message it names, and a report under the one that it is about, too."""
+        """Note an event under the message that it names; the event `report` under the message it reports on, too."""
         for key in ("id", "about"):
             entry_id = event.fields.get(key)
             if isinstance(entry_id, str):
-                facts = {name: value for name, value in event.fields.items() if name != key}
-                self.note(message_id(entry_id), [as_line(event.name, facts)])
+                fields = {name: value for name, value in event.fields.items() if name != key}
+                self.note(message_id(entry_id), [as_line(event.name, fields)])
 
     def note(self, message: str, lines: Iterable[str]) -> None:
-        """Add lines to the life of a message, as of now: bounded, without secrets and without bodies."""
+        """Add lines about a message, with the present moment as their time.  They hold no secrets and no bodies."""
         now = self._clock.now()
         self.note_dialogue(message, [(now, line) for line in lines])
 
     def note_dialogue(self, message: str, lines: Sequence[tuple[float, str]]) -> None:
-        """Add lines each of which has its own time on the queue's clock."""
+        """Add lines about a message, each with its own moment, in seconds since the epoch on the queue's clock."""
         size = sum(len(line) for _, line in lines) + len(lines)
         if not lines or self._size + size > BACKLOG:
             return
@@ -79,7 +80,7 @@ class MessageLog:
         self._work.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Store until cancelled, and then, for a second at most, what is left."""
+        """Store lines until cancelled, then those that still wait, for a second at most."""
         task_status.started()
         try:
             while True:
@@ -91,7 +92,7 @@ class MessageLog:
                 await self.flush()
 
     async def flush(self) -> None:
-        """Store what was noted so far; on return it can be read."""
+        """Store all lines noted so far; when this returns, they can be read."""
         notes, self._notes = self._notes, []
         self._latest = {}
         self._size = 0
@@ -103,6 +104,6 @@ class MessageLog:
                 queue.log.append_timed(note.message, note.lines)
 
         try:
-            await self._door.run(store)  # also without notes: those of an earlier flush may still be on their way
-        except QueueError:  # the disk is full: mail's own trouble is reported where it matters
+            await self._door.run(store)  # also without notes: the lines of an earlier flush may not be committed yet
+        except QueueError:  # a full disk: mail meets the same trouble, and is answered for it
             return

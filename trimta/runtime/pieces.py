@@ -1,4 +1,4 @@
-"""The octets of a body, read a piece at a time: in a thread, unless they are in memory."""
+"""The reading of a body in pieces: from its spool file in a thread, or from memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from trimta.runtime.disk import Disk
 
 READ: Final = 512 * 1024
-"""Octets read from a spool file in one go to a thread."""
+"""Octets read from a spool file in one call in a thread."""
 
 
 class Pieces:
-    """Close it after use.  A read that is cancelled leaves the file to its thread, which closes it: after that there
-    is nothing more to be read.
+    """The pieces of a body that are still to be read; must be closed after use.
+
+    If a read is cancelled, its thread closes the file, and nothing more can be read.
     """
 
     def __init__(self, pieces: Generator[bytes, None, None], disk: Disk, *, in_memory: bool) -> None:
@@ -26,7 +27,7 @@ class Pieces:
         self._in_memory = in_memory
 
     async def some(self) -> list[bytes]:
-        """The next READ octets, as they come; none at the end.  Raises what the generator raises."""
+        """The next pieces, of READ octets or a little more in all; [] at the end.  Raises what `pieces` raises."""
         pieces = self._pieces
         if pieces is None:
             return []
@@ -39,17 +40,17 @@ class Pieces:
             raise
 
     def close(self) -> None:
-        """Close the file, if there is one.  Idempotent."""
+        """Close the file, if there is a file; a second call does nothing."""
         if self._pieces is not None:
             self._pieces.close()
 
 
 def _some(pieces: Generator[bytes, None, None]) -> list[bytes]:
-    found: list[bytes] = []
+    taken: list[bytes] = []
     size = 0
     for piece in pieces:
-        found.append(piece)
+        taken.append(piece)
         size += len(piece)
         if size >= READ:
             break
-    return found
+    return taken

@@ -1,6 +1,7 @@
-"""Started as root: the account to become once the sockets are bound.
+"""Privileges of a server that was started as root: it binds its ports, then becomes the account `user` for good.
 
-Until then root changes nothing where anybody else could have put something else in its way: that the account does.
+Before that, folders and files that other accounts could have replaced by links are changed as the account `user`, never
+as root.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class AccountError(Exception):
-    """The account can't be had; the message says why."""
+    """The process can't become the account; the message says why."""
 
 
 def is_root() -> bool:
-    """Whether this process may do everything."""
+    """Whether this process has the rights of root."""
     return os.geteuid() == 0
 
 
 def name() -> str:
-    """The account that this process runs as; its number where it has no name."""
+    """The name of the account that this process runs as, or its number if it has no name."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
@@ -39,9 +40,10 @@ def name() -> str:
 
 
 def become(name: str, folders: Iterable[Path]) -> None:
-    """Give up root for good and be `name`, with its groups.
+    """Give up the rights of root for good and become the account `name`, with its groups.
 
-    `folders` that do not exist yet are made for it first, since it may not be able to; those that exist are left alone.
+    `folders` that do not exist are made for the account first, which may lack the right to; others are left as they
+    are. Raises AccountError.
     """
     account = _account(name)
     try:
@@ -56,8 +58,10 @@ def become(name: str, folders: Iterable[Path]) -> None:
 
 @contextmanager
 def hands_for(name: str, folder: Path) -> Iterator[None]:
-    """For a block that changes what is in `folder`: as root it acts as the account `name`, if there is one, unless the
-    folder is root's alone.  The whole process does: at the start only.
+    """A block that changes files in `folder`; in a process of root it runs as the account `name`.
+
+    A folder that only root can change is changed as root, and so is any folder if `name` is empty.  The account is that
+    of the whole process, so this is for the start, when there is one task.  Raises AccountError.
     """
     if not is_root() or not name or trusted_folders.is_roots(folder):
         yield
@@ -74,15 +78,17 @@ def _account(name: str) -> pwd.struct_passwd:
 
 
 def folders(config: Configuration) -> list[Path]:
-    """Where the server writes: what `become` should make before root is given up."""
+    """The folders that the server writes to, for `become` to make before the rights of root are given up."""
     mail = Path(maildir_path(config.local.maildir, "user", "domain", "detail")).parent
     captures = [Path(route.template) for route in config.routes.values() if isinstance(route, MaildirRoute)]
     return [config.data_dir, mail, *(path.parent for path in captures)]
 
 
 def become_owner(folder: Path) -> None:
-    """As root: be whoever owns a folder, or the one that it is to be made in, so that files made there are that
-    account's too.  Nothing happens to others, nor where the folder is root's.
+    """Become the owner of a folder, so that files made in it belong to the same account.
+
+    Of a folder that does not exist, the owner is that of the folder around it.  A process that is not root's, and a
+    folder of root's, change nothing.  Raises AccountError.
     """
     if not is_root():
         return
@@ -101,8 +107,9 @@ def become_owner(folder: Path) -> None:
 
 
 def _make(folder: Path, account: pwd.struct_passwd) -> None:
-    """Make a folder and those above it that are missing: as the account, wherever that may; as root only where nobody
-    else can put a link, or another folder, in the way.
+    """Make a folder for an account, and the folders above it that are missing.
+
+    Each is made as the account if that is allowed; as root only in folders where no other account can put a link.
     """
     for step in (*reversed(folder.parents), folder):
         if os.path.lexists(step):
@@ -125,7 +132,7 @@ def _made(folder: Path) -> bool:
 
 @contextmanager
 def _as(account: pwd.struct_passwd) -> Iterator[None]:
-    """Act as the account for a moment, and be root again."""
+    """A block in which the process of root acts as the account."""
     groups, group = os.getgroups(), os.getegid()
     os.initgroups(account.pw_name, account.pw_gid)
     os.setegid(account.pw_gid)

@@ -1,4 +1,4 @@
-"""The door to the queue: group commit.  What its `run` returns is committed and fsynced."""
+"""Access to the queue for tasks: each operation is committed and fsynced, many of them in one transaction."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BATCH: Final = 256
-"""Queue operations in one transaction: more would make the first of them wait for the last."""
+"""Operations in one transaction, at most: the caller of the first waits until the last is done."""
 
 
 class QueueDoor:
-    """Operations on the queue, from many tasks: all that wait go into one transaction, with one thread and one fsync.
+    """Runs operations on the queue for many tasks: all that wait go into one transaction, in one thread, with one
+    fsync.
 
-    `serve` must run, in a nursery that outlives all callers of `run`.
+    `serve` must run in a nursery that outlives all callers of `run`.
     """
 
     def __init__(self, queue: Queue, disk: Disk) -> None:
@@ -33,12 +34,11 @@ class QueueDoor:
     async def run(
         self, operation: Callable[[Queue], T], *, undo: Callable[[Queue], object] | None = None, withdraw: bool = True
     ) -> T:
-        """Run `operation` on the queue; when this returns, what it did is committed and fsynced.
+        """Run `operation` on the queue and return its result; its changes are then committed and fsynced.
 
-        Raises what the operation raised; then nothing of it was kept.  Where the caller is cancelled, what has not
-        begun is not done unless `withdraw` is false, and what has begun is done; `undo` follows it then, before any
-        other operation.
-        QueueUnavailable where nothing can be committed, as once `serve` has ended.
+        Raises what the operation raises, and then keeps none of its changes; QueueUnavailable if nothing can be
+        committed, or `serve` has ended.  If the caller is cancelled, an operation that was not begun is withdrawn,
+        unless `withdraw` is false; any other is done, and `undo` follows it, before other operations.
         """
         try:
             return cast("T", await self._batcher.run(operation, undo=undo, withdraw=withdraw))
@@ -47,7 +47,7 @@ class QueueDoor:
 
 
 async def set_aside(queue: QueueDoor, events: Events, entry_id: str, reason: str) -> None:
-    """Take a damaged entry out of the queue and log where it is kept.  `reason` is what is wrong with it."""
+    """Take a damaged entry out of the queue and announce where it is kept (event `damaged`); `reason` is the damage."""
     aside = await queue.run(lambda queue: queue.repair.set_aside(entry_id, reason))
     if aside is not None:
         events.emit("damaged", id=aside.id, reason=aside.reason, kept=str(aside.path))

@@ -1,4 +1,4 @@
-"""Services: what the configuration of this moment decides.  A reload replaces the whole value, never a part of it."""
+"""Services: the configuration and the values derived from it, as one frozen value that a reload replaces as a whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The configuration, and what is derived from it."""
+    """The configuration, with the policy and the authenticator that follow from it."""
 
     configuration: Configuration
     policy: Policy
@@ -22,4 +22,7 @@ class Services:
 
 
 CurrentServices: TypeAlias = Callable[[], Services]
-"""Returns the services of this moment.  A task that needs them to stay the same keeps what it was given."""
+"""A function that returns the services of this moment, for tasks that outlive a reload.
+
+A task that must not see a reload, as a session, is given a `Services` value.
+"""

@@ -1,16 +1,17 @@
-"""TLS contexts: the server's, with its own or a development certificate, and those of the client.
+"""TLS contexts: those of the server, with a certificate of its own or a development certificate, and of the client.
 
-All of it blocks (files, key generation) and knows no trio: at start it runs before any nursery, on SIGHUP in a thread.
+All functions here block (files, key generation) and know no trio: at the start they run before any nursery, on SIGHUP
+in a thread.
 
 The development CA and certificate live in data_dir/tls and are made by trustme on the first need:
 
     ca.pem       the CA's certificate, to be trusted by clients      0644
-    ca-key.pem   its key, so that the CA stays when cert.pem is made again   0600
-    cert.pem     for localhost, the hostname, 127.0.0.1 and ::1      0644
-    key.pem      its key                                             0600
+    ca-key.pem   the CA's key, so that the CA stays when cert.pem is made again   0600
+    cert.pem     the certificate, for localhost, the hostname, 127.0.0.1 and ::1   0644
+    key.pem      the certificate's key                               0600
 
-A certificate that is about to expire, that is for another hostname, or that does not fit its key or CA is made again;
-so is a set that a crash left half written.
+A certificate that expires soon, that is for another hostname, or that does not fit its key or CA is made again; so are
+files that a crash left half written.
 """
 
 from __future__ import annotations
@@ -38,33 +39,33 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "tls"
 LIFETIME: Final = timedelta(days=397)
-"""Apple's systems trust no server certificate for longer than 825 days, browsers none for longer than 398."""
+"""The lifetime of a certificate: Apple's systems accept 825 days at most, browsers 398."""
 RENEWAL: Final = timedelta(days=30)
-"""What must be left at start or reload: a server may run for weeks."""
+"""The time that a certificate must still have at a start or reload: a server may run for weeks."""
 PUBLIC_FILE: Final = 0o644
 PUBLIC_DIR: Final = 0o755
 WHAT_TO_INSTALL: Final = "pip install 'trimta[tls]'"
 
 
 class TlsError(Exception):
-    """There is no usable certificate; the message names the file and what to do."""
+    """A certificate can't be used; the message names the file and says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsSettings:
-    """What the server's certificate depends on.  Without `certificate`, a development one is used."""
+    """The settings that decide on the server's certificate.  Without `certificate`, a development one is used."""
 
     hostname: str
     data_dir: Path
     certificate: Path | None = None
-    """PEM: the server's certificate, then those of intermediate CAs."""
+    """A file in PEM form with the server's certificate and then those of intermediate CAs."""
     key: Path | None = None
-    """PEM, not encrypted; None: in the same file."""
+    """A file in PEM form with the key, not encrypted; None if `certificate` holds it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Development:
-    """The files of the development CA and certificate."""
+    """The files of the development CA and certificate, in data_dir/tls."""
 
     folder: Path
 
@@ -86,27 +87,29 @@ class _Development:
 
 
 class ServerTls:
-    """The certificate that listeners show.  Ask for `context` at each handshake: a reload replaces it."""
+    """The TLS of the server's listeners.  A reload replaces `context`: read it anew for each handshake."""
 
     def __init__(self, settings: TlsSettings, *, now: Callable[[], datetime] = real_time.now) -> None:
-        """Reads or makes the certificate.  TlsError if that fails."""
+        """Reads the certificate, or makes a development certificate.  Raises TlsError."""
         self._now = now
         self._settings = settings
         self._context = self._load(settings)
 
     @property
     def context(self) -> ssl.SSLContext:
+        """The context with the present certificate."""
         return self._context
 
     @property
     def ca(self) -> Path | None:
-        """The development CA's certificate; None with a certificate from the configuration."""
+        """The file with the development CA's certificate; None with a certificate from the configuration."""
         return None if self._settings.certificate else _Development(self._settings.data_dir / FOLDER).ca
 
     def prepare(self, settings: TlsSettings | None = None) -> Callable[[], str]:
-        """Read the files again, by other settings if given.  TlsError if that fails.  The new certificate is shown once
-        the result is called, which says what could not be renewed, or nothing: of the same files as before, one that
-        this process may not read any more, since it was root at its start, leaves the certificate as it is.
+        """Read the files again, with other settings if given, and return a function that puts the result in place.
+
+        That function returns "", or why the present certificate stays: a server that was root at its start may lack the
+        right to read the same files again.  Raises TlsError for every other trouble, and then changes nothing.
         """
         settings = settings or self._settings
         problem = ""
@@ -125,11 +128,11 @@ class ServerTls:
         return swap
 
     def reload(self, settings: TlsSettings | None = None) -> None:
-        """`prepare`, and show it at once."""
+        """Read the files again and put the result in place at once.  Raises TlsError."""
         self.prepare(settings)()
 
     def describe(self) -> tuple[str, ...]:
-        """Lines for the banner: which certificate, and how to trust it."""
+        """The lines of the banner that name the certificate and say how clients come to trust it."""
         if self.ca is None:
             return (f"TLS certificate {self._settings.certificate}",)
         return (
@@ -150,7 +153,10 @@ class ServerTls:
 
 
 def opportunistic_context() -> ssl.SSLContext:
-    """For `tls = "may"` and `"encrypt"`: any certificate will do, against eavesdroppers only (RFC 7435)."""
+    """The client's context for `tls = "may"` and `"encrypt"`, which accepts any certificate (RFC 7435).
+
+    It protects from eavesdroppers, not from a peer that pretends to be another.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -159,18 +165,17 @@ def opportunistic_context() -> ssl.SSLContext:
 
 
 def verified_context(ca: Path | None = None) -> ssl.SSLContext:
-    """For `tls = "verify"`: the peer's certificate must be for the name given as `server_hostname`, and come from a CA
-    in the file `ca` or, without one, from one that the system trusts ($SSL_CERT_FILE is honoured).
+    """The client's context for `tls = "verify"`, which accepts only certificates for the name `server_hostname`.
 
-    TlsError if the file of the configuration is missing or holds no certificate: OpenSSL would then trust nobody and
-    say so of each peer.
+    They must come from a CA in the file `ca` or, if that is None, from a CA that the system or $SSL_CERT_FILE names.
+    Raises TlsError if such a file is missing or holds no certificate: OpenSSL would trust no CA, and refuse every peer.
     """
     named = os.environ.get("SSL_CERT_FILE") if ca is None else None
     origin = f"SSL_CERT_FILE={named}" if named else f"tls.ca {ca}"
     try:
-        context = ssl.create_default_context(cafile=ca)  # without a file: all that OpenSSL trusts by default
+        context = ssl.create_default_context(cafile=ca)  # without a file: the CAs that OpenSSL trusts by default
         if named:
-            context.load_verify_locations(named)  # is there already, unless it is of no use
+            context.load_verify_locations(named)  # loaded above already, but without an error where it is of no use
     except ssl.SSLError as error:
         raise TlsError(f"{origin}: holds no certificate in PEM form") from error
     except OSError as error:
@@ -180,15 +185,16 @@ def verified_context(ca: Path | None = None) -> ssl.SSLContext:
 
 
 def trusting_nobody() -> ssl.SSLContext:
-    """Where no authority can be had: every peer's certificate is refused."""
+    """The client's context for use where no CA can be loaded: it refuses every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def identities(hostname: str) -> tuple[str, ...]:
-    """The names and addresses that the development certificate is for.  A hostname that no certificate can hold, for
-    example one with an underscore, is left out.
+    """The names and addresses in the development certificate of the host `hostname`.
+
+    A hostname that no certificate can hold, for example with an underscore in it, is left out.
     """
     names = ["localhost", hostname.lower().removesuffix("."), "127.0.0.1", "::1"]
     try:
@@ -234,7 +240,10 @@ def _server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:
-    """Make what is missing or no longer good.  OSError, or TlsError if trustme is not installed."""
+    """Make the development CA and certificate if they are missing or no longer good.
+
+    Raises OSError, or TlsError if trustme is not installed.
+    """
     try:
         import trustme
     except ImportError as error:
@@ -265,7 +274,7 @@ def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:
 
 
 def _is_good(files: _Development, names: tuple[str, ...], now: datetime) -> bool:
-    """Whether certificate, key and CA fit together, the names, and the time."""
+    """Whether certificate, key and CA fit together, and the certificate has the names and is valid long enough."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import ExtensionNotFound, load_pem_x509_certificate
@@ -289,11 +298,12 @@ def _names(certificate: x509.Certificate) -> set[str]:
     from cryptography.x509 import DNSName, IPAddress, SubjectAlternativeName
 
     value = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
-    return {*value.get_values_for_type(DNSName), *(str(one) for one in value.get_values_for_type(IPAddress))}
+    addresses = value.get_values_for_type(IPAddress)
+    return {*value.get_values_for_type(DNSName), *(str(address) for address in addresses)}
 
 
 def _kept_ca(files: _Development) -> CA | None:
-    """The CA of an earlier start, which clients may trust already; None if there is none with its key."""
+    """The CA of an earlier start, which clients may trust already; None if it is missing or does not fit its key."""
     import trustme
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
     from cryptography.x509 import load_pem_x509_certificate

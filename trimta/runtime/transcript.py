@@ -1,4 +1,4 @@
-"""A dialogue written down for people: bounded, without secrets and without bodies."""
+"""Transcripts of SMTP dialogues, for people to read: bounded in length, without secrets and without bodies."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 FIRST: Final = 150
 LAST: Final = 150
-"""Lines kept from the beginning and from the end of a long dialogue: how it opened, and how it came out."""
+"""Lines kept from the beginning and from the end of a long dialogue; those between them are left out."""
 WIDTH: Final = 500
-"""Characters of a line."""
+"""Characters of a line; the rest of it is left out."""
 
 
 class Transcript:
-    """`note` what happened; `lines` is what there is to read."""
+    """The transcript of one connection: `note` adds a line, `lines` returns all that were kept."""
 
     def __init__(self, now: Callable[[], float] = time.time, *, first: int = FIRST, last: int = LAST) -> None:
-        """`now`: seconds since the epoch, as the queue sees them."""
+        """`now` returns seconds since the epoch, on the queue's clock; `first` and `last` are numbers of lines."""
         self._now = now
         self._limit = first
         self._first: list[tuple[float, str]] = []
@@ -28,7 +28,7 @@ class Transcript:
         self._left_out = 0
 
     def note(self, text: str) -> None:
-        """Add one line; control characters from the network become "?"."""
+        """Add a line with the present moment; characters that can't be printed become "?"."""
         line = text[:WIDTH]
         if not line.isprintable():
             line = "".join(character if character.isprintable() else "?" for character in line)
@@ -42,15 +42,15 @@ class Transcript:
         self._last.append((self._now(), line))
 
     def client(self, text: str) -> None:
-        """What the client said."""
+        """Add a line that the client sent."""
         self.note(f"C: {text}")
 
     def server(self, text: str) -> None:
-        """What the server said."""
+        """Add a line that the server sent."""
         self.note(f"S: {text}")
 
     @property
     def lines(self) -> list[tuple[float, str]]:
-        """The dialogue, oldest line first, each with its time."""
+        """The lines of the dialogue, oldest first, each with its moment in seconds since the epoch."""
         gap = [(self._last[0][0], f"… ({self._left_out} lines left out)")] if self._left_out else []
         return [*self._first, *gap, *self._last]

@@ -1,6 +1,7 @@
-"""One connection's octets: a Trio stream that can turn into a TLS one, with one exception for all the ways it breaks.
+"""A wire carries the octets of one connection: a Trio stream that can start TLS (RFC 3207).
 
-Timeouts belong to the caller.  One task uses a wire at a time.
+All ways in which a connection can break raise WireError.  Timeouts belong to the caller.  One task uses a wire at a
+time.
 """
 
 from __future__ import annotations
@@ -14,67 +15,72 @@ import trio
 from trimta.smtp.cipher_suites import registered_name
 
 RECEIVE: Final = 64 * 1024
-"""Octets taken from the kernel at once."""
+"""Octets taken from the kernel at once, at most."""
 
 CLOSE_LIMIT: Final = 1.0
-"""Seconds for TLS to say goodbye: a peer that does not read must not keep us."""
+"""Seconds to send TLS's close_notify; a peer that does not read must not hold up the close."""
 
 ALERT_LIMIT: Final = 1.0
-"""Seconds for the alert that says what was wrong with the peer's TLS, and for the peer to close after it."""
+"""Seconds to send the alert that tells the peer why TLS failed, and as many for the peer to close after it."""
 
 
 class WireError(Exception):
-    """The connection is broken, and only `aclose` is left; the message says how."""
+    """The connection is broken; the message says how.  Nothing but `aclose` may be called any more."""
 
 
 class HandshakeError(WireError):
-    """The TLS handshake failed."""
+    """The TLS handshake failed; the message says why."""
 
     def __init__(self, message: str, *, untrusted: bool) -> None:
         super().__init__(message)
         self.untrusted = untrusted
-        """The peer's certificate was the reason."""
+        """Whether the peer's certificate was the reason."""
 
 
 class Wire:
-    """A connected stream.
+    """A connection, with or without TLS.
 
-    A `send_all` that is cancelled leaves it unusable, since nobody knows how much was sent: `usable` is False then,
+    A `send_all` that was cancelled leaves it unusable, since it is unknown how much was sent: `usable` is False then,
     sending again raises WireError, and `aclose` does not wait.
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._context: _ContextWithAlerts | None = None
-        """What TLS, present or attempted, was made with."""
+        """The TLS context of the last `start_tls`, whether it succeeded or not."""
         self.usable = True
-        """Octets may be sent."""
+        """Whether octets may be sent."""
 
     @property
     def tls(self) -> bool:
+        """Whether the connection is protected by TLS."""
         return isinstance(self._stream, trio.SSLStream)
 
     @property
     def tls_version(self) -> str:
-        """`TLSv1.3`; empty without TLS."""
+        """The version of TLS, as Python names it: `TLSv1.3`; empty without TLS."""
         return str(self._stream.version() or "") if isinstance(self._stream, trio.SSLStream) else ""
 
     @property
     def tls_cipher(self) -> str:
-        """`TLS_AES_256_GCM_SHA384`; empty without TLS."""
-        found = self._stream.cipher() if isinstance(self._stream, trio.SSLStream) else None
-        return str(found[0]) if found else ""
+        """The cipher suite by OpenSSL's name: `ECDHE-RSA-AES128-GCM-SHA256`; empty without TLS."""
+        cipher = self._stream.cipher() if isinstance(self._stream, trio.SSLStream) else None
+        return str(cipher[0]) if cipher else ""
 
     @property
     def cipher_suite(self) -> str:
-        """The same by its name in IANA's registry: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty without TLS."""
+        """The cipher suite by IANA's name: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty without TLS (RFC 8314 4.3).
+        """
         if not isinstance(self._stream, trio.SSLStream):
             return ""
         name = self.tls_cipher
         return registered_name(name) or _number(self._stream.context, name)
 
     async def receive_some(self) -> bytes:
-        """Some octets, at most 64 KiB; b"" when the peer sends no more.  May be cancelled and called again."""
+        """The next octets from the peer, at most 64 KiB; b"" once the peer has closed.  Raises WireError.
+
+        May be cancelled and called again.
+        """
         try:
             return bytes(await self._stream.receive_some(RECEIVE))
         except trio.BrokenResourceError as error:
@@ -84,7 +90,7 @@ class Wire:
             raise WireError(_explain(error)) from error
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of `data`."""
+        """Send all octets of `data`.  Raises WireError."""
         if not self.usable:
             raise WireError("the connection is broken")
         self.usable = False
@@ -97,12 +103,12 @@ class Wire:
     async def start_tls(
         self, context: ssl.SSLContext, *, server_side: bool = False, server_hostname: str | None = None
     ) -> None:
-        """Do the TLS handshake over what is there.  HandshakeError if it fails; the wire is unusable then.
+        """Do a TLS handshake over the connection.  Raises HandshakeError, which leaves the wire unusable.
 
-        Octets that the caller has received already must be no part of it: there must be none.
+        The caller must have received no octets of the handshake yet.
         """
-        # https_compatible: a peer that closes without close_notify gives b"", like one without TLS.  SMTP says itself
-        # where its commands, replies and bodies end, so that nothing can be cut short unnoticed.
+        # https_compatible: a peer that closes without close_notify gives b"", like a peer without TLS.  SMTP marks the
+        # ends of commands, replies and content itself, so that nothing can be cut short unnoticed.
         self.usable = False
         self._context = _ContextWithAlerts(context)
         try:
@@ -113,7 +119,7 @@ class Wire:
                 server_hostname=server_hostname,
                 https_compatible=True,
             )
-        except (ValueError, ssl.SSLError) as error:  # a name that no certificate can have
+        except (ValueError, ssl.SSLError) as error:  # `server_hostname` is a name that no certificate can have
             raise HandshakeError(f"{server_hostname}: {error}", untrusted=True) from error
         try:
             await stream.do_handshake()
@@ -126,8 +132,9 @@ class Wire:
         self.usable = True
 
     async def linger(self, limit: float) -> None:
-        """Say that nothing more comes, and pass over what the peer still sends until it closes, `limit` seconds at
-        most: a socket closed with unread octets in it takes our last reply away from the peer.
+        """Close the sending direction, and discard what the peer sends until it closes, for `limit` seconds at most.
+
+        Without this a peer may never read the last reply: TCP resets a connection that is closed with unread octets.
         """
         if self.usable and not self.tls:
             await self._wait_for_close(limit)
@@ -139,7 +146,7 @@ class Wire:
                 pass
 
     async def aclose(self) -> None:
-        """Close it, politely if it is usable and for a second at most."""
+        """Close the connection: with TLS's close_notify if it is usable, within CLOSE_LIMIT seconds."""
         if self.usable:
             self.usable = False
             with trio.move_on_after(CLOSE_LIMIT):
@@ -149,13 +156,16 @@ class Wire:
 
 
 def _number(context: ssl.SSLContext, name: str) -> str:
-    """A cipher suite without a name here: its number in the registry, as `0xC02F` (RFC 8314 4.3)."""
+    """The number of a cipher suite in IANA's registry, as `0xC02F`, for a suite whose name is unknown (RFC 8314 4.3).
+    """
     return next((f"0x{cipher['id'] & 0xFFFF:04X}" for cipher in context.get_ciphers() if cipher["name"] == name), "")
 
 
 class _ContextWithAlerts:
-    """A context for `trio.SSLStream`, which drops what OpenSSL has left to say when it fails: the alert by which the
-    peer learns what was wrong (RFC 8446 6.2).  Nothing but `wrap_bio` is ever asked of it.
+    """A TLS context for `trio.SSLStream` that keeps the alert of a failed handshake, so that it can be sent.
+
+    The alert tells the peer what was wrong (RFC 8446 6.2); `trio.SSLStream` drops it.  That stream calls nothing of a
+    context but `wrap_bio`.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -169,7 +179,7 @@ class _ContextWithAlerts:
         return self._context.wrap_bio(incoming, outgoing, server_side=server_side, server_hostname=server_hostname)
 
     async def send_alert(self, stream: trio.abc.Stream, error: trio.BrokenResourceError) -> bool:
-        """Send what is left, if TLS itself is what `error` tells of; whether there was anything."""
+        """Send the alert that OpenSSL has left, if `error` came from TLS; returns whether there was an alert."""
         alert = self._outgoing.read()
         if not alert or not isinstance(stream, trio.SSLStream) or not isinstance(error.__cause__, ssl.SSLError):
             return False
@@ -179,7 +189,7 @@ class _ContextWithAlerts:
 
 
 def _explain(error: trio.BrokenResourceError) -> str:
-    """What is known of the reason, in a few words."""
+    """The reason of an error, in a few words."""
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate not accepted: {cause.verify_message}"
