@@ -1,1 +1,1 @@
-"""The commands: one module each."""
+"""The commands of trimta, each in a module of its name, and what they share."""

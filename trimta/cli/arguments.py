@@ -1,4 +1,4 @@
-"""The command line's grammar, the same for every command: -c anywhere, one line for a usage error, exit code 64."""
+"""The grammar that all commands share: -c anywhere on the line, usage errors in one line with exit code 64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Takes -c/--config, and so do the parsers of commands below it: argparse makes them of the same class."""
+    """A parser that takes -c/--config, as do the parsers of its commands: argparse makes them of the same class."""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -24,12 +24,12 @@ class ArgumentParser(argparse.ArgumentParser):
             "-c",
             "--config",
             metavar="FILE",
-            default=argparse.SUPPRESS,  # else the command's default would hide what stands before the command
+            default=argparse.SUPPRESS,  # else the default of the command's parser would replace a -c before the command
             help="the configuration; default: $TRIMTA_CONF, else ./conf.toml, else built-in defaults",
         )
 
     def error(self, message: str) -> NoReturn:
-        """Ends with one line instead of argparse's whole usage."""
+        """End the process with exit code 64 and one line on stderr, where argparse would print the whole usage."""
         streams.say(f"{self.prog}: {message}; see {self.prog} --help")
         sys.exit(EX_USAGE)
 
@@ -37,6 +37,9 @@ class ArgumentParser(argparse.ArgumentParser):
 def add_command(
     subparsers: Subparsers, name: str, *, description: str, example: str, summary: str | None = None
 ) -> ArgumentParser:
-    """A parser for one command, its --help ending in an example; `summary` is its line in the help above it."""
-    listed: dict[str, Any] = {} if summary is None else {"help": summary}  # with None it would not be listed
+    """Add the parser of a command or action.
+
+    `example` is a command line that ends the help; `summary` is the command's line in the help of its parent.
+    """
+    listed: dict[str, Any] = {} if summary is None else {"help": summary}  # argparse does not list a command with None
     return subparsers.add_parser(name, description=description, epilog=f"example:\n  {example}", **listed)

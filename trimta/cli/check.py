@@ -1,4 +1,4 @@
-"""`trimta check`: every mistake of the configuration with its line, or the effective configuration."""
+"""`trimta check` validates the configuration and prints the effective one, or every mistake with its line."""
 
 from __future__ import annotations
 

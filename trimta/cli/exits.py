@@ -1,4 +1,4 @@
-"""Exit codes (sysexits.h), and the exception by which a command ends with one."""
+"""Exit codes of the commands (sysexits.h), and the exception that ends a command with one of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EX_TEMPFAIL: Final = 75
 EX_NOPERM: Final = 77
 EX_CONFIG: Final = 78
 
-# What a shell reports of a process that a signal ended.
+# The exit codes that a shell reports for a process that a signal ended.
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 
 
 class CommandError(Exception):
-    """Ends the command: one line for stderr that says what to do, and an exit code."""
+    """The end of a command by an error: an exit code, and a line for stderr that says what to do."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)

@@ -1,4 +1,4 @@
-"""`trimta init`: a commented conf.toml to begin with.  What is there already is never overwritten."""
+"""`trimta init` writes a commented conf.toml to begin with.  An existing file is never overwritten."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def template() -> bytes:
-    """The conf.toml that is shipped."""
+    """The octets of the conf.toml that comes with trimta."""
     return (resources.files("trimta.cli") / "conf.toml").read_bytes()
 
 
@@ -59,5 +59,5 @@ def _write_new(target: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
         except OSError:
-            target.unlink()  # half a configuration is worse than none
+            target.unlink()  # else a part of a configuration would be left, and stop the next `trimta init`
             raise

@@ -1,4 +1,4 @@
-"""`trimta log ID`: one message's whole life."""
+"""`trimta log ID` prints what happened to a message, from the inbound dialogue to its last outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trimta COMMAND …`: finds the command, runs it, and turns what ends it into one line and an exit code."""
+"""`trimta COMMAND …` finds the command, runs it, and turns the error that ends it into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ COMMANDS: Final[dict[str, str]] = {
     "log": "one message's whole life",
     "time": "move the queue's clock",
 }
-"""Each command, with one line of help; its module in trimta.cli is imported only when it is the one that is wanted."""
+"""The commands, each with a line of help.  The module of a command, in trimta.cli, is imported only to run it: imports
+are most of the time that a short command takes.
+"""
 
 
 OWN_GRAMMAR: Final = frozenset({"sendmail"})
-"""Commands that read what follows their name themselves, from `args.rest`: their flags are older than argparse."""
+"""Commands that parse the arguments behind their name themselves, from `args.rest`: argparse can't read their flags."""
 
 
 class CommandModule(Protocol):
@@ -50,13 +52,17 @@ class CommandModule(Protocol):
         """Add the command's parser, named as in COMMANDS."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it; returns the exit code.  `args.config` is what -c names, or None."""
+        """Run the command; returns the exit code.  `args.config` is the path that -c names, or None.
+
+        Raises CommandError, ConfigErrors and ConfigFileError.
+        """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code.  SystemExit for --help, --version and usage errors.
+    """Run a command line, without the program's name; returns the exit code.
 
-    Without `argv` it is that of this process, whose standard streams and Ctrl-C are then this function's to look after.
+    Without `argv` it is the command line of this process, and this function sets up the standard streams and Ctrl-C.
+    Raises SystemExit for --help, --version and usage errors.
     """
     streams.occupy()
     if argv is not None:
@@ -79,7 +85,7 @@ def _ended(arguments: list[str]) -> int:
         failure, status = error, None
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BaseExceptionGroup as group:  # Trio's way to say the same from inside a nursery
+    except BaseExceptionGroup as group:  # from a nursery, which puts KeyboardInterrupt into a group
         if group.split(KeyboardInterrupt)[1] is not None:
             raise
         return INTERRUPTED
@@ -91,8 +97,9 @@ def _ended(arguments: list[str]) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside the block Ctrl-C is a KeyboardInterrupt, unless it was ignored from the beginning; before and after, while
-    the interpreter starts and ends, it ends the process without a word.
+    """A block in which Ctrl-C raises KeyboardInterrupt, unless the process was started with SIGINT ignored.
+
+    Before and after the block, while the interpreter starts and ends, Ctrl-C ends the process without a traceback.
     """
     ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)
     if not ignored:
@@ -142,12 +149,12 @@ def _run(arguments: list[str]) -> int:
 
 
 def command_name(arguments: Sequence[str]) -> str | None:
-    """The first argument that is neither an option nor the value of -c."""
+    """The command's name: the first argument that is neither an option nor the value of -c; None without one."""
     return next(iter(arguments[_command_place(arguments) :]), None)
 
 
 def _command_place(arguments: Sequence[str]) -> int:
-    """Where the command's name is; behind the last argument where there is none."""
+    """The index of the command's name in `arguments`; their number if there is no command."""
     waiting = iter(enumerate(arguments))
     for place, argument in waiting:
         if argument in ("-c", "--config"):
@@ -158,7 +165,7 @@ def _command_place(arguments: Sequence[str]) -> int:
 
 
 def _called_with() -> list[str]:
-    """The command line of this process.  A link named `sendmail` is for programs that know nothing else."""
+    """The arguments of this process.  Called as `sendmail`, through a link, trimta runs the command of that name."""
     called, *arguments = sys.argv
     return ["sendmail", *arguments] if Path(called).name == "sendmail" else arguments
 

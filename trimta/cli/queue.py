@@ -1,6 +1,6 @@
-"""`trimta queue …`: looks at the queue and steers it, whether the server runs or not.
+"""`trimta queue …` shows the queue and changes it, whether the server runs or not.
 
-The commands change the database themselves, in short transactions, and then wake the server.
+The actions change the database themselves, in short transactions, and then wake the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`trimta queue retry`, `hold`, `release`, `remove`, `bounce`: each id in a transaction of its own."""
+"""The actions that change the queue: `trimta queue retry`, `hold`, `release`, `remove` and `bounce`.
+
+Each id of the command line has a transaction of its own.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,9 @@ _UNCHANGED: Final = {
 
 
 def steer(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> int:
-    """Do what the command line says; returns the exit code.  What is wrong with one id has a line on stderr, and the
-    others are done.
+    """Run the action of the command line on each id; returns the exit code.
+
+    An id with which something is wrong gets a line on stderr, and the action goes on with the others.
     """
     streams.output_is_secondary()
     if args.action == "retry" and not args.ids:
@@ -77,10 +81,8 @@ def steer(config: Configuration, queue: Queue | None, args: argparse.Namespace) 
         else:
             done += changed
             if not args.json:
-                for line in [f"{one} {_DONE[args.action]}" for one in changed] or [
-                    f"{entry_id} {_UNCHANGED[args.action]}"
-                ]:
-                    print(line)
+                lines = [f"{envelope_id} {_DONE[args.action]}" for envelope_id in changed]
+                print("\n".join(lines or [f"{entry_id} {_UNCHANGED[args.action]}"]))
     if args.json:
         print_json({"ids": done})
     return code
@@ -104,7 +106,7 @@ def _retry_many(queue: Queue | None, args: argparse.Namespace) -> int:
 
 
 def _verb(config: Configuration, args: argparse.Namespace) -> Callable[[Queue, str, float], tuple[str, ...]]:
-    """What is to be done with an id at a time; it returns the ids of the envelopes that it changed."""
+    """The function that runs an action on one id, in (queue, id, now); it returns the ids of the changed envelopes."""
     match args.action:
         case "retry":
             return lambda queue, entry_id, now: queue.operator.retry(entry_id, now)
@@ -119,7 +121,7 @@ def _verb(config: Configuration, args: argparse.Namespace) -> Callable[[Queue, s
 
 
 class _Release:
-    """`release ID [--via ROUTE] [--to ADDRESS]`."""
+    """The action `release ID [--via ROUTE] [--to ADDRESS]`."""
 
     def __init__(self, policy: Policy, via: Route | None, to: Mailbox | None) -> None:
         self._policy = policy
@@ -128,8 +130,8 @@ class _Release:
 
     def __call__(self, queue: Queue, entry_id: str, now: float) -> tuple[str, ...]:
         message, envelopes = queue.entries.show(entry_id)
-        anew = self._via is not None or self._to is not None
-        chosen = [envelope for envelope in envelopes if anew or envelope.state is EnvelopeState.HELD]
+        rerouted = self._via is not None or self._to is not None
+        chosen = [envelope for envelope in envelopes if rerouted or envelope.state is EnvelopeState.HELD]
         if not chosen:
             raise CommandError(EX_DATAERR, f"{entry_id} is not held; `trimta queue retry {entry_id}` tries it now")
         changed: tuple[str, ...] = ()
@@ -140,47 +142,48 @@ class _Release:
             if envelope.state is not EnvelopeState.HELD:
                 queue.operator.hold(envelope.id)
             recipients = tuple(recipient.recipient for recipient in envelope.recipients)
-            part = self._sent(RoutedEnvelope(domain=envelope.domain, destination=UnknownUser(), recipients=recipients))
-            changed += queue.operator.release(envelope.id, now, via=self._via_text, next_hop=part.next_hop)
+            routed = self._routed(
+                RoutedEnvelope(domain=envelope.domain, destination=UnknownUser(), recipients=recipients)
+            )
+            changed += queue.operator.release(envelope.id, now, via=self._via_text, next_hop=routed.next_hop)
         return changed
 
     @property
     def _via_text(self) -> str:
         return "" if self._via is None else route_text(self._via)
 
-    def _sent(self, part: RoutedEnvelope) -> RoutedEnvelope:
-        """The part with the destination that it is released to."""
+    def _routed(self, envelope: RoutedEnvelope) -> RoutedEnvelope:
+        """The envelope with the destination that it is released to: --via, or its own route without `hold`."""
         destination: Destination
-        address = part.recipients[0].address
+        address = envelope.recipients[0].address
         if self._via is not None:
             destination = MatchedRoute(self._via_text, self._via)
         else:
             destination = self._policy.destination(address, skip_hold=True)
         if isinstance(destination, MatchedRoute) and isinstance(destination.route, HoldRoute):
             raise CommandError(EX_DATAERR, f"{address} has no route but `hold`: say where to, with --via ROUTE")
-        return replace(part, destination=destination)
+        return replace(envelope, destination=destination)
 
     def _redirected(
         self, message: StoredMessage, envelope: QueuedEnvelope, to: Mailbox, now: float
     ) -> list[NewEnvelope]:
-        """What the envelope becomes: for one recipient, who may be an alias of several."""
+        """The envelopes that take the place of one that is redirected to an address: several if that is an alias."""
         before = envelope.recipients[0].recipient
         recipient = replace(before, address=to, original=before.original if len(envelope.recipients) == 1 else to)
-        parts = self._policy.route([recipient]).envelopes
+        routed = self._policy.route([recipient]).envelopes
         if self._via is None:
-            for part in parts:
+            for part in routed:
                 self._check(part)
+        warn_at = None if envelope.warned else envelope.warn_at
         return [
-            replace(
-                NewEnvelope.of(self._sent(part), next_try=now, warn_at=None if envelope.warned else envelope.warn_at),
-                via=self._via_text,
-            )
-            for part in parts
+            replace(NewEnvelope.of(self._routed(part), next_try=now, warn_at=warn_at), via=self._via_text)
+            for part in routed
         ]
 
-    def _check(self, part: RoutedEnvelope) -> None:
-        address = part.recipients[0].address
-        match part.destination:
+    def _check(self, envelope: RoutedEnvelope) -> None:
+        """CommandError if the address of --to would be refused."""
+        address = envelope.recipients[0].address
+        match envelope.destination:
             case UnknownUser():
                 raise CommandError(EX_NOUSER, f"--to {address}: there is no such user here")
             case MatchedRoute(route=RejectRoute() as reject):

@@ -1,4 +1,4 @@
-"""What `trimta queue list` and `trimta queue show` print."""
+"""The output of `trimta queue list` and `trimta queue show`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import QueuedEnvelope, QueuedRecipient, StoredMessage
 
 STATES: Final = ("active", "deferred", "held")
-"""Being delivered now; waiting for its next try; waiting for the operator."""
+"""The states of an envelope: it is being delivered; it waits for its next try; it waits for the operator."""
 
 _ROW: Final = "{:<20} {:>6} {:>6} {:>5} {:>9}  {:<8}  {}\n"
 
 
-# list
+# trimta queue list
 
 
 def print_list(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> None:
-    """Rows go out as they are read: the first one at once, however many there are."""
+    """Print the envelopes that match the command line, each as soon as it is read: a queue may be very long."""
     rows = iter(()) if queue is None else _rows(config, queue, args)
     write = sys.stdout.write
     if args.json:
@@ -71,14 +71,14 @@ def _rows(config: Configuration, queue: Queue, args: argparse.Namespace) -> Iter
 
 
 def _filter(address: str | None) -> str | None:
-    """As the queue compares it: without angle brackets, but for the null path."""
+    """The address of --sender or --recipient as the queue compares it: without angle brackets, except "<>"."""
     if address is None or address in ("", "<>"):
         return address if address is None else "<>"
     return address.removeprefix("<").removesuffix(">")
 
 
 def _active(config: Configuration) -> frozenset[str]:
-    """Ids of the envelopes that a server is delivering now."""
+    """The ids of the envelopes that the running server is delivering; none without a running server."""
     try:
         return frozenset(asking.ask_once(config.data_dir, {"command": "active"})["active"])
     except (NotRunning, NoAnswer, PermissionError):
@@ -130,7 +130,7 @@ def _text(listed: ListedEnvelope, state: str, now: float) -> str:
 
 
 def _details(envelope: QueuedEnvelope) -> Iterator[str]:
-    """Why it is held, and its recipients with their last replies."""
+    """The lines below an envelope: the reason of a hold, and its recipients with their last replies."""
     if envelope.hold_reason:
         yield f"held: {envelope.hold_reason}"
     for recipient in envelope.recipients:
@@ -139,7 +139,7 @@ def _details(envelope: QueuedEnvelope) -> Iterator[str]:
 
 
 def _reply(envelope: QueuedEnvelope, recipient: QueuedRecipient) -> str:
-    """The last reply; before the first one, why the envelope is held."""
+    """The last reply for a recipient; before the first try, the reason why its envelope is held."""
     return recipient.reply or envelope.hold_reason
 
 
@@ -153,11 +153,14 @@ def _path(reverse_path: ReversePath) -> str:
     return "" if reverse_path is None else str(reverse_path)
 
 
-# show
+# trimta queue show
 
 
 def print_entries(config: Configuration, queue: Queue | None, args: argparse.Namespace) -> int:
-    """Those that are there; each that is not has a line on stderr, and then the exit code is 65."""
+    """Print the messages of the ids on the command line; returns the exit code.
+
+    An id that is not in the queue, or is damaged, gets a line on stderr and makes the exit code 65.
+    """
     active = _active(config)
     code = EX_OK
     shown: list[dict[str, Any]] = []
@@ -181,15 +184,16 @@ def print_entries(config: Configuration, queue: Queue | None, args: argparse.Nam
 
 
 def _header(message: StoredMessage) -> str:
-    reader, begun = HeaderReader(), bytearray()
+    """The header of a message as it will be sent, trace fields first, with LF line ends."""
+    reader, beginning = HeaderReader(), bytearray()
     with contextlib.closing(message.content.chunks()) as pieces:
-        for piece in pieces:  # as far as the header goes, however long it is
+        for piece in pieces:
             reader.feed(piece)
-            begun += piece
+            beginning += piece
             if reader.ended:
                 break
     reader.finish()
-    return (message.trace + begun[: reader.size]).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
+    return (message.trace + beginning[: reader.size]).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
 
 
 def _entry_document(

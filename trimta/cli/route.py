@@ -1,4 +1,7 @@
-"""`trimta route ADDRESS…`: where mail for it would go, hop by hop; nothing is sent."""
+"""`trimta route ADDRESS…` explains where mail for an address would go, and sends nothing.
+
+An explanation is made as a JSON document first; the text is written from it.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +55,12 @@ if TYPE_CHECKING:
 OK: Final = "ok"
 HELD: Final = "held"
 UNCLEAR: Final = "unclear"
-"""It can't be said now: DNS trouble; mail would be deferred."""
+"""DNS does not answer, or not usefully: mail would be deferred."""
 REFUSED: Final = "refused"
-"""At RCPT, or for good when it is to be sent."""
+"""Mail would be refused at RCPT, or fail for good when it is sent."""
 
 STATUS_LIMIT: Final = 2.0
-"""Seconds that a running server has to say where it listens."""
+"""Seconds that a running server has to answer with the addresses on which it listens."""
 
 _CODES: Final = {OK: EX_OK, HELD: EX_OK, UNCLEAR: EX_TEMPFAIL, REFUSED: EX_NOUSER}
 _WORST_FIRST: Final = (REFUSED, UNCLEAR, HELD, OK)
@@ -93,7 +96,7 @@ def _worst(verdicts: list[str]) -> str:
     return next((verdict for verdict in _WORST_FIRST if verdict in verdicts), OK)
 
 
-# What there is to say.
+# The explanation, as a JSON document.
 
 
 async def _explain_all(config: Configuration, addresses: list[str]) -> list[Document]:
@@ -110,7 +113,7 @@ class _Explainer:
         )
 
     async def explain(self, text: str) -> Document:
-        """All about one address."""
+        """The explanation of one address: its parts, its aliases, and for each target the verdict and the hosts."""
         try:
             mailbox = parse_mailbox(text)
         except AddressError as error:
@@ -133,16 +136,16 @@ class _Explainer:
         return document
 
     def _aliases(self, mailbox: Mailbox) -> Iterator[Document]:
-        """Each alias on the way, the outermost first, with what it says."""
+        """The aliases through which an address goes, each with its members; the alias of the address itself first."""
         waiting, seen = [mailbox], set()
         while waiting:
-            asked = waiting.pop(0)
-            key = self._policy.aliases.matches(asked)
-            if key is None or key in seen:  # seen: a member that is the alias again means the mailbox
+            address = waiting.pop(0)
+            key = self._policy.aliases.matches(address)
+            if key is None or key in seen:  # a member that is the alias itself stands for the mailbox of that name
                 continue
             seen.add(key)
-            members = self._policy.aliases.members(asked)
-            yield {"alias": key, "address": str(asked), "members": [str(member) for member in members]}
+            members = self._policy.aliases.members(address)
+            yield {"alias": key, "address": str(address), "members": [str(member) for member in members]}
             waiting += members
 
     async def _target(self, target: Target) -> Document:
@@ -198,13 +201,14 @@ class _Explainer:
         }
 
     def _is_self(self, address: str, port: int) -> bool:
-        """Whether trimta listens there."""
+        """Whether trimta itself listens on an address and port."""
         return comes_to(self._listening, address, port)
 
     @cached_property
     def _listening(self) -> list[tuple[str, int]]:
-        """Where the running server listens, which --listen may have told it; without one, what the configuration says
-        of the next.
+        """The addresses and ports on which the running server listens; without a server, those of the configuration.
+
+        The server is asked, since its --listen may differ from the configuration.
         """
         config = self._config
         try:
@@ -216,11 +220,11 @@ class _Explainer:
                 if isinstance(listen.address, InetAddress)
                 for host in hosts_to_bind(listen, config.listen)
             ]
-        pairs = [place.rpartition(":") for place in shown if not place.startswith("unix:")]
+        pairs = [address.rpartition(":") for address in shown if not address.startswith("unix:")]
         return [(host.strip("[]"), int(port)) for host, _, port in pairs]
 
 
-# How it is said.
+# The explanation, as text.
 
 
 def _lines(document: Document) -> Iterator[str]:

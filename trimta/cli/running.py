@@ -1,4 +1,4 @@
-"""What commands ask of the running server and of the queue on disk, and how each way to fail is told."""
+"""Access of the commands to the running server and to the queue on disk; every failure is a CommandError."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def server_needed(config: Configuration) -> Iterator[None]:
-    """For a block that asks the running server: what it fails with as an exit code and one line."""
+    """A block that asks the running server; a server that is missing, silent or another user's is a CommandError."""
     try:
         yield
     except NotRunning as cause:
@@ -38,16 +38,17 @@ def server_needed(config: Configuration) -> Iterator[None]:
 
 
 def ask_server(config: Configuration, request: Json, *, timeout: float | None = 10.0) -> Json:
-    """The running server's answer; CommandError if there is none."""
+    """The running server's answer to a request, within `timeout` seconds.  Raises CommandError."""
     with server_needed(config):
         return asking.ask_once(config.data_dir, request, timeout=timeout)
 
 
 @contextmanager
 def queue_of(config: Configuration) -> Iterator[Queue | None]:
-    """The queue, whether a server runs or not; None if there has never been one, and none is made.
+    """The queue in data_dir, whether a server runs or not; None if there is no queue, and none is made.
 
-    Root looks at it, and changes it, as its owner: files that SQLite makes beside it must be the server's too.
+    A process of root becomes the owner of data_dir first: the files that SQLite makes must be the server's.  Raises
+    CommandError.
     """
     try:
         privileges.become_owner(config.data_dir)
@@ -70,8 +71,8 @@ def queue_of(config: Configuration) -> Iterator[Queue | None]:
 
 
 def warn_of_loss(config: Configuration) -> None:
-    """Say that the queue is gone, where it is: what is seen of it is not all that there was."""
-    with suppress(PermissionError):  # who may not look is told so where the queue is opened
+    """Print a warning if the queue's database was deleted or emptied: what a command shows is then incomplete."""
+    with suppress(PermissionError):  # reported where the queue is opened
         if loss.is_lost(config.data_dir):
             streams.say(f"trimta: {loss.explanation(config.data_dir)}")
 
@@ -81,5 +82,5 @@ def _not_ours(config: Configuration) -> CommandError:
 
 
 def queue_time(queue: Queue) -> float:
-    """Now, as the queue's clock shows it: `trimta time` has moved it, maybe in an earlier run of the server."""
+    """The present moment on the queue's clock, in seconds since the epoch: `trimta time` may have moved that clock."""
     return time.time() + float(queue.meta.get(CLOCK_OFFSET) or 0.0)

@@ -1,4 +1,4 @@
-"""`trimta sendmail`: takes a message from a local program and puts it into the queue, server running or not."""
+"""`trimta sendmail` takes a message from a local program and puts it into the queue, with the server running or not."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ if TYPE_CHECKING:
 
 READ: Final = 64 * 1024
 HEADER_LIMIT: Final = 1024 * 1024
-"""Octets of a header: it is read as a whole before anything is kept."""
+"""Octets of a header, at most: it is held in memory as a whole."""
 
 NOTHING_SENT: Final = "nothing was sent"
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """What --help shows; the flags themselves are read as sendmail reads them (`sendmail_flags`)."""
+    """Add the flags that --help shows; `sendmail_flags` reads them, since argparse can't."""
     parser = add_command(
         subparsers,
         "sendmail",
@@ -126,7 +126,7 @@ def _check_input() -> None:
 
 
 def _queue(config_option: str | None, *arguments: str) -> int:
-    from trimta.cli.main import main  # it is what imported this
+    from trimta.cli.main import main  # `main` imports this module
 
     named = [] if config_option is None else ["-c", config_option]
     return main([*named, "queue", *arguments])
@@ -152,7 +152,7 @@ def _speak_smtp(config: Configuration) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Who submits, and to whom as far as the command line says."""
+    """A submission: its author, its reverse-path, and the recipients that the command line names."""
 
     config: Configuration
     user_id: int
@@ -162,7 +162,7 @@ class Submission:
 
     @classmethod
     def of(cls, flags: Flags, config: Configuration) -> Submission:
-        """Check the command line.  CommandError if its addresses are none."""
+        """The submission of a command line.  Raises CommandError for addresses that are none, and without any."""
         user_id = os.getuid()
         author = _mailbox_of(user_id, config.hostname)
         domain = local_domains(config).first
@@ -174,16 +174,16 @@ class Submission:
         recipients: list[Mailbox] = []
         for text in flags.recipients:
             try:
-                found = [*addresses(text, domain)]
+                named = [*addresses(text, domain)]
             except AddressError as error:
                 raise CommandError(EX_DATAERR, f"bad recipient: {error}; {NOTHING_SENT}") from error
-            if not found:
+            if not named:
                 raise CommandError(EX_DATAERR, f"bad recipient: {text!a} is no address; {NOTHING_SENT}")
-            recipients.extend(found)
+            recipients.extend(named)
         return cls(config, user_id, sender, sender or author, tuple(recipients))
 
     def queue_message(self, flags: Flags) -> str:
-        """Read the message and put it into the queue; returns its id."""
+        """Read the message from standard input and put it into the queue; returns its id.  Raises CommandError."""
         config = self.config
         _become(config)
         with _open_queue(config) as queue:
@@ -258,7 +258,7 @@ class Submission:
             trace=trace,
             origin=f"trimta sendmail, userid {self.user_id}",
         )
-        # The server may run with another time scale than the configuration's; it has said so.
+        # The server may have been started with --time-scale; the queue's database has its value.
         policy = policy_of(config, time_scale=float(queue.meta.get(TIME_SCALE) or 1.0))
         warn_at = None
         if self.reverse_path is not None:
@@ -269,7 +269,7 @@ class Submission:
         envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in routed.envelopes]
         about = expanded(routed.expanded)
         with queue.transaction():
-            if about and self.reverse_path is not None:  # the server reports the rest
+            if about and self.reverse_path is not None:  # all other DSNs are the server's to send
                 returned = message.trace + body.head(RETURN_LIMIT + 1)
                 expansion = report(
                     policy,
@@ -285,28 +285,28 @@ class Submission:
             queue.accept(message, envelopes)
             sender = "" if self.reverse_path is None else self.reverse_path
             lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]
-            lines += [f"for <{one}>" for one in recipients]
+            lines += [f"for <{recipient}>" for recipient in recipients]
             queue.log.append(message_id, lines, now)
         asking.tell(config.data_dir, {"command": "submitted", "id": message_id})
         return message_id
 
 
 class _Input:
-    """Standard input as content."""
+    """Standard input, read as content with LF line ends."""
 
     def __init__(self, text: PipedText, limit: int) -> None:
         self.eight_bit = False
         self._text = text
         self._limit = limit
         self._size = 0
-        """Octets on the wire."""
+        """Octets of the content on the wire, as far as it was read."""
         self._pieces = self._read()
 
     def __iter__(self) -> Iterator[bytes]:
         return self._pieces
 
     def header(self) -> bytes:
-        """Content from its beginning, with at least the whole header.  CommandError if that is too long."""
+        """The beginning of the content, with the whole header in it.  Raises CommandError for too long a header."""
         head = bytearray()
         enough = READ
         for piece in self._pieces:
@@ -345,7 +345,7 @@ def _read_some() -> bytes:
 
 
 def _mailbox_of(user_id: int, hostname: str) -> Mailbox:
-    """The address of a local account."""
+    """The address of a local account; one without a usable name is `uidN`."""
     try:
         login = pwd.getpwuid(user_id).pw_name
     except KeyError:
@@ -360,16 +360,16 @@ def _sender(text: str, domain: str) -> ReversePath:
     if text.strip() in ("", "<>"):
         return None
     try:
-        found = [*addresses(text, domain)]
+        senders = [*addresses(text, domain)]
     except AddressError as error:
         raise CommandError(EX_DATAERR, f"bad sender: {error}; {NOTHING_SENT}") from error
-    if len(found) != 1:
+    if len(senders) != 1:
         raise CommandError(EX_DATAERR, f"bad sender: {text!a} is not one address; {NOTHING_SENT}")
-    return found[0]
+    return senders[0]
 
 
 def _become(config: Configuration) -> None:
-    """Started as root: what is made in data_dir must belong to the server's account."""
+    """Change a process of root to the server's account, which must own the files that are made in data_dir."""
     try:
         if privileges.is_root() and config.user:
             privileges.become(config.user, privileges.folders(config))
@@ -392,7 +392,7 @@ def _open_queue(config: Configuration) -> Iterator[Queue]:
 
 @contextmanager
 def _explained(config: Configuration) -> Iterator[None]:
-    """What ends a submission, as one line."""
+    """A block in which each error that ends a submission becomes a CommandError."""
     try:
         yield
     except BareCrError as error:

@@ -1,4 +1,7 @@
-"""sendmail(1)'s command line: clustered flags, values attached or apart, and forty years of flags without effect."""
+"""The command line of sendmail(1), parsed: flags in clusters (`-ti`), values attached or apart (`-fA`, `-f A`).
+
+Flags of other sendmails that mean nothing to trimta are accepted, and have no effect.
+"""
 
 from __future__ import annotations
 
@@ -26,35 +29,35 @@ _ELSEWHERE: Final = {
     "t": "tests addresses: use `trimta route ADDRESS...`",
     "v": "verifies addresses: use `trimta route ADDRESS...`",
 }
-"""Modes (-bX) that other commands are for."""
+"""The modes (-bX) that are refused, each with the reason or the command to use instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What a sendmail command line asks for."""
+    """The flags and recipients of a sendmail command line."""
 
     mode: str = "m"
-    """The letter after -b: "m" takes a message, "s" speaks SMTP, "p" shows the queue, "i" has nothing to do."""
+    """The letter after -b: "m" takes a message, "s" speaks SMTP, "p" shows the queue, "i" does nothing."""
     config: str | None = None
     help: bool = False
     from_header: bool = False
-    """-t"""
+    """Recipients come from the header, too (-t)."""
     dot_is_data: bool = False
-    """-i, -oi"""
+    """A line of one dot does not end the message (-i, -oi)."""
     sender: str | None = None
-    """-f or -r, as it was given."""
+    """The text of -f or -r, not parsed."""
     name: str = ""
-    """-F"""
+    """The author's full name, for a From field that is missing (-F)."""
     notify: frozenset[Notify] | None = None
     ret: Ret | None = None
     envid: str | None = None
     flush: bool = False
-    """-q"""
+    """The queue is to be tried now (-q)."""
     recipients: tuple[str, ...] = ()
 
 
 def parse(arguments: Sequence[str]) -> Flags:
-    """Read what follows `trimta sendmail`.  CommandError for what is no flag, or has no value."""
+    """The flags of the arguments behind `trimta sendmail`.  Raises CommandError for an unknown flag or a bad value."""
     flags = Flags()
     recipients: list[str] = []
     waiting = list(reversed(arguments))
@@ -78,7 +81,7 @@ def parse(arguments: Sequence[str]) -> Flags:
 
 
 def _cluster(flags: Flags, cluster: str, waiting: list[str]) -> Flags:
-    """Read the letters of one argument, the last of which may have a value."""
+    """Apply the letters of one argument; the last letter may have a value, in the same argument or the next."""
     for place, letter in enumerate(cluster):
         rest = cluster[place + 1 :]
         if letter in _WITH_ATTACHED_VALUE:

@@ -1,4 +1,4 @@
-"""`trimta serve`: the server, in the foreground."""
+"""`trimta serve` runs the server in the foreground."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _with_options(config: Configuration, args: argparse.Namespace) -> Configuration:
-    """The configuration with what the command line says in its place."""
+    """The configuration with --listen and --remote in place of its own values.  Raises CommandError."""
     if args.listen:
         try:
             addresses = [listen_address(Path.cwd())(text) for text in args.listen]

@@ -1,4 +1,4 @@
-"""`trimta status`: what the running server is at."""
+"""`trimta status` shows the running server: listeners, sessions, deliveries, queue and counters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trimta.control.asking import Json
 
 DOMAINS: Final = 20
-"""Domains of the queue that are listed for people; --json has them all."""
+"""Number of the queue's domains that are listed as text; --json has them all."""
 
 
 def add_parser(subparsers: Subparsers) -> None:

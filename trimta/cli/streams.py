@@ -1,7 +1,7 @@
-"""The standard streams of a command, whatever state they are in: closed, full, without a reader, not blocking.
+"""The standard streams of a command, which may be closed, full, without a reader, or not blocking.
 
-A standard output that fails ends a command by OutputError, unless what the command did counts more than what it
-prints.  A standard error that fails ends nothing: there is nobody left to tell.
+A failure of standard output ends a command by OutputError, unless the command has said that its output is secondary.  A
+failure of standard error ends nothing, since there is no place left to report it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ STANDARD_OUTPUT: Final = 1
 STANDARD_ERROR: Final = 2
 
 _STAND_INS: Final = {STANDARD_INPUT: os.O_WRONLY, STANDARD_OUTPUT: os.O_RDONLY, STANDARD_ERROR: os.O_WRONLY}
-"""How /dev/null is opened in the place of a closed stream.  Input and output fail when they are used, as the closed
-ones would have; what is said on a closed standard error is dropped."""
+"""The flags with which /dev/null is opened in the place of a closed stream.
+
+Standard input and output are opened the wrong way, so that their use fails as that of the closed stream would.  What is
+written on a closed standard error is dropped.
+"""
 
 
 class OutputError(Exception):
-    """Standard output did not take what was written."""
+    """A write to standard output has failed; `reader_is_gone` tells a closed pipe from other failures."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(cause)
@@ -40,14 +43,15 @@ class OutputError(Exception):
 
 
 def occupy() -> None:
-    """Put /dev/null on each of the descriptors 0, 1, 2 that is closed: the next file or socket would get its number,
-    and what is printed would go into it.
+    """Open /dev/null on each of the descriptors 0, 1 and 2 that is closed.
+
+    Else the next file or socket would get that number, and the output of the command would be written into it.
     """
     for descriptor, flags in _STAND_INS.items():
         try:
             os.fstat(descriptor)
         except OSError:
-            opened = os.open(os.devnull, flags)  # the lowest free number: this one
+            opened = os.open(os.devnull, flags)  # gets the lowest free number, which is `descriptor` as a rule
             if opened != descriptor:
                 os.dup2(opened, descriptor, inheritable=True)
                 os.close(opened)
@@ -55,26 +59,26 @@ def occupy() -> None:
 
 
 def install() -> None:
-    """Make sys.stdout and sys.stderr the ones that this module promises."""
+    """Replace sys.stdout and sys.stderr by streams that fail as this module says."""
     sys.stdout = _text(STANDARD_OUTPUT, sys.stdout, raises=True)
     sys.stderr = _text(STANDARD_ERROR, sys.stderr, raises=False)
 
 
 def output_is_secondary() -> None:
-    """From now on standard output may fail: what the command does is worth more than what it prints about it."""
+    """Let the command go on from here if standard output fails: its action counts more than the report on it."""
     raw = _raw(sys.stdout)
     if raw is not None:
         raw.raises = False
 
 
 def output_failure() -> OutputError | None:
-    """Why standard output took less than it was given, if it did and that has not been raised."""
+    """The failure of a secondary standard output, which was not raised; None if all output was written."""
     raw = _raw(sys.stdout)
     return None if raw is None or raw.failure is None or raw.raises else OutputError(raw.failure)
 
 
 def output() -> int | None:
-    """The descriptor of standard output; None where it has none."""
+    """The descriptor of standard output; None if sys.stdout has none, as in tests."""
     try:
         return sys.stdout.fileno()
     except (OSError, ValueError):
@@ -82,38 +86,44 @@ def output() -> int | None:
 
 
 def check_output() -> None:
-    """OutputError if standard output takes nothing at all: before something is waited for in vain."""
+    """Raise OutputError if standard output is closed: called before a wait whose result could not be printed."""
     descriptor = output()
     if descriptor is not None and not is_open(descriptor, os.O_WRONLY):
         raise OutputError(OSError(errno.EBADF, os.strerror(errno.EBADF)))
 
 
 def is_open(descriptor: int, mode: int) -> bool:
-    """Whether a descriptor can be read (os.O_RDONLY) or written (os.O_WRONLY)."""
+    """Whether a descriptor is open for reading (`mode` os.O_RDONLY) or for writing (os.O_WRONLY)."""
     try:
-        found = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
     except OSError:
         return False
-    return found in (mode, os.O_RDWR)
+    return access in (mode, os.O_RDWR)
 
 
 def say(text: str) -> None:
-    """A line for people on standard error, behind what was printed so far."""
+    """Print a line on standard error, after the output so far has been written."""
     sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 class _Descriptor(io.RawIOBase):
-    """One of the descriptors 1 and 2."""
+    """Descriptor 1 or 2 as a raw stream.
+
+    With `raises`, as for standard output, the first failure is raised and kept.  Without, as for standard error,
+    failures are ignored.
+    """
 
     def __init__(self, descriptor: int, *, raises: bool) -> None:
         self._descriptor = descriptor
         self._kept = raises
         self.raises = raises
         self.failure: OSError | None = None
-        """The first one of standard output.  What is written after it is dropped: the interpreter flushes once more at
-        its exit.  A log, on standard error, goes on when there is room again.
+        """The first failure of standard output.
+
+        What is written after it is dropped, since the interpreter flushes once more at its exit.  Standard error keeps
+        no failure: a log on a full disk goes on when there is room again.
         """
 
     def fileno(self) -> int:
@@ -130,7 +140,7 @@ class _Descriptor(io.RawIOBase):
         while self.failure is None:
             try:
                 return os.write(self._descriptor, data)
-            except BlockingIOError:  # whoever shares it with us has set it so
+            except BlockingIOError:  # another process that shares the open file has made it non-blocking
                 select.select([], [self._descriptor], [])
             except OSError as error:
                 if not self._kept:

@@ -1,4 +1,4 @@
-"""`trimta tail`: what the running server does, as it does it."""
+"""`trimta tail` prints the events of the running server as they happen."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 sys.stdout.write(object_as_text(event) + "\n")
             sys.stdout.flush()
     except KeyboardInterrupt:
-        pass  # the usual way to end it
+        pass  # Ctrl-C is the usual end of this command
     except BrokenPipeError:
         return BROKEN_PIPE
     return EX_OK

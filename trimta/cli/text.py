@@ -1,4 +1,4 @@
-"""How the commands write things for people, and JSON for programs."""
+"""Durations and sizes as the commands print them for people, and JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIZES: Final = ("", "K", "M", "G")
 
 
 def duration(seconds: float) -> str:
-    """Two units at most, rounded: `45s`, `12m`, `3h05m`, `2d04h`."""
+    """A duration in seconds as text, in two units at most, rounded: `45s`, `12m`, `3h05m`, `2d04h`."""
     for (unit, size), (below, part) in pairwise(_UNITS):
         whole = round(seconds / part) * part
         if whole >= size:
@@ -22,7 +22,7 @@ def duration(seconds: float) -> str:
 
 
 def octets(count: int) -> str:
-    """`812`, `1.4K`, `23M`."""
+    """A number of octets as text, in units of 1024: `812`, `1.4K`, `23M`."""
     amount = float(count)
     for unit in _SIZES:
         if amount < 999.5 or unit == _SIZES[-1]:
@@ -32,5 +32,5 @@ def octets(count: int) -> str:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document, on one line."""
+    """Print a JSON document on one line."""
     sys.stdout.write(json.dumps(document) + "\n")

@@ -1,4 +1,4 @@
-"""`trimta time advance 4h`: the running server's queue clock moves forward."""
+"""`trimta time advance 4h` moves the queue's clock of the running server forward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trimta wait`: waits until a matching message is in a Maildir.  It reads files alone, and needs no server."""
+"""`trimta wait` waits until a matching message is in a Maildir.  It only reads files, and needs no server."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from trimta.store.arrivals import ArrivalMark
 
 PAUSE: Final = 0.05
-"""Seconds between two looks, or twice as long as a look takes."""
+"""Seconds between two looks at the Maildirs; a pause is longer where a look takes long."""
 
 SETTLE: Final = 0.02
-"""Seconds after which nothing appears that came before: deliveries at the same time have the same tick of the clock."""
+"""Seconds to wait for messages that arrived at the same moment as the newest, since the order among them counts."""
 
 WHAT: Final = ("path", "headers", "body", "json", "mark")
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     while True:
         began = monotonic()
         for arrival in _arrivals(watch, after=args.since):
-            with suppress(FileNotFoundError, PermissionError):  # gone, or somebody else's
+            with suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another account's
                 path, header = read_header(arrival)
                 if criteria.matches(header):
                     _print(replace(arrival, path=path), args.what)
@@ -117,11 +117,11 @@ def _in_vain(watch: MaildirWatch, timeout: float) -> str:
     return text
 
 
-# What is printed.
+# The output.
 
 
 def _print(arrival: Arrival, what: str) -> None:
-    """Print it; FileNotFoundError, and nothing is printed, if it is gone."""
+    """Print what --print asks for.  Raises FileNotFoundError, and prints nothing, if the message was removed."""
     match what:
         case "path":
             octets = os.fsencode(arrival.path) + b"\n"
@@ -159,8 +159,8 @@ def _document(arrival: Arrival) -> dict[str, Any]:
         "headers": headers,
         "body": display.body(message),
         "attachments": [
-            {"filename": one.filename or None, "content_type": one.content_type, "size": one.size}
-            for one in display.attachments(message)
+            {"filename": part.filename or None, "content_type": part.content_type, "size": part.size}
+            for part in display.attachments(message)
         ],
     }
 
@@ -189,11 +189,11 @@ def _seconds(text: str) -> float:
 def _mark(text: str) -> ArrivalMark:
     if text == "now":
         return wall_ns() - TICK, ""
-    found = _MARK.fullmatch(text)
-    if found is not None:
-        return int(found[1]), os.fsdecode(unquote_to_bytes(found[2]))
-    path = Path(text)
-    for place in (path, *path.parent.parent.glob(f"cur/{glob.escape(unique_name(path.name))}*")):
+    mark = _MARK.fullmatch(text)
+    if mark is not None:
+        return int(mark[1]), os.fsdecode(unquote_to_bytes(mark[2]))
+    path = Path(text)  # a reader may have moved the message to cur/ meanwhile
+    for candidate in (path, *path.parent.parent.glob(f"cur/{glob.escape(unique_name(path.name))}*")):
         with suppress(OSError):
-            return arrived(place), unique_name(place.name)
+            return arrived(candidate), unique_name(candidate.name)
     raise argparse.ArgumentTypeError(f"{text!r} is neither a mark, nor the path of a message, nor `now`")
