@@ -1,7 +1,7 @@
-"""The time that really passes, also where a test has frozen or moved what Python's `time` and `datetime` say.
+"""Real time, also where a test has frozen or moved the time of Python's `time` and `datetime`.
 
-freezegun replaces `time.time`, `time.monotonic` and their kind in every module; time-machine replaces the functions
-themselves, of `clock_gettime` what it says of CLOCK_REALTIME.  What is left alone by both is used here.
+freezegun replaces `time.time`, `time.monotonic` and similar functions in every module; time-machine changes the
+functions themselves, and of `clock_gettime` the result for CLOCK_REALTIME.  This module uses what both leave alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SECOND: Final = 1_000_000_000
 
 
 def monotonic() -> float:
-    """Seconds since some moment; for waits and for how long something took."""
+    """Seconds since an unknown moment, for waits and for durations."""
     return clock_gettime(CLOCK_MONOTONIC)
 
 
@@ -29,19 +29,19 @@ def wall_ns() -> int:
     """Nanoseconds since the epoch."""
     if not _HAS_TAI:
         return clock_gettime_ns(CLOCK_REALTIME)
-    # Atomic time is ahead by a whole number of seconds, or by none where nobody has told the kernel.
+    # Atomic time is ahead of UTC by a whole number of seconds, or by none where the kernel was not told the number.
     atomic = clock_gettime_ns(_LINUX_TAI)
     ahead = round((atomic - clock_gettime_ns(_LINUX_REALTIME_COARSE)) / _SECOND)
     return atomic - ahead * _SECOND
 
 
 def now() -> datetime:
-    """The same as a datetime in UTC."""
+    """The present moment as a datetime in UTC."""
     return datetime.fromtimestamp(wall(), UTC)
 
 
 def _has_tai() -> bool:
-    """Whether Linux's own clocks are there; elsewhere time-machine moves `wall`, freezegun does not."""
+    """Whether Linux's own clocks can be read; elsewhere time-machine moves `wall`, but freezegun does not."""
     try:
         difference = clock_gettime_ns(_LINUX_TAI) - clock_gettime_ns(_LINUX_REALTIME_COARSE)
     except OSError:

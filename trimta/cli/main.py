@@ -46,7 +46,7 @@ OWN_GRAMMAR: Final = frozenset({"sendmail"})
 
 
 class CommandModule(Protocol):
-    """What a command's module has."""
+    """The functions of a command's module."""
 
     def add_parser(self, subparsers: Subparsers) -> None:
         """Add the command's parser, named as in COMMANDS."""

@@ -149,7 +149,7 @@ class _Explainer:
             waiting += members
 
     async def _target(self, target: Target) -> Document:
-        """Where mail for a target goes."""
+        """The explanation of a target: where mail for its address goes."""
         document: Document = {"address": str(target.address)}
         match target.destination:
             case LocalDestination(mailbox=mailbox, maildir=maildir):

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _arrivals(watch: MaildirWatch, *, after: ArrivalMark) -> list[Arrival]:
-    """What is new, oldest first."""
+    """The messages that arrived after a mark and were not returned before, oldest first."""
     arrivals = [arrival for arrival in watch.look() if arrival.mark > after]
     if any(abs(wall_ns() - arrival.at) < SETTLE * 1e9 for arrival in arrivals):
         time.sleep(SETTLE)

@@ -72,8 +72,10 @@ class ThreadDisk:
 
 
 class _ThreadVisit:
-    """A thread's visit to the disk, whose caller may go before it begins or ends: once both are gone, `left` is called,
-    and never on the event loop.
+    """One call in a thread, whose caller may be cancelled before it begins or ends.
+
+    `left` is called once the caller was cancelled and the thread does not run the function, or no longer: by whichever
+    of the two is last, and never on the event loop.
     """
 
     def __init__(self, left: Callable[[], None]) -> None:
@@ -106,8 +108,7 @@ class _ThreadVisit:
 
 
 class InlineDisk:
-    """The disk of tests under MockClock: functions run on the event loop, since the clock would not wait for a thread.
-    """
+    """The disk of tests under MockClock: functions run in the event loop, since that clock waits for no thread."""
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         await trio.lowlevel.checkpoint()

@@ -47,7 +47,7 @@ class Events:
         return lambda: self._subscribers.remove(subscriber)
 
     def emit(self, name: EventName, **fields: FieldValue) -> None:
-        """Say that something happened; fields that are None or empty are left out."""
+        """Announce an event to all subscribers; fields that are None or empty are left out."""
         self.counters[name] += 1
         event = Event(name, {key: value for key, value in fields.items() if value not in (None, "")})
         for subscriber in tuple(self._subscribers):
@@ -60,8 +60,7 @@ def timestamp(at: float) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` with its control characters as `\\xNN` or `\\uNNNN`: else a peer could steer a terminal or forge a line.
-    """
+    """Text with its control characters as `\\xNN` or `\\uNNNN`: a peer could else steer a terminal or forge lines."""
     return _CONTROL.sub(
         lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text
     )
@@ -79,7 +78,7 @@ def _show(value: FieldValue) -> str:
 
 
 def as_line(name: str, fields: Mapping[str, FieldValue]) -> str:
-    """`accepted id=… sender=…`"""
+    """An event as a line without its time: `accepted id=… sender=…`."""
     return name + "".join(f" {key}={_show(value)}" for key, value in fields.items())
 
 
@@ -89,14 +88,14 @@ def as_text(event: Event) -> str:
 
 
 def as_object(event: Event) -> dict[str, FieldValue]:
-    """The same as a JSON object."""
+    """An event as a JSON object: "time", "event" and the fields."""
     return {"time": timestamp(event.at), "event": event.name, **event.fields}
 
 
 def object_as_text(document: Mapping[str, FieldValue]) -> str:
-    """as_text() of the event that as_object() made this of."""
-    facts = {key: value for key, value in document.items() if key not in ("time", "event")}
-    return f"{document['time']} {as_line(str(document['event']), facts)}"
+    """An event as a line of the log, from its JSON object: `as_text` for what `as_object` returned."""
+    fields = {key: value for key, value in document.items() if key not in ("time", "event")}
+    return f"{document['time']} {as_line(str(document['event']), fields)}"
 
 
 def as_json(event: Event) -> str:

@@ -69,8 +69,7 @@ class Wire:
 
     @property
     def cipher_suite(self) -> str:
-        """The cipher suite by IANA's name: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty without TLS (RFC 8314 4.3).
-        """
+        """The suite by IANA's name: `TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256`; empty without TLS (RFC 8314 4.3)."""
         if not isinstance(self._stream, trio.SSLStream):
             return ""
         name = self.tls_cipher
@@ -156,8 +155,7 @@ class Wire:
 
 
 def _number(context: ssl.SSLContext, name: str) -> str:
-    """The number of a cipher suite in IANA's registry, as `0xC02F`, for a suite whose name is unknown (RFC 8314 4.3).
-    """
+    """The number of a cipher suite in IANA's registry, as `0xC02F`, for a suite without known name (RFC 8314 4.3)."""
     return next((f"0x{cipher['id'] & 0xFFFF:04X}" for cipher in context.get_ciphers() if cipher["name"] == name), "")
 
 

@@ -1,4 +1,4 @@
-"""Mail servers for test suites: each test its own, on any free port, with mailboxes that go when it ends.
+"""Mail servers for test suites: each test has a server of its own, on a free port, with mailboxes in temporary folders.
 
     async with open_server() as server:                 # Trio
         await send(server.host, server.port)
@@ -12,8 +12,8 @@
         await send(server.host, server.port)
         message = await server.wait_for(to="alice@dev.test")
 
-With pytest, the fixture `trimta` is such a server.  It is the real one, that `trimta serve` runs.  Leaving the block
-proves that nothing of it is left, and raises what went wrong inside it.
+With pytest, the fixture `trimta` is such a server.  It is the same server that `trimta serve` runs.  Leaving the block
+stops it, raises what went wrong inside it, and checks that none of its files and descriptors are left.
 """
 
 from trimta.testing.blocking import BlockingServer, run_server

@@ -1,4 +1,4 @@
-"""A server in a thread of its own, for tests that know nothing of event loops."""
+"""The server for synchronous tests: its methods block until the server has answered."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from trimta.testing.configuration import ConfigurationSource
 
 PAUSE: Final = 0.05
-"""Seconds between two looks of a forked child."""
+"""Seconds between two looks at the Maildirs in a forked child."""
 
 
 class BlockingServer(Handle):
-    """What `run_server` gives.  It may be used from any thread; where it waits, it blocks that thread."""
+    """The server that `with run_server()` gives.  Methods may be called from any thread, and block it."""
 
     @overload
     def wait_for(
@@ -62,15 +62,17 @@ class BlockingServer(Handle):
         after: EmailMessage | None = None,
         timeout: float = DEADLINE,
     ) -> EmailMessage | list[EmailMessage]:
-        """The oldest message in any mailbox, captured ones included, that all given criteria match; it may be there
-        already.
+        """Wait for a message that all given criteria match, and return the oldest; it may be there already.
 
-        `to`: whom it was delivered to, an address or a local part.  `from_`: whom it is from, in the envelope ("<>" for
-        reports) or the header.  `subject`: a glob for the whole of it, case aside.  `count`: that many,
-        as a list.  `after`: only what came after this message.  NotArrivedError, an AssertionError that tells what did
-        arrive, after `timeout` seconds.
+        All mailboxes are searched, also those of captured mail.
+        `to`        the recipient that it was delivered to: an address or a local part
+        `from_`     the sender, in the envelope or in From: an address, or "<>" for reports
+        `subject`   a glob that matches the whole subject, without regard to case
+        `count`     wait for that many messages and return them as a list, oldest first
+        `after`     a message that the server returned before: only messages that came later
+        Raises NotArrivedError, an AssertionError that tells what did arrive, after `timeout` seconds.
         """
-        __tracebackhide__ = True  # pytest: what is of interest is who waits
+        __tracebackhide__ = True  # pytest then shows the line of the test that waits
         wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
         if self._thread.forked:
             found = self._look_until(wanted, timeout)
@@ -80,19 +82,21 @@ class BlockingServer(Handle):
         return found[0] if count is None else found
 
     def settle(self, timeout: float = DEADLINE) -> None:
-        """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError if that takes longer than
-        `timeout` seconds.
+        """Wait until nothing is due in the queue and no delivery is under way.
+
+        Raises TimeoutError if that takes longer than `timeout` seconds.
         """
         self._thread.call(partial(self._inside.settle, timeout))
 
     def advance(self, span: Duration) -> None:
-        """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
-        in between happen, in order, before this returns.
+        """Move the queue's clock forward by `span`: "4h", seconds, or a timedelta.
+
+        Retries, delay warnings and expiry that fall due on the way happen, in order, before this returns.
         """
         self._thread.call(partial(self._inside.advance, seconds(span)))
 
     def _look_until(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
-        """wait_for in a forked child, where nobody tells that something has come."""
+        """`wait_for` in a forked child, which the server can't tell of arrivals: it looks again and again."""
         deadline = real_time.monotonic() + timeout
         index = Index(self._mailboxes.templates)
         while True:
@@ -104,7 +108,7 @@ class BlockingServer(Handle):
 
 
 class Running(AbstractContextManager[BlockingServer], AbstractAsyncContextManager[Server]):
-    """What `run_server` returns."""
+    """The context manager that `run_server` returns."""
 
     def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
@@ -139,7 +143,9 @@ class Running(AbstractContextManager[BlockingServer], AbstractAsyncContextManage
 
 
 def run_server(config: ConfigurationSource = None) -> Running:
-    """The same as `open_server`, for `with` in synchronous code, and for `async with` in asyncio, where `wait_for`,
-    `settle` and `advance` are awaited.
+    """A mail server for the block of a `with` in synchronous code, or of an `async with` in asyncio.
+
+    `config`, and what happens at the end of the block, are as with `open_server`.  `with` gives a BlockingServer.
+    `async with` gives a Server, whose `wait_for`, `settle` and `advance` are awaited.
     """
     return Running(config)

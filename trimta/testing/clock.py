@@ -1,4 +1,4 @@
-"""Trio's time in a server's own run: it passes, whatever a test does to Python's."""
+"""The clock of a test server's Trio run, which goes on where a test has frozen Python's time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from trimta import real_time
 
 
 class RealClock(trio.abc.Clock):
-    """Like Trio's own, which reads `time.perf_counter`, and stands still where freezegun has replaced that."""
+    """A clock for `trio.run` in seconds of real time.  Trio's own stops when freezegun replaces `time.perf_counter`."""
 
     def start_clock(self) -> None:
-        """It has always been running."""
+        """Nothing is to be started."""
 
     def current_time(self) -> float:
         return real_time.monotonic()

@@ -1,4 +1,7 @@
-"""What a test says about its server, completed so that it disturbs nobody: any free port, all files in one folder."""
+"""The configuration of a test's server: what the test gives, and defaults that keep servers apart.
+
+By default a server listens on a free port, and has all its files in one temporary folder.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ ConfigurationSource: TypeAlias = Mapping[str, Any] | str | os.PathLike[str] | No
 
 ADDRESS: Final = "127.0.0.1:0"
 HOSTNAME: Final = "localhost"
-"""Tests must not depend on how a machine is called."""
+"""The default of `hostname`: tests must not depend on the name of the machine."""
 SHUTDOWN: Final = "0.2s"
-"""Nobody waits for the work that a test leaves unfinished."""
+"""The default of `timeouts.shutdown`: deliveries that a test leaves unfinished must not delay its end."""
 
 
 def complete(given: ConfigurationSource, folder: Path) -> Configuration:
@@ -44,7 +47,7 @@ def complete(given: ConfigurationSource, folder: Path) -> Configuration:
 
 
 def _add_defaults(tables: dict[str, Any], folder: Path) -> None:
-    """Only where there is room: what is wrong is told as it was given."""
+    """Add defaults to the tables, but none inside a value of a wrong type: its error must show it as it was given."""
     defaults: dict[str, Any] = {
         "hostname": HOSTNAME,
         "data_dir": str(folder / "var"),
@@ -70,7 +73,7 @@ def _add_defaults(tables: dict[str, Any], folder: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The types that TOML has: a test may say Path and tuple."""
+    """A value of a test's configuration in types of TOML: a Path becomes text, a tuple or set a list."""
     match value:
         case Mapping():
             return {str(key): _plain(inner) for key, inner in value.items()}

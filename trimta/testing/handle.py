@@ -1,4 +1,4 @@
-"""What a test can ask of its server, whichever style it is written in."""
+"""The methods of a test's server that are the same in synchronous and asynchronous tests."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEADLINE: Final = 5.0
-"""Seconds that a test waits for what it expects, unless it says otherwise."""
+"""Seconds that a test waits for a message, unless it gives another `timeout`."""
 
 TOLD: Final = 20
-"""Lines of each kind in the story of what came instead."""
+"""Lines of each kind in the message of NotArrivedError, at most."""
 
 REFUSED: Final[frozenset[EventName]] = frozenset({"rejected", "refused", "bounced"})
-"""The events that tell of a recipient who will not get it."""
+"""The events that tell that a recipient will not get a message."""
 
 STARTED: Final[deque[Handle]] = deque(maxlen=16)
-"""The latest servers: pytest's report of a failed test has their events."""
+"""The servers that were started last: pytest's report of a failed test shows their events."""
 
 
 class NotArrivedError(AssertionError):
-    """The message that a test waits for has not come in time; says what did come."""
+    """The message that a test waits for has not come in time; the error's text lists the messages that did."""
 
 
 class Handle:
-    """The part of a handle that waits for nothing."""
+    """A test's server, without the methods that wait."""
 
     def __init__(self, inside: Inside, thread: ServerThread) -> None:
         mta = inside.server.mta
@@ -54,34 +54,34 @@ class Handle:
         self._server = inside.server
         self._mailboxes = inside.mailboxes
         self.faults = Faults(mta.faults, mta.configuration.data_dir, self._in_loop)
-        """Scripted trouble: `add` and `clear`."""
+        """The scripted faults of the server: `add` and `clear`."""
         self.addresses: list[str] = inside.server.addresses
-        """What it listens on, in the order of [[listen]]: `127.0.0.1:40123`, `unix:PATH`."""
+        """The addresses on which the server listens, in the order of [[listen]]: `127.0.0.1:40123`, `unix:PATH`."""
         STARTED.append(self)
 
     def _in_loop(self, function: Callable[[], T]) -> T:
-        """Call a quick function in the server's own thread."""
+        """Call a function that does not block in the server's own thread."""
 
         async def call() -> T:
             return function()
 
         return self._thread.call(call)
 
-    # Where it is.
+    # The server's addresses and files.
 
     @property
     def address(self) -> str:
-        """`HOST:PORT` of its first listener."""
+        """The address of the first listener: `HOST:PORT` or `unix:PATH`."""
         return self.addresses[0]
 
     @property
     def host(self) -> str:
-        """The IP address of its first listener on TCP."""
+        """The IP address of the first listener on TCP.  Raises ValueError if there is none."""
         return self._inet.host
 
     @property
     def port(self) -> int:
-        """The port of its first listener on TCP."""
+        """The port of the first listener on TCP.  Raises ValueError if there is none."""
         return self._inet.port
 
     @property
@@ -94,13 +94,14 @@ class Handle:
 
     @property
     def data_dir(self) -> Path:
-        """Its queue: `trimta queue` and the other commands work on it."""
+        """The folder of the server's queue, on which `trimta queue` and the other commands work."""
         return self._server.mta.configuration.data_dir
 
     @property
     def ca(self) -> Path | None:
-        """The certificate of the development CA, for clients to trust; None without TLS, or with a certificate of the
-        test's own.
+        """The file with the certificate of the development CA, for clients to trust.
+
+        None without TLS, and with a certificate of the test's own.
         """
         tls = self._server.mta.server_tls
         return None if tls is None else tls.ca
@@ -108,27 +109,29 @@ class Handle:
     # Mail.
 
     def mailbox(self, name: str) -> list[EmailMessage]:
-        """The messages of a local user ("alice"), of a local address ("alice@dev.test") or of a captured one
-        ("someone@example.com"), oldest first.  ValueError for a name that can't have a mailbox here.
+        """The messages of a mailbox, oldest first.
+
+        `name` is a local user ("alice"), a local address ("alice@dev.test"), or an address whose mail is captured
+        ("someone@example.com").  Raises ValueError for a name that can't have a mailbox here.
         """
         self._thread.must_run()
         return self._mailboxes.of(name)
 
     def maildir(self, name: str) -> Path:
-        """The Maildir that holds them: its files are byte for byte what was delivered."""
+        """The Maildir of a mailbox, with a file for each message, as delivered.  `name` as in `mailbox`."""
         self._thread.must_run()
         return self._mailboxes.folder(name)
 
     def captured(self, domain: str | None = None) -> list[EmailMessage]:
-        """What would have left the machine and was captured instead, for one domain or for all, oldest first."""
+        """The messages that `maildir:` routes captured instead of sending them, oldest first; of `domain`, or all."""
         self._thread.must_run()
         return self._mailboxes.captured(domain)
 
     @property
     def queue(self) -> QueueView:
-        """What waits in the queue now, and the verbs to steer it."""
+        """The envelopes that are in the queue now, with methods to change them."""
         mta = self._server.mta
-        if not exists(self.data_dir):  # looking would make one
+        if not exists(self.data_dir):  # opening it would make a new queue
             raise ServerEndedError
         active = self._in_loop(lambda: mta.scheduler.active)
         return QueueView(self.data_dir, mta.clock, active, self._thread.must_run, self._wake)
@@ -138,24 +141,26 @@ class Handle:
 
     @property
     def events(self) -> list[Event]:
-        """What has happened so far: `name` and `fields` are those of the log."""
+        """The events so far, the last 10 000 at most: `name` and `fields` are those of the log."""
         return self._in_loop(lambda: list(self._inside.events))
 
     @property
     def now(self) -> datetime:
-        """The time by the queue's clock: that of the wall, and what it was advanced by."""
+        """The present moment on the queue's clock: real time, plus the time by which `advance` moved it."""
         return datetime.fromtimestamp(self._in_loop(self._server.mta.clock.now), UTC)
 
     def clear(self) -> None:
-        """Begin anew: remove the messages and what is queued, both as far as they have come since the start, forget the
-        events, and script no faults but those of the configuration.  The queue's clock stays where it is.
+        """Remove what earlier tests have left: messages, queued envelopes, events, and faults that were added.
+
+        Messages and envelopes that were there before the server started stay, as do the faults of the configuration.
+        The queue's clock is not moved back.
         """
         self._thread.call(self._inside.clear)
 
-    # What went wrong.
+    # Errors inside the server.
 
     def check(self) -> None:
-        """Raise what has gone wrong inside the server, once; leaving the block does it, too."""
+        """Raise the errors inside the server since the last check; leaving the block does so, too."""
         bugs = self._in_loop(self._inside.take_bugs)
         if len(bugs) == 1:
             raise bugs[0]
@@ -163,20 +168,20 @@ class Handle:
             raise ExceptionGroup("errors inside the server", bugs)
 
     def recent_events(self, since: float = 0.0) -> list[str]:
-        """Lines as in the log, of what happened since a moment (`real_time.wall`); also once the server has ended."""
+        """The events since a moment (of `real_time.wall`) as lines of the log; also after the server has ended."""
         while True:
             try:
                 return [as_text(event) for event in list(self._inside.events) if event.at >= since]
-            except RuntimeError:  # the server has added one meanwhile
+            except RuntimeError:  # the server's thread has added an event meanwhile
                 continue
 
     def _must_have(self, found: list[EmailMessage], wanted: Wanted, timeout: float) -> None:
-        __tracebackhide__ = True  # pytest: what is of interest is who waits
+        __tracebackhide__ = True  # pytest then shows the line of the test that waits
         if len(found) < wanted.count:
             raise NotArrivedError(self._story(found, wanted, timeout))
 
     def _story(self, found: list[EmailMessage], wanted: Wanted, timeout: float) -> str:
-        """Why a test gave up, for people."""
+        """The text of NotArrivedError: the criteria, the messages that arrived, the queue, and refusals."""
         what = "no message" if not found else f"{len(found)} of {wanted.count} messages"
         parts = [f"{what}{wanted} within {timeout:g} s"]
         arrived = [in_words(message) for message in self._mailboxes.everything()]
@@ -184,9 +189,9 @@ class Handle:
         if self._thread.forked:
             return "\n".join(parts)
         queued = [
-            f"{entry.id} {entry.state} after {entry.attempts} tries, to {one.address}: {one.reply or 'not tried'}"
+            f"{entry.id} {entry.state} after {entry.attempts} tries, to {to.address}: {to.reply or 'not tried'}"
             for entry in self.queue
-            for one in entry.recipients
+            for to in entry.recipients
         ]
         refused = [
             " ".join(f"{key} {value}" for key, value in event.fields.items() if key in ("to", "reply"))

@@ -1,4 +1,4 @@
-"""What has come into a server's Maildirs: each message is read once, however often it is asked for."""
+"""An index of the messages in a server's Maildirs, so that each header is read once, however often it is searched."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from trimta.store.arrivals import Arrival, ArrivalMark
 
 BEGINNING: Final[ArrivalMark] = (0, "")
-"""Everything came after it."""
+"""The mark before all messages."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Known:
     arrival: Arrival
     header: bytes = field(compare=False)
-    """Of its header what it can be looked for by."""
+    """The fields of the header that a search can ask for."""
 
 
 class Index:
-    """May be asked from any thread.  It holds a few hundred octets for each message."""
+    """The index of one server's messages: a few hundred octets each.  May be used from any thread."""
 
     def __init__(self, templates: Iterable[str]) -> None:
         self._watch = MaildirWatch(templates)
         self._known: list[_Known] = []
-        """Oldest first."""
+        """The messages seen so far, oldest first."""
         self._lock = threading.Lock()
 
     def find(self, criteria: SearchCriteria, count: int, after: EmailMessage | None) -> list[EmailMessage]:
-        """The `count` oldest messages that are meant, of those that came after another; fewer, if there are no more."""
+        """The oldest messages that match, `count` at most; with `after`, of those that came after that message."""
         with self._lock:
             self._look()
             begin = BEGINNING if after is None else self._mark(after)
@@ -61,16 +61,16 @@ class Index:
 
     def _look(self) -> None:
         for arrival in self._watch.look():
-            with contextlib.suppress(FileNotFoundError, PermissionError):  # gone, or somebody else's
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another account's
                 path, header = read_header(arrival)
-                insort(self._known, _Known(replace(arrival, path=path), _told_apart_by(header)))
+                insort(self._known, _Known(replace(arrival, path=path), _searched_fields(header)))
 
     def _mark(self, message: EmailMessage) -> ArrivalMark:
-        """When a message came, as it was first seen: somebody may have moved it before the test read it."""
+        """The mark of a message, by the time at which it was first seen: it may have been moved and touched since."""
         at, name = mark_of(message)
         seen = (known.arrival.at for known in self._known if known.arrival.name == name)
         return min(seen, default=at), name
 
 
-def _told_apart_by(header: bytes) -> bytes:
+def _searched_fields(header: bytes) -> bytes:
     return b"".join(each.raw for each in fields(header) if each.name in SEARCHED_FIELDS)

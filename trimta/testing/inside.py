@@ -1,4 +1,4 @@
-"""Starts, drives and stops a test's server, inside its Trio run."""
+"""A test's server as seen from inside its Trio run: its start and stop, and the operations that tests ask for."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ if TYPE_CHECKING:
     from trimta.testing.mail import Wanted
 
 EVENTS: Final = 10_000
-"""Events that are remembered: the last ones."""
+"""Number of events that are kept, the latest."""
 
 POLL: Final = 0.25
-"""Seconds after which Maildirs are looked at again though the server has said nothing: other programs deliver, too."""
+"""Seconds after which a wait looks at the Maildirs again without an event: other programs may deliver into them, too.
+"""
 
 SHARE: Final = 4
-"""After a look the server has so many times as long for itself."""
+"""The pause between two looks at the Maildirs, in durations of a look: else looking would slow the server down."""
 
 CLEAR_LIMIT: Final = 2.0
 """Seconds for deliveries under way to notice that their envelopes were removed."""
 
 
 class Inside:
-    """A server that runs, as its own Trio run sees it: only there these methods may be called."""
+    """A running server; its methods may be called in the server's own Trio run only."""
 
     def __init__(self, server: MtaServer) -> None:
         self.server = server
@@ -69,11 +70,11 @@ class Inside:
         self._news = trio.Event()
 
     async def wait_for(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
-        """The messages that are wanted; fewer, if no more come in time.  They may be there already."""
+        """The oldest messages that match; fewer than wanted if no more come within `timeout` seconds."""
         found: list[EmailMessage] = []
         deadline = trio.current_time() + timeout
         while True:
-            news = self._news  # before looking: what comes while we look is looked at again
+            news = self._news  # taken before the look, so that an arrival during the look leads to another one
             began = trio.current_time()
             found = await trio.to_thread.run_sync(
                 self._index.find, wanted.criteria(), wanted.count, wanted.after, limiter=self._looking
@@ -86,7 +87,10 @@ class Inside:
             await trio.sleep_until(min(deadline, now + SHARE * (now - began)))
 
     async def settle(self, timeout: float) -> None:
-        """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError."""
+        """Wait until nothing is due in the queue and no delivery is under way.
+
+        Raises TimeoutError if that takes longer than `timeout` seconds.
+        """
         with trio.move_on_after(timeout):
             await self.server.mta.scheduler.idle()
             return
@@ -94,18 +98,18 @@ class Inside:
         raise TimeoutError(f"after {timeout:g} s there is still work in the queue: {', '.join(active) or 'due'}")
 
     async def advance(self, length: float) -> None:
-        """Move the queue's clock forward by so many seconds, and let happen what falls due on the way."""
+        """Move the queue's clock forward by `length` seconds; what falls due on the way happens before this returns."""
         await self.server.operations.advance(length)
 
     async def clear(self) -> None:
-        """Remove what has come since the start."""
+        """Remove the messages and envelopes that came since the start, the events, and the faults that were added."""
         mta = self.server.mta
         mta.faults.replace(mta.configuration.faults)
         await self._empty_queue()
         mta.scheduler.wake()
         with trio.move_on_after(CLEAR_LIMIT):
             await mta.scheduler.idle()
-        await self._empty_queue()  # a report may have been on its way into it
+        await self._empty_queue()  # a delivery may have queued a report meanwhile
         await trio.to_thread.run_sync(self._empty_maildirs)
         self._index = Index(self.mailboxes.templates)
         self.events.clear()
@@ -114,7 +118,7 @@ class Inside:
         def remove(queue: Queue) -> None:
             for listed in list(queue.entries.list_envelopes()):
                 if listed.envelope.id not in self._kept_entries:
-                    with suppress(NoSuchEntry):  # it was delivered just now
+                    with suppress(NoSuchEntry):  # was delivered just now
                         queue.remove(listed.envelope.id)
 
         await self.server.mta.queue.run(remove)
@@ -125,7 +129,7 @@ class Inside:
                 path.unlink(missing_ok=True)
 
     def take_bugs(self) -> list[Exception]:
-        """What went wrong inside the server since the last call."""
+        """The errors inside the server since the last call."""
         bugs = [*self.server.bugs]
         self.server.bugs.clear()
         return bugs
@@ -144,7 +148,7 @@ def _message_files(mailboxes: Mailboxes) -> Iterator[Path]:
 
 
 def _entries(data_dir: Path) -> frozenset[str]:
-    """The ids of the envelopes that wait already."""
+    """The ids of the envelopes that are in the queue already."""
     if not exists(data_dir):
         return frozenset()
     with Queue(data_dir) as queue:
@@ -153,10 +157,10 @@ def _entries(data_dir: Path) -> frozenset[str]:
 
 @asynccontextmanager
 async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
-    """A server for the block, in the Trio run that this is called in.
+    """A server that runs during the block, in the Trio run of the caller.
 
-    Leaving the block stops it, raises what went wrong inside it, and, if nothing did, LeftBehindError should anything
-    be left of it.
+    Leaving the block stops the server and raises its errors.  If there are none, it raises LeftBehindError if files or
+    descriptors of the server are left.
     """
     trouble: BaseException | None = None
     bugs: list[Exception] = []
@@ -174,7 +178,7 @@ async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
                         yield Inside(server)
                     finally:
                         server.stop()
-        except (BaseExceptionGroup, trio.Cancelled) as error:  # noqa: ASYNC103 - what it did not cancel is raised
+        except (BaseExceptionGroup, trio.Cancelled) as error:  # noqa: ASYNC103 - raised below, unless only cancelled
             trouble = _besides_cancelled(error)
             if trouble is None and not bugs:
                 raise
@@ -194,7 +198,7 @@ async def _start(config: Configuration, cleanup: AsyncExitStack) -> MtaServer:
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Taken away at the end, or when Python ends before that; never by a forked child."""
+    """A folder that is removed at the block's end, or at the interpreter's; never by a forked child."""
     folder, owner = Path(tempfile.mkdtemp(prefix="trimta-test-")).resolve(), os.getpid()
 
     def remove() -> None:
@@ -210,7 +214,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 def _besides_cancelled(error: BaseExceptionGroup | trio.Cancelled) -> BaseException | None:
-    """What a nursery raises, out of its wrappings where it is one; None if it is cancelled, and nothing else."""
+    """The error of a nursery without trio.Cancelled, and without groups round a single error; None if none is left."""
     rest: BaseException | None = error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else None
     while isinstance(rest, BaseExceptionGroup) and len(rest.exceptions) == 1:
         rest = rest.exceptions[0]
@@ -225,12 +229,12 @@ def _as_one(errors: list[BaseException]) -> BaseException | None:
 
 @lru_cache(maxsize=1)
 def _system_authorities(_: str | None) -> TlsContexts:
-    """Read once for all servers of a test run: it is most of what a start takes."""
+    """The client's TLS contexts, read once for all servers of a test run: reading takes most of a server's start."""
     return TlsContexts.load()
 
 
 class _Steady(random.Random):
-    """No jitter: a test that advances the clock by a wait of [queue] retry is at the next try, each time."""
+    """A source of jitter that gives none: a test that advances the clock by a wait of [queue] retry meets the retry."""
 
     def random(self) -> float:
         return 0.5

@@ -1,6 +1,6 @@
-"""The proof that a server has ended: no file that only a running one needs, no descriptor, no lock.
+"""The check that a server has ended completely: it must leave no temporary file, no open descriptor, no lock.
 
-Tasks need none: a nursery does not end before they do.
+Tasks need no check: a nursery does not end before its tasks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ResourceWatch:
         self._mailboxes: Mailboxes | None = None
 
     def follow(self, server: MtaServer) -> None:
-        """To be called once it is bound."""
+        """Note the addresses and folders of a server, once it is bound, and the connections that it will make."""
         mta = server.mta
         self._config = mta.configuration
         self._mailboxes = Mailboxes(mta.policy)
@@ -60,12 +60,14 @@ class ResourceWatch:
         _FOLLOWED.add(self)
 
     def forget(self) -> None:
-        """The server is about to close what it has open."""
+        """Forget the server in forked children; called before it closes its sockets."""
         _FOLLOWED.discard(self)
 
     def let_go(self) -> None:
-        """In a forked child: give up what it has inherited of the server.  Else its parent could close no connection
-        that the other side sees closed, and release neither port nor lock, as long as the child lives.
+        """Give up the sockets and the lock that a forked child has inherited; called in that child.
+
+        Else, as long as the child lives, peers would not see the server close a connection, and its ports and lock
+        would stay taken.
         """
         assert self._config is not None, "it follows a server"
         lock = str(self._config.data_dir / LOCK_FILE)
@@ -74,15 +76,15 @@ class ResourceWatch:
         for fd, target in _descriptors().items():
             is_socket = target.startswith("socket:")
             if target == lock or (is_socket and (fd in outgoing or _name_of(fd) in self._addresses)):
-                # Not closed: an object that holds the number would close it again, when it is somebody else's.
+                # Replaced and not closed: an inherited object may close this number later, when another file has it.
                 os.dup2(nothing, fd, inheritable=False)
         os.close(nothing)
 
     def check(self) -> None:
-        """LeftBehindError if anything is left."""
-        found = [*self._files(), *self._open()]
-        if found:
-            raise LeftBehindError("the server has ended, and left behind: " + "; ".join(found))
+        """Raise LeftBehindError if something of the server is left."""
+        leftovers = [*self._files(), *self._open()]
+        if leftovers:
+            raise LeftBehindError("the server has ended, and left behind: " + "; ".join(leftovers))
 
     def _watched(self, settings: ClientSettings) -> ClientSettings:
         async def dial(endpoint: Endpoint) -> trio.abc.Stream:
@@ -106,7 +108,7 @@ class ResourceWatch:
             yield f"the lock of {data_dir}"
             return
         with Queue(data_dir) as queue:
-            recovered = queue.repair.recover(real_time.wall())  # what the next start would have to put in order
+            recovered = queue.repair.recover(real_time.wall())  # as the next start would; it has nothing to repair
         yield from (f"the file {path}, which belongs to no message" for path in recovered.removed)
         yield from (f"the damaged queue entry {aside.id}: {aside.reason}" for aside in recovered.set_aside)
 
@@ -125,7 +127,7 @@ class ResourceWatch:
                 yield f"the open file {target} (descriptor {fd})"
 
     def _is_ours(self, fd: int, path: Path) -> bool:
-        """Whether a file is in data_dir, or is written in a Maildir: to read there is the test's business."""
+        """Whether an open file is the server's: in data_dir, or written in a Maildir.  Tests may read there."""
         if self._config is None or self._mailboxes is None:
             return False
         if self._config.data_dir.resolve() in path.parents:
@@ -135,7 +137,7 @@ class ResourceWatch:
 
 
 _FOLLOWED: Final[weakref.WeakSet[ResourceWatch]] = weakref.WeakSet()
-"""Of the servers that run."""
+"""The watches of the servers that run, for a forked child."""
 
 
 def _after_fork() -> None:
@@ -148,13 +150,16 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _descriptors() -> dict[int, str]:
-    """What this process has open, where the system tells; descriptors are reused, hence what they are open on."""
-    found: dict[int, str] = {}
+    """The open descriptors of this process, each with the file or socket it is open on; none where /proc is missing.
+
+    A number alone would not do: the system uses it again.
+    """
+    targets: dict[int, str] = {}
     with contextlib.suppress(OSError):
         for path in DESCRIPTORS.iterdir():
-            with contextlib.suppress(OSError):  # closed by another thread meanwhile, or the one that lists
-                found[int(path.name)] = str(path.readlink())
-    return found
+            with contextlib.suppress(OSError):  # closed meanwhile by another thread, or the one of this listing
+                targets[int(path.name)] = str(path.readlink())
+    return targets
 
 
 def _is_written(fd: int) -> bool:
@@ -171,7 +176,7 @@ def _name_of(fd: int) -> object:
         copy = os.dup(fd)
         try:
             opened = socket.socket(fileno=copy)
-        except OSError:  # what has this number now is no socket
+        except OSError:  # the number is that of another file meanwhile
             os.close(copy)
             return None
         with opened:

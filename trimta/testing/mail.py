@@ -1,4 +1,4 @@
-"""The messages in a server's Maildirs, as Python's `email` sees them."""
+"""The messages in a server's Maildirs, as `email.message.EmailMessage`, and the mailboxes that hold them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Content(ContentManager):
-    """Content as Python's own manager has it, and a text also where it contradicts its charset or encoding."""
+    """A content manager that returns a text also if its charset or encoding is wrong, where Python's own raises."""
 
     def get_content(self, msg: Message, *args: Any, **options: Any) -> Any:
         try:
@@ -46,8 +46,9 @@ class _Content(ContentManager):
 
 
 class _Tolerant(EmailPolicy):
-    """Header fields in UTF-8 are what they say (RFC 6532), where Python's own policies show question marks; what its
-    parser can't read is the text that is there.
+    """A policy that reads fields in UTF-8 (RFC 6532), where Python's own policies show question marks.
+
+    A field that Python's parser can't read is its text.
     """
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
@@ -66,7 +67,7 @@ _MARKS: Final[WeakKeyDictionary[EmailMessage, ArrivalMark]] = WeakKeyDictionary(
 
 
 def mark_of(message: EmailMessage) -> ArrivalMark:
-    """When a message came that a server gave to a test.  ValueError for one of another origin."""
+    """The mark of a message that was returned to a test.  Raises ValueError for any other message."""
     mark = _MARKS.get(message)
     if mark is None:
         raise ValueError("after: expected a message that wait_for, mailbox or captured returned, not a copy of it")
@@ -75,7 +76,10 @@ def mark_of(message: EmailMessage) -> ArrivalMark:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a message is looked for by, as `trimta wait` does; None matches everything."""
+    """The criteria of `wait_for`; a criterion that is None matches every message.
+
+    Raises ValueError for a `count` below 1, and for an `after` that the server has not returned.
+    """
 
     to: str | None = None
     from_: str | None = None
@@ -90,26 +94,26 @@ class Wanted:
             mark_of(self.after)
 
     def criteria(self) -> SearchCriteria:
-        """ValueError where an address is none."""
+        """The criteria for the search in headers.  Raises ValueError for a text that is no address."""
         sender = self.from_ if self.from_ in (None, NULL_PATH) else AddressPattern.parse(self.from_)
         return SearchCriteria(
             to=None if self.to is None else AddressPattern.parse(self.to), sender=sender, subject=self.subject
         )
 
     def __str__(self) -> str:
-        said = {"to": self.to, "from": self.from_, "subject": self.subject}
-        words = [f" {name} {value!r}" for name, value in said.items() if value is not None]
+        criteria = {"to": self.to, "from": self.from_, "subject": self.subject}
+        words = [f" {name} {value!r}" for name, value in criteria.items() if value is not None]
         if self.after is not None:
             words.append(f" after {str(self.after['Subject'] or '')!r}")
         return ",".join(words)
 
 
 def read(arrival: Arrival) -> EmailMessage:
-    """One message, wherever it has been moved meanwhile.  FileNotFoundError if it is gone."""
+    """The message of an arrival, also if moved within its Maildir.  Raises FileNotFoundError if it was removed."""
     _, content = arrivals.read(arrival)
     try:
         message = message_from_bytes(content, policy=POLICY)
-    except RecursionError:  # more parts in each other than Python can follow
+    except RecursionError:  # body parts nested deeper than Python's parser can follow
         message = BytesHeaderParser(policy=POLICY).parsebytes(content)
     assert isinstance(message, EmailMessage)
     _MARKS[message] = arrival.mark
@@ -126,51 +130,55 @@ def read_all(templates: Iterable[str]) -> list[EmailMessage]:
 
 
 def in_words(message: EmailMessage) -> str:
-    """One line that tells a message from others."""
+    """A line that describes a message: its recipients, return path and subject."""
     to = ", ".join(map(str, message.get_all("Delivered-To", [])))
     return f"to {to} from {message['Return-Path']}, subject {str(message['Subject'] or '')!r}"
 
 
 class Mailboxes:
-    """Where the mail of one server lies."""
+    """The mailboxes of one server: local ones, and those of captured mail."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
     def folder(self, name: str) -> Path:
-        """The Maildir of a local user, or the one that captures an address.  ValueError where there is none."""
+        """The Maildir of a local user or address, or of an address whose mail is captured.  Raises ValueError."""
         return self._find(name)[0]
 
     def of(self, name: str) -> list[EmailMessage]:
-        """A mailbox: of a local user, or of an address, local or captured."""
+        """The messages of a local user, or of an address, local or captured, oldest first.  Raises ValueError."""
         folder, address = self._find(name)
         messages = read_all([str(folder)])
         if address is None:
             return messages
-        return [one for one in messages if any(to.lower() == address.lower() for to in _delivered_to(one))]
+        return [message for message in messages if address.lower() in map(str.lower, _delivered_to(message))]
 
     def everything(self) -> list[EmailMessage]:
-        """All of it, oldest first."""
+        """All messages, oldest first."""
         return read_all(self.templates)
 
     def captured(self, domain: str | None = None) -> list[EmailMessage]:
-        """What `maildir:` routes took, for one domain or for all."""
+        """The messages that `maildir:` routes captured, for one domain or for all, oldest first."""
         messages = read_all(self._policy.maildirs.captures)
         if domain is None:
             return messages
         end = f"@{domain.lower()}"
-        return [one for one in messages if any(to.lower().endswith(end) for to in _delivered_to(one))]
+        return [message for message in messages if any(to.lower().endswith(end) for to in _delivered_to(message))]
 
     def folders(self) -> Iterator[Path]:
-        """Every Maildir that there is."""
+        """All Maildirs that exist."""
         return (path for template in self.templates for path in maildirs_of(template) if path.is_dir())
 
     @property
     def templates(self) -> tuple[str, ...]:
+        """The templates of the Maildirs' paths, with {user} and {domain}."""
         return self._policy.maildirs.templates
 
     def _find(self, name: str) -> tuple[Path, str | None]:
-        """The Maildir, and the address in Delivered-To where it may hold others' mail as well."""
+        """The Maildir of a mailbox, and the address in Delivered-To by which its messages are told from others there.
+
+        The address is None if all messages of the Maildir belong to the mailbox.
+        """
         policy = self._policy
         try:
             mailbox = parse_mailbox(name) if "@" in name else Mailbox(name, policy.local.first)

@@ -1,4 +1,4 @@
-"""The queue as a test sees it: a list of what waits, with the verbs of `trimta queue`."""
+"""The queue as a test sees it: a list of envelopes, with methods that do what `trimta queue` does."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRecipient:
-    """Somebody who has not got the message yet."""
+    """A recipient to whom the message was not delivered yet."""
 
     address: str
     status: str
     """The enhanced status code of the last try, or ""."""
     reply: str
-    """What the peer or the system said last, or ""."""
+    """The reply of the last try, or the local cause of its failure; "" before the first try."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,18 +42,22 @@ class QueueEntry:
     size: int
     """Octets of the content on the wire."""
     sender: str
-    """Empty for the null path."""
+    """The reverse-path; "" for the null reverse-path."""
     domain: str
     next_hop: str
     attempts: int
     next_try: datetime | None
-    """None while it is held."""
+    """The moment of the next try; None while the envelope is held."""
     hold_reason: str
     recipients: tuple[QueueRecipient, ...]
 
 
 class QueueView(Sequence[QueueEntry]):
-    """What was in the queue at one moment, oldest first.  The verbs act on the queue of now."""
+    """The envelopes that were in the queue at one moment, oldest first.
+
+    The methods change the queue as it is when they are called.  They raise NoSuchEntry for an id that is not in it, and
+    ServerEndedError once the server has ended.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class QueueView(Sequence[QueueEntry]):
         return self._entries[index]
 
     def __eq__(self, other: object) -> bool:
-        """As a list is: `server.queue == []`."""
+        """Whether the envelopes equal those of another sequence: `server.queue == []`."""
         return isinstance(other, Sequence) and self._entries == [*other]
 
     __hash__ = None  # type: ignore[assignment]
@@ -91,7 +95,7 @@ class QueueView(Sequence[QueueEntry]):
         return repr(self._entries)
 
     def retry(self, entry_id: str | None = None, *, domain: str | None = None) -> None:
-        """Make an entry, those of a domain, or all, due now; held ones stay held."""
+        """Make one envelope, those of a domain, or all, due now; held envelopes stay held."""
         now = self._clock.now()
         if entry_id is not None:
             self._change(lambda queue: queue.operator.retry(entry_id, now))
@@ -102,25 +106,25 @@ class QueueView(Sequence[QueueEntry]):
             self._change(lambda queue: queue.operator.retry_all(now))
 
     def hold(self, entry_id: str) -> None:
-        """Keep it until `release`."""
+        """Hold an envelope, or all of a message, until `release`."""
         self._change(lambda queue: queue.operator.hold(entry_id))
 
     def release(self, entry_id: str, *, via: str = "") -> None:
-        """Send a held one now, by the route that it would have without `hold`, or by `via`."""
+        """Send a held envelope now, by the route `via`, or by the route that it has without `hold`."""
         if via:
             read_route(via, self._data_dir)
         self._change(lambda queue: queue.operator.release(entry_id, self._clock.now(), via=via))
 
     def remove(self, entry_id: str) -> None:
-        """Drop it, telling nobody."""
+        """Remove an envelope without a report to anybody."""
         self._change(lambda queue: queue.remove(entry_id))
 
     def bounce(self, entry_id: str) -> None:
-        """Return it to its sender."""
+        """Return an envelope to its sender, with a failure report."""
         self._change(lambda queue: queue.operator.bounce(entry_id, self._clock.now()))
 
     def _change(self, operation: Callable[[Queue], object]) -> None:
-        self._must_run()  # else a queue would be made where one was
+        self._must_run()  # after the server's end its folder is gone, and opening it would make a new queue
         with Queue(self._data_dir) as queue:
             operation(queue)
         self._wake()
@@ -141,8 +145,8 @@ def _entry(listed: ListedEnvelope, active: Collection[str], now: float) -> Queue
         next_try=None if envelope.state is EnvelopeState.HELD else _moment(envelope.due),
         hold_reason=envelope.hold_reason,
         recipients=tuple(
-            QueueRecipient(address=str(one.recipient.address), status=one.status, reply=one.reply)
-            for one in envelope.recipients
+            QueueRecipient(address=str(queued.recipient.address), status=queued.status, reply=queued.reply)
+            for queued in envelope.recipients
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Scripted trouble (`[[faults]]`) that a test adds while its server runs."""
+"""Scripted faults (`[[faults]]` of conf.toml) that a test adds while its server runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Duration: TypeAlias = str | float | timedelta
 
 
 def seconds(span: Duration) -> float:
-    """A span in seconds, 0 or longer.  ValueError says what is expected."""
+    """The seconds of a span.  Raises ValueError, which says what is expected, for text that is none and below 0."""
     if isinstance(span, str):
         try:
             return duration(0)(span)
@@ -33,7 +33,7 @@ def seconds(span: Duration) -> float:
 
 
 class Faults:
-    """The faults of one server; those of its configuration come first."""
+    """The scripted faults of one server: those of its configuration, then those that the test added."""
 
     def __init__(self, script: FaultScript, folder: Path, in_loop: Callable[[Callable[[], None]], None]) -> None:
         self._script = script
@@ -54,9 +54,9 @@ class Faults:
         probability: float | None = None,
         seed: int | None = None,
     ) -> None:
-        """Script one more: `add(stage="rcpt", recipient="slow-*@dev.test", reply="451 4.3.0 later", times=2)`.
+        """Add a fault: `add(stage="rcpt", recipient="slow-*@dev.test", reply="451 4.3.0 later", times=2)`.
 
-        Keys and values are those of `[[faults]]` in conf.toml.  ValueError says what is wrong with them.
+        Keys and values are those of `[[faults]]` in conf.toml.  Raises ValueError, which says what is wrong with them.
         """
         given: dict[str, Any] = {
             "stage": stage,
@@ -83,5 +83,5 @@ class Faults:
         self._in_loop(add)
 
     def clear(self) -> None:
-        """Script none any more, those of the configuration included."""
+        """Remove all faults, those of the configuration included."""
         self._in_loop(lambda: self._script.replace(()))

@@ -1,4 +1,4 @@
-"""A server beside an asynchronous test, in Trio or in asyncio."""
+"""The server for asynchronous tests, in Trio or asyncio: its methods are awaited in the test's own event loop."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 class Await(Protocol):
-    """Waits for a future of another thread, in the way of one event loop."""
+    """A function that waits for a future of another thread in one kind of event loop."""
 
     async def __call__(self, answer: Future[T]) -> T: ...
 
 
 class Server(Handle):
-    """What `open_server` gives, and `async with run_server`."""
+    """The server that `async with open_server()` and `async with run_server()` give."""
 
     def __init__(self, inside: Inside, thread: ServerThread, wait: Await) -> None:
         super().__init__(inside, thread)
@@ -73,29 +73,33 @@ class Server(Handle):
         after: EmailMessage | None = None,
         timeout: float = DEADLINE,
     ) -> EmailMessage | list[EmailMessage]:
-        """The oldest message in any mailbox, captured ones included, that all given criteria match; it may be there
-        already.
+        """Wait for a message that all given criteria match, and return the oldest; it may be there already.
 
-        `to`: whom it was delivered to, an address or a local part.  `from_`: whom it is from, in the envelope ("<>" for
-        reports) or the header.  `subject`: a glob for the whole of it, case aside.  `count`: that many,
-        as a list.  `after`: only what came after this message.  NotArrivedError, an AssertionError that tells what did
-        arrive, after `timeout` seconds.
+        All mailboxes are searched, also those of captured mail.
+        `to`        the recipient that it was delivered to: an address or a local part
+        `from_`     the sender, in the envelope or in From: an address, or "<>" for reports
+        `subject`   a glob that matches the whole subject, without regard to case
+        `count`     wait for that many messages and return them as a list, oldest first
+        `after`     a message that the server returned before: only messages that came later
+        Raises NotArrivedError, an AssertionError that tells what did arrive, after `timeout` seconds.
         """
-        __tracebackhide__ = True  # pytest: what is of interest is who waits
+        __tracebackhide__ = True  # pytest then shows the line of the test that waits
         wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
         found = await self._do(partial(self._inside.wait_for, wanted, timeout))
         self._must_have(found, wanted, timeout)
         return found[0] if count is None else found
 
     async def settle(self, timeout: float = DEADLINE) -> None:
-        """Wait until nothing is due in the queue and no delivery is under way.  TimeoutError if that takes longer than
-        `timeout` seconds.
+        """Wait until nothing is due in the queue and no delivery is under way.
+
+        Raises TimeoutError if that takes longer than `timeout` seconds.
         """
         await self._do(partial(self._inside.settle, timeout))
 
     async def advance(self, span: Duration) -> None:
-        """Move the queue's clock forward: "4h", seconds, or a timedelta.  Retries, delay warnings and expiry that fall
-        in between happen, in order, before this returns.
+        """Move the queue's clock forward by `span`: "4h", seconds, or a timedelta.
+
+        Retries, delay warnings and expiry that fall due on the way happen, in order, before this returns.
         """
         await self._do(partial(self._inside.advance, seconds(span)))
 
@@ -109,7 +113,7 @@ class Server(Handle):
 
 
 class Opening(AbstractAsyncContextManager[Server]):
-    """What `open_server` returns."""
+    """The context manager that `open_server` returns."""
 
     def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
@@ -133,25 +137,26 @@ class Opening(AbstractAsyncContextManager[Server]):
         )
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to leave."""
+        """Never called; its presence lets `with` reach the explanation in `__enter__`."""
 
 
 def open_server(config: ConfigurationSource = None) -> Opening:
     """A mail server for the block of an `async with` in Trio, with files of its own in a temporary folder.
 
-    `config` is like conf.toml: a dict, the text, or a path.  Where it says nothing else, the server listens on a free
-    port of 127.0.0.1, mail for any user of dev.test and localhost is local, and everything else is captured.  Retries
-    come without jitter.  It has a thread and a clock of its own: its waits pass in real time, whatever the test's are.
+    `config` is like conf.toml: a dict, the text, or a path.  By default the server listens on a free port of 127.0.0.1,
+    mail for any user of dev.test and localhost is local, and all other mail is captured in a Maildir.  Retries have no
+    jitter.  The server has a thread and a clock of its own: its waits pass in real time, also where the test's time is
+    frozen.
 
-    Leaving the block stops the server, raises what went wrong inside it, with its own traceback, and, if nothing did,
-    LeftBehindError should anything be left of it.
+    Leaving the block stops the server and raises the errors inside it, with their own tracebacks.  If there were none,
+    it raises LeftBehindError if files or descriptors of the server are left.
     """
     return Opening(config)
 
 
 @asynccontextmanager
 async def in_trio(config: ConfigurationSource) -> AsyncGenerator[Server, None]:
-    """A server beside a block of a Trio program; an error that ends the server cancels the block."""
+    """A server for a block of a Trio program; an error that ends the server cancels the block."""
     thread = ServerThread(config)
     block: BaseException | None = None
     try:
@@ -185,7 +190,7 @@ async def _trio_wait(answer: Future[T]) -> T:
     def tell(_: object) -> None:
         try:
             token.run_sync_soon(done.set)
-        except trio.RunFinishedError:  # nobody waits any more
+        except trio.RunFinishedError:  # the test's run is over, and with it the wait
             return
 
     answer.add_done_callback(tell)
@@ -195,7 +200,7 @@ async def _trio_wait(answer: Future[T]) -> T:
 
 @asynccontextmanager
 async def in_asyncio(config: ConfigurationSource) -> AsyncGenerator[Server, None]:
-    """A server beside a block of an asyncio program."""
+    """A server for a block of an asyncio program."""
     thread = ServerThread(config)
     block: BaseException | None = None
     try:
@@ -213,7 +218,10 @@ async def _asyncio_wait(answer: Future[T]) -> T:
 
 
 async def _asyncio_wait_shielded(answer: Future[T]) -> T:
-    """Also if the task is cancelled meanwhile, which it then is at the end.  Bounded by ServerThread.stop."""
+    """Wait for a future, also if the task is cancelled meanwhile; the cancellation is raised after the wait.
+
+    ServerThread.stop bounds the wait.
+    """
     import asyncio
 
     waiting = asyncio.wrap_future(answer)
@@ -229,7 +237,7 @@ async def _asyncio_wait_shielded(answer: Future[T]) -> T:
 
 
 def beside(config: ConfigurationSource) -> AbstractAsyncContextManager[Server]:
-    """A server for the event loop that this is called in."""
+    """A server for a block in the running event loop, Trio's or asyncio's.  Raises RuntimeError if there is none."""
     if trio.lowlevel.in_trio_run():
         return in_trio(config)
     if "asyncio" in sys.modules:
@@ -245,15 +253,18 @@ def beside(config: ConfigurationSource) -> AbstractAsyncContextManager[Server]:
 
 
 def conclude(block: BaseException | None, trouble: BaseException | None) -> None:
-    """Raise what has to be told of how a block ended, and of what went wrong inside its server: the reason first."""
+    """Raise the error that matters most: `block`, with which a block ended, or `trouble`, that of its server.
+
+    An error inside the server is the likely cause of an error in the test, and comes first.
+    """
     if trouble is not None and (isinstance(block, Exception | None) or _is_cancelled(block)):
         raise trouble from block
-    if block is not None:  # Ctrl-C, and a test that is skipped, go first
+    if block is not None:  # alone, or Ctrl-C or pytest's skip, which an error must not replace
         raise block
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Whether it has to go its way through the nursery."""
+    """Whether an error is a cancellation, which must pass through the nursery unchanged."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(trio.Cancelled) is not None
     return isinstance(error, trio.Cancelled | GeneratorExit)

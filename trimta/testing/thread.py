@@ -1,4 +1,4 @@
-"""The thread that a test's server runs in, with a Trio run and a clock of its own, and the ways into it."""
+"""The thread of a test's server, with a Trio run and a clock of its own, and calls into that run from other threads."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 START_LIMIT: Final = 60.0
-"""Seconds for a start: a certificate may have to be made, on a machine with much else to do."""
+"""Seconds for the start of a server, which may have to make a certificate, on a busy machine."""
 
 END_LIMIT: Final = 60.0
-"""Seconds for an end; what takes longer hangs."""
+"""Seconds for the end of a server; after them its thread counts as hanging."""
 
 SECOND_CHANCE: Final = 5.0
-"""Seconds that the end of a server may still take after Ctrl-C: its files should not stay."""
+"""Seconds that the end of a server may still take after Ctrl-C, so that it can remove its files."""
 
 
 class ServerEndedError(Exception):
-    """The server is not there any more; leaving the block raises the reason."""
+    """The server has ended; leaving the block raises the reason."""
 
     def __init__(self) -> None:
         super().__init__("the server has ended; if it was not the test that ended it, leaving the block tells why")
 
 
 class ForkedError(Exception):
-    """A forked child has asked for what only the process can do that the server runs in."""
+    """A forked child has called a method that works only in the process in which the server runs."""
 
     def __init__(self, owner: int) -> None:
         super().__init__(
@@ -52,14 +52,14 @@ class ForkedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """A function on its way through the server's run."""
+    """A call of a function in the server's run: the future of its result, and the scope that cancels it."""
 
     answer: Future[T] = field(default_factory=Future)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class ServerThread:
-    """One server.  Its methods may be called from any thread, and block it."""
+    """The thread of one server.  Its methods may be called from any thread, and block it."""
 
     def __init__(self, config: ConfigurationSource) -> None:
         self._config = config
@@ -71,27 +71,27 @@ class ServerThread:
         self._stop = trio.Event()
         self._stopping = False
         self.ended = threading.Event()
-        """Nothing can be asked of it any more."""
+        """Set when the server takes no more calls."""
         self.finished: Future[None] = Future()
-        """Done when its run is over."""
+        """Done when the server's Trio run is over."""
 
     @property
     def forked(self) -> bool:
-        """Whether this process is a child of the one that it runs in: threads are not inherited."""
+        """Whether this process is a forked child of the server's process, and so has no such thread."""
         return os.getpid() != self._owner
 
     def start(self) -> Inside:
-        """Start it; raises what keeps it from starting."""
+        """Start the server.  Raises what keeps it from starting, and TimeoutError after START_LIMIT seconds."""
         self._thread.start()
         try:
             return self._started.result(START_LIMIT)
         except TimeoutError:
-            if self._started.done():  # it is what kept it from starting
+            if self._started.done():  # the start itself has raised TimeoutError
                 raise
             raise TimeoutError(f"the server has not started within {START_LIMIT:g} s") from None
 
     def stop(self) -> BaseException | None:
-        """End it and wait for that; returns what went wrong inside it."""
+        """Stop the server and wait for its end; returns the error inside it, if there was one."""
         if self.forked:
             return None
         self._stopping = True
@@ -109,31 +109,34 @@ class ServerThread:
         return self._error
 
     def begin(self, function: Callable[[], Awaitable[T]]) -> Call[T]:
-        """Run an asynchronous function in the server's run; `Call.answer` gets what it returns or raises."""
+        """Call an asynchronous function in the server's run and don't wait: `Call.answer` gets its result or error.
+
+        Raises ServerEndedError and ForkedError.
+        """
         if self.forked:
             raise ForkedError(self._owner)
         call: Call[T] = Call()
         answer = call.answer
-        answer.set_running_or_notify_cancel()  # from here on only `cancel` does
+        answer.set_running_or_notify_cancel()  # so that `answer.cancel` does nothing, and only `self.cancel` cancels
 
         async def work() -> None:
             try:
                 with call.scope:
                     answer.set_result(await function())
-            except Exception as error:  # noqa: BLE001 - it is the caller's
+            except Exception as error:  # noqa: BLE001 - raised in the caller
                 answer.set_exception(error)
             finally:
-                if not answer.done():  # cancelled: by the caller, or the run is at its end
+                if not answer.done():  # cancelled by the caller, or by the end of the run
                     answer.set_exception(ServerEndedError())
 
         def spawn() -> None:
             try:
                 trio.lowlevel.spawn_system_task(work)
-            except RuntimeError:  # too late
+            except RuntimeError:  # the run is at its end
                 answer.set_exception(ServerEndedError())
 
         self.must_run()
-        assert self._token is not None, "whoever has a handle has it from a run that has begun"
+        assert self._token is not None, "a handle exists only after the run has begun"
         try:
             self._token.run_sync_soon(spawn)
         except trio.RunFinishedError:
@@ -141,31 +144,34 @@ class ServerThread:
         return call
 
     def cancel(self, call: Call[T]) -> None:
-        """Nobody waits for the answer any more."""
+        """Cancel a call whose answer is no longer waited for."""
         if self._token is not None:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(call.scope.cancel)
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
-        """Run an asynchronous function in the server's run, and wait for what it returns or raises."""
+        """Call an asynchronous function in the server's run and wait for it; returns or raises what it does.
+
+        Raises ServerEndedError and ForkedError.
+        """
         call = self.begin(function)
         try:
-            return call.answer.result()  # bounded by the function's own deadline, and by the server's end
+            return call.answer.result()  # bounded by the function's own deadline and by the server's end
         except KeyboardInterrupt:
             self.cancel(call)
             raise
 
     def must_run(self) -> None:
-        """ServerEndedError if it does not."""
+        """Raise ServerEndedError if the server has ended."""
         if self.ended.is_set():
             raise ServerEndedError
 
-    # In the thread.
+    # Called in the thread.
 
     def _run(self) -> None:
         try:
             trio.run(self._serve, clock=RealClock())
-        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised where the block ends, or did not begin
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised by `start`, or at the end of the test's block
             if self._started.done():
                 self._error = error
             else:
@@ -186,13 +192,13 @@ class ServerThread:
 
 
 def apart(function: Callable[[], T]) -> Future[T]:
-    """Call a function that blocks in a thread of its own, so that no event loop has to wait for it."""
+    """Call a function that blocks in a new thread, so that no event loop waits for it; returns its future."""
     answer: Future[T] = Future()
 
     def work() -> None:
         try:
             answer.set_result(function())
-        except BaseException as error:  # noqa: BLE001, ASYNC103 - it is the caller's
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised in the caller
             answer.set_exception(error)
 
     answer.set_running_or_notify_cancel()
