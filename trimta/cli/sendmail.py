@@ -28,7 +28,8 @@ from trimta.config.build_policy import local_domains, policy_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.content.address_list import addresses
-from trimta.content.dsn.compose import RETURN_LIMIT, DsnKind
+from trimta.content.dsn.returned import RETURN_LIMIT
+from trimta.content.dsn.values import DsnKind
 from trimta.content.header_summary import HeaderSummary
 from trimta.content.missing_fields import missing_fields
 from trimta.content.sendmail_header import has_whole_header, header_recipients, passed_on

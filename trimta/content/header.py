@@ -44,6 +44,8 @@ _INCOMPLETE_START: Final = re.compile(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
 _REST_OF_FIELD: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 _FROM_LINE: Final = re.compile(rb">?From (?![ \t]*+:)[^\n]{0,998}+\n")  # "From :" is a field in the obsolete syntax
 _FROM_LINES: Final = re.compile(rb"(?:>*+From (?![ \t]*+:)[^\n]{0,998}+\n)+")
+_POSSIBLE_DELIMITER: Final = re.compile(rb"^--[^\n]*+\n", re.MULTILINE)
+_LINES: Final = re.compile(rb"(?:[^\n]++(?:\n|\Z))++")
 _STRICT_START: Final = re.compile(rb"([!-9;-~]+):")
 
 
@@ -55,6 +57,11 @@ class Field:
     """In lower case."""
     raw: bytes
     """All its octets, with the last line end."""
+
+    @property
+    def written_name(self) -> str:
+        """The name as it stands, in its own case."""
+        return self.raw[: len(self.name)].decode("ascii")
 
     @property
     def value(self) -> str:
@@ -80,6 +87,19 @@ def split_header(content: bytes) -> tuple[bytes, bytes]:
     while found := _FIELD.match(content, end):
         end = found.end()
     return content[:end], content[end:]
+
+
+def possible_headers(content: bytes) -> Iterator[bytes]:
+    """All that some reader may take for a header of the message or of a part, whether the MIME structure can be read or
+    not: the lines up to the first empty line, and those from a field behind a line that begins with `--`.
+    """
+    end = 0
+    starts = (found.end() for found in _POSSIBLE_DELIMITER.finditer(content))
+    for start in (0, *(start for start in starts if _FIELD_START.match(content, start))):
+        # Lines that are no field count, too: some readers go over them.
+        if start >= end and (found := _LINES.match(content, start)):
+            end = found.end()
+            yield found[0]
 
 
 def without_from_lines(content: bytes) -> bytes:

@@ -5,17 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.content.dsn.compose import (
-    RETURN_LIMIT,
-    DsnKind,
-    Report,
-    Returned,
-    compose,
-    is_due,
-    may_be_reported,
-    reports_due,
-)
+from trimta.content.dsn.compose import compose
+from trimta.content.dsn.due import dsns_due, is_due, may_be_reported
+from trimta.content.dsn.returned import RETURN_LIMIT
 from trimta.content.dsn.shorter import ReportForm, shorter
+from trimta.content.dsn.values import DsnKind, OriginalMessage, RecipientReport
 from trimta.mail.envelope import BodyKind, Notify, Recipient, Terms
 from trimta.mail.outcome import Delivered, Failed, Handover, LocalCause
 from trimta.mail.status import EXPANDED
@@ -73,7 +67,7 @@ class Reports:
             return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
         assert message.terms.reverse_path is not None
         traced = message.terms.deliver_by is not None and message.terms.deliver_by.trace
-        due = reports_due(outcomes, warn=warn, traced=traced)
+        due = dsns_due(outcomes, warn=warn, traced=traced)
         return [
             await self._compose(
                 message, kind, about, message.terms.reverse_path, last_attempt=last_attempt, retry_until=retry_until
@@ -192,7 +186,7 @@ def report(
     composed = compose(
         kind=kind,
         reports=[
-            Report(
+            RecipientReport(
                 outcome=outcome,
                 last_attempt=None if last_attempt is None else _moment(last_attempt),
                 retry_until=None if retry_until is None else _moment(retry_until),
@@ -200,14 +194,17 @@ def report(
             for outcome in outcomes
         ],
         addressee=addressee,
-        terms=message.terms,
-        returned=Returned(head=head, whole=len(head) == len(message.trace) + message.content.size),
-        arrived=_moment(message.arrived),
+        original=OriginalMessage(
+            head=head,
+            whole=len(head) == len(message.trace) + message.content.size,
+            terms=message.terms,
+            arrived=_moment(message.arrived),
+            queue_id=message.id,
+            received_from=message.helo,
+        ),
         now=_moment(now),
         hostname=hostname,
         message_id=f"{dsn_id}@{hostname}",
-        queue_id=message.id,
-        received_from=message.helo,
     )
     dsn = StoredMessage(
         id=dsn_id,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.content.dsn.test_compose import (
+from tests.content.dsn.support import (
     MESSAGE,
     UTF8_MESSAGE,
     deferred,
@@ -19,8 +19,9 @@ from tests.content.dsn.test_compose import (
     recipient,
     replied,
 )
-from trimta.content.dsn.compose import ComposedDsn, DsnKind
+from trimta.content.dsn.compose import ComposedDsn
 from trimta.content.dsn.shorter import ReportForm, shorter
+from trimta.content.dsn.values import DsnKind
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import OriginalRecipient
 from trimta.mail.outcome import LocalCause

@@ -1,1 +1,8 @@
-"""Delivery status notifications (RFC 3461, 3464): which are due, and what they look like."""
+"""Delivery status notifications: which are due (RFC 3461 4.1, 5.2), and what they look like (RFC 3464, 6522, 6533).
+
+`due` says of which outcomes the sender is to hear.  `compose` makes one DSN of all reports of one kind: a
+multipart/report (`multipart_report`) of a text for people (`explanation`), the fields for programs (`status_fields`)
+and the message or its header (`returned`).  `shorter` makes less of a DSN that its host refused.
+
+Nothing that came from the network (replies, ENVID, ORCPT, HELO, addresses) can add a field or a line: `escaping`.
+"""

@@ -1,4 +1,4 @@
-"""The part of a DSN in plain words."""
+"""The first part of a DSN: what happened, and what the sender can do, in plain words (RFC 3461 6.2)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
-from trimta.content.dsn.escaping import addr_spec, clean, escape, wrap
-from trimta.content.dsn.report import DsnKind, status_of
+from trimta.content.dsn.escaping import clean, escape, wrap
+from trimta.content.dsn.typed_names import addr_spec
+from trimta.content.dsn.values import DsnKind, status_of
 from trimta.mail.outcome import Delivered, Handover, PeerReply
 from trimta.mail.status import (
     ADDRESS_TROUBLE,
@@ -33,9 +34,8 @@ from trimta.mail.status import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
-    from trimta.content.dsn.report import Report
+    from trimta.content.dsn.values import OriginalMessage, RecipientReport
 
 _OPENING: Final = {
     DsnKind.FAILED: "Your message could not be delivered to {who}. It is not tried again.",
@@ -81,30 +81,36 @@ _HELD: Final = "It is held at this server, and not given up"
 _TRIED: Final = "It is still being tried"
 
 
-def words(
+def explanation(
     kind: DsnKind,
-    reports: Sequence[Report],
+    reports: Sequence[RecipientReport],
+    original: OriginalMessage,
     *,
-    arrived: datetime,
     host: str,
-    queue_id: str,
-    follows: str,
-    traced: bool = False,
+    returns_message: bool,
 ) -> str:
-    """The whole part.  `follows`: what of the message is returned.  `traced`: each relay reports (RFC 2852 4.1.4)."""
-    who = "the recipient below" if len(reports) == 1 else f"the {len(reports)} recipients below"
+    """The text of the part.  `host` is the name of this server; `returns_message`: the whole message is returned, not
+    only its header.
+    """
     held = any(report.retry_until is None for report in reports)
-    opening = _OPENING[kind].format(who=who, state=_HELD if held else _TRIED)
-    lines = [f"This is the mail server at {host}.", "", *wrap(opening)]
+    lines = _opening(kind, len(reports), host=host, held=held)
     for report in reports:
-        lines += ["", *_words_about(kind, report, host, traced=traced)]
-    known = f" Its id in the log of this server is {clean(queue_id)}." if queue_id else ""
-    lines += ["", *wrap(f"The message arrived here on {format_datetime(arrived)}.{known}")]
+        lines += ["", *_about_recipient(kind, report, host, traced=original.is_traced)]
+    known = f" Its id in the log of this server is {clean(original.queue_id)}." if original.queue_id else ""
+    lines += ["", *wrap(f"The message arrived here on {format_datetime(original.arrived)}.{known}")]
+    follows = "the message" if returns_message else "the header of the message"
     lines += ["", *wrap(f"Below are a report for machines and {follows}."), ""]
     return "\n".join(lines)
 
 
-def _words_about(kind: DsnKind, report: Report, host: str, *, traced: bool) -> list[str]:
+def _opening(kind: DsnKind, recipients: int, *, host: str, held: bool) -> list[str]:
+    """The first lines: what happened to how many recipients.  `held`: nothing is tried at present."""
+    who = "the recipient below" if recipients == 1 else f"the {recipients} recipients below"
+    opening = _OPENING[kind].format(who=who, state=_HELD if held else _TRIED)
+    return [f"This is the mail server at {host}.", "", *wrap(opening)]
+
+
+def _about_recipient(kind: DsnKind, report: RecipientReport, host: str, *, traced: bool) -> list[str]:
     outcome = report.outcome
     recipient = outcome.recipient
     address = addr_spec(recipient.original, host, utf8=True)
@@ -127,7 +133,7 @@ def _words_about(kind: DsnKind, report: Report, host: str, *, traced: bool) -> l
 
 
 def _prospect(outcome: Delivered, *, traced: bool) -> str:
-    """What the sender may still hear of a message that is another server's now."""
+    """The reports that the sender may still expect about a message that another server has taken."""
     late = "It does not know the time that you set for the delivery, which may come later. "
     if outcome.handover is Handover.PASSED_ON or traced:
         further = "It was told which reports you want, and sends them."
@@ -137,21 +143,22 @@ def _prospect(outcome: Delivered, *, traced: bool) -> str:
 
 
 def advice(status: EnhancedStatus) -> str:
-    """What the sender of a message that failed can do."""
+    """What the sender can do about a recipient that failed with this status, in one sentence or two."""
     return _ADVICE.get(status.condition) or _ADVICE_BY_SUBJECT.get(
         status.subject, "Show this report to the postmaster of the recipient's domain."
     )
 
 
-def short_words(kind: DsnKind, about: Mapping[str, str], groups: Sequence[Mapping[str, str]], *, header: bool) -> str:
-    """The part in plain words of a short DSN, from the fields of its machine's part.  `header`: that of the message is
-    returned.
+def short_explanation(
+    kind: DsnKind, message: Mapping[str, str], recipients: Sequence[Mapping[str, str]], *, returns_header: bool
+) -> str:
+    """The text of a shorter DSN, made from the fields of its second part, `message` and those of each recipient.
+
+    `returns_header`: the header of the message is returned, too.
     """
-    who = "the recipient below" if len(groups) == 1 else f"the {len(groups)} recipients below"
-    state = _TRIED if "Will-Retry-Until" in groups[0] else _HELD
-    host = about.get("Reporting-MTA", "").partition("; ")[2]
-    lines = [f"This is the mail server at {host}.", "", *wrap(_OPENING[kind].format(who=who, state=state))]
-    for group in groups:
+    host = message.get("Reporting-MTA", "").partition("; ")[2]
+    lines = _opening(kind, len(recipients), host=host, held="Will-Retry-Until" not in recipients[0])
+    for group in recipients:
         lines += ["", *wrap(f"<{group.get('Final-Recipient', '').partition('; ')[2]}>")]
         diagnostic = group.get("Diagnostic-Code", "").partition("; ")[2]
         if diagnostic:
@@ -161,8 +168,8 @@ def short_words(kind: DsnKind, about: Mapping[str, str], groups: Sequence[Mappin
         if kind is DsnKind.FAILED:
             with contextlib.suppress(ValueError):
                 lines += wrap(f"What to do: {advice(EnhancedStatus.parse(group.get('Status', '')))}", indent="    ")
-    if "X-Trimta-Id" in about:
-        lines += ["", *wrap(f"Your message has the id {about['X-Trimta-Id']} in the log of this server.")]
-    follows = "a report for machines and the header of the message" if header else "a report for machines"
+    if "X-Trimta-Id" in message:
+        lines += ["", *wrap(f"Your message has the id {message['X-Trimta-Id']} in the log of this server.")]
+    follows = "a report for machines and the header of the message" if returns_header else "a report for machines"
     lines += ["", *wrap(f"Below is {follows}; a longer report of this server was refused by yours."), ""]
     return "\n".join(lines)
