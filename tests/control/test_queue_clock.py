@@ -10,7 +10,7 @@ import trio
 from tests.support.clock import mock_wall
 from tests.support.fake_mx import FakeMx
 from tests.support.lab import DAY, HOUR, MINUTE, open_lab
-from trimta.runtime.clock import QueueClock
+from trimta.runtime.queue_clock import QueueClock
 from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue
 

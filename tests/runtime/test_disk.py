@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from trimta.runtime.disk import InlineDisk, ThreadDisk
-from trimta.runtime.queue_door import QueueDoor
+from trimta.runtime.group_commit import GroupCommit
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
 
@@ -24,7 +24,7 @@ DEADLINE = 20.0
 async def test_nobody_waits_behind_a_shield_for_a_door_that_is_closed(tmp_path: Path) -> None:
     refused = []
 
-    async def late(door: QueueDoor) -> None:
+    async def late(door: GroupCommit) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -33,7 +33,7 @@ async def test_nobody_waits_behind_a_shield_for_a_door_that_is_closed(tmp_path: 
             refused.append(True)
 
     with Queue(tmp_path) as queue, trio.fail_after(DEADLINE):
-        door = QueueDoor(queue, InlineDisk())
+        door = GroupCommit(queue, InlineDisk())
         async with trio.open_nursery() as nursery:
             await nursery.start(door.serve)
             assert await door.run(lambda queue: queue.entries.count()) == 0

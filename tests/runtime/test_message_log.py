@@ -10,11 +10,11 @@ import trio
 
 from tests.support.clock import mock_wall
 from trimta.runtime.background import background
-from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
 from trimta.runtime.events import Event
+from trimta.runtime.group_commit import GroupCommit
 from trimta.runtime.message_log import BACKLOG, MOMENT, MessageLog
-from trimta.runtime.queue_door import QueueDoor
+from trimta.runtime.queue_clock import QueueClock
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.log import MessageLogTable
 from trimta.store.queue.queue import Queue
@@ -43,7 +43,7 @@ class Kept:
 async def keeping(folder: Path) -> AsyncGenerator[Kept, None]:
     with Queue(folder) as queue:
         clock = QueueClock(wall=mock_wall())
-        door = QueueDoor(queue, InlineDisk())
+        door = GroupCommit(queue, InlineDisk())
         history = MessageLog(door, clock)
         async with background(door.serve), background(history.serve):
             yield Kept(history, queue, clock)

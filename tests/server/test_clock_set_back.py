@@ -17,7 +17,7 @@ from tests.support.lab import DAY, HOUR, MINUTE, open_lab
 from trimta.config.load import parse
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
-from trimta.runtime.clock import QueueClock
+from trimta.runtime.queue_clock import QueueClock
 from trimta.server.running import MtaServer
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.meta import CLOCK_OFFSET

@@ -36,9 +36,9 @@ from trimta.mail.address import parse_mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import Envelope, Terms
 from trimta.runtime.background import background
-from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
 from trimta.runtime.ids import new_id
+from trimta.runtime.queue_clock import QueueClock
 from trimta.server.wiring import Mta
 from trimta.store.maildir import messages
 from trimta.store.queue.queue import Queue

@@ -23,8 +23,8 @@ from trimta.config.load import parse
 from trimta.config.model import ListenTls
 from trimta.inbound.client_address import ClientAddress
 from trimta.runtime.background import background
-from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import InlineDisk
+from trimta.runtime.queue_clock import QueueClock
 from trimta.runtime.tls import ServerTls, TlsSettings
 from trimta.runtime.wire import Wire
 from trimta.server.wiring import Mta

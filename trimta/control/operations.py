@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from trimta.inbound.connection_counts import ConnectionCounts
     from trimta.outbound.scheduler import Scheduler
     from trimta.outbound.worker import Worker
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Event, Events
+    from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.message_log import MessageLog
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.store.queue.queue import Queue
 
 TAIL_BACKLOG: Final = 10_000
@@ -63,7 +63,7 @@ class Operations:
         self,
         *,
         clock: QueueClock,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         message_log: MessageLog,
         counts: ConnectionCounts,

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from trimta.outbound.retries import Retries
     from trimta.outbound.transports.maildir import Copy, Maildirs, WrittenCopies
     from trimta.routing.destination import Destination, ResolvedPath
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.store.queue.values import StoredMessage
 
 
@@ -54,7 +54,7 @@ class Acceptance:
         self,
         *,
         clock: QueueClock,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         maildirs: Maildirs,
         reports: Reports,

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from trimta.config.model import Fault
     from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.scripted_faults import FaultScript
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.smtp.commands import Mail

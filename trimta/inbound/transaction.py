@@ -13,8 +13,8 @@ from trimta.inbound.server_conversation import FAREWELL_LIMIT, HungUp, path_of
 from trimta.mail.body import BodyForm
 from trimta.mail.reply import Reply
 from trimta.routing.destination import LocalDestination
-from trimta.runtime.headers import read_header
 from trimta.runtime.ids import new_id
+from trimta.runtime.stored_header import read_header
 from trimta.smtp.commands import Mail, Rcpt
 from trimta.smtp.extensions import MailProtocol
 from trimta.store.queue.errors import QueueError
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from trimta.inbound.server_conversation import ServerConversation
     from trimta.mail.address import Mailbox
     from trimta.routing.destination import ResolvedPath
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.message_log import MessageLog
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import Services
     from trimta.smtp.events import ContentEnd
     from trimta.smtp.mail_transaction import MailTransaction

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trimta.routing.policy import Policy
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
 
 
 def vrfy(policy: Policy, string: str, *, may_relay: bool, utf8: bool = False) -> Reply:
@@ -86,7 +86,7 @@ def _in_ascii(reply: Reply, *, utf8: bool) -> Reply:
 class QueueStarter:
     """Starts the queue of a domain for a client that asks by ETRN."""
 
-    def __init__(self, *, clock: QueueClock, queue: QueueDoor, events: Events, wake: Callable[[], None]) -> None:
+    def __init__(self, *, clock: QueueClock, queue: GroupCommit, events: Events, wake: Callable[[], None]) -> None:
         """`wake` tells the scheduler that something in the queue has changed."""
         self._clock = clock
         self._queue = queue

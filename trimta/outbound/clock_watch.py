@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from trimta.routing.retry import RetrySchedule
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.queue import Queue
 
@@ -40,7 +40,7 @@ def bound_waits(
 class ClockWatch:
     """Compares the queue's clock with Trio's, which nobody sets."""
 
-    def __init__(self, services: CurrentServices, *, clock: QueueClock, queue: QueueDoor, events: Events) -> None:
+    def __init__(self, services: CurrentServices, *, clock: QueueClock, queue: GroupCommit, events: Events) -> None:
         self._services = services
         self._clock = clock
         self._queue = queue

@@ -36,8 +36,8 @@ from trimta.routing.routes import (
     RejectRoute,
     RouteError,
 )
-from trimta.runtime.headers import read_header
-from trimta.runtime.queue_door import set_aside
+from trimta.runtime.group_commit import set_aside
+from trimta.runtime.stored_header import read_header
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ if TYPE_CHECKING:
     from trimta.outbound.transports.maildir import Maildirs
     from trimta.outbound.worker import Claimed, Worker
     from trimta.routing.destination import Destination
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
+    from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.message_log import MessageLog
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import StoredMessage
@@ -75,7 +75,7 @@ class Dispatch:
         client_settings: Callable[[], ClientSettings],
         clock: QueueClock,
         disk: Disk,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         maildirs: Maildirs,
         message_log: MessageLog,

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from trimta.outbound.retries import Retries
     from trimta.outbound.settlement import Settlement
     from trimta.outbound.worker import Claimed
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.store.queue.values import QueuedRecipient
 
 
@@ -35,7 +35,7 @@ class Notices:
         self,
         *,
         clock: QueueClock,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         reports: Reports,
         retries: Retries,

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.outcome import Outcome
     from trimta.routing.policy import Policy
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.values import QueuedEnvelope
 

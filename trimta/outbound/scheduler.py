@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.outbound.worker import Claimed, Worker
-from trimta.runtime.queue_door import set_aside
+from trimta.runtime.group_commit import set_aside
 from trimta.store.queue.errors import DamagedEntry, QueueError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from trimta.outbound.clock_watch import ClockWatch
     from trimta.outbound.worker import Deliverer
     from trimta.runtime.bugs import Bugs
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.queue import Queue
 
@@ -85,7 +85,7 @@ class Scheduler:
         services: CurrentServices,
         *,
         clock: QueueClock,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         bugs: Bugs,
         clock_watch: ClockWatch,

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from trimta.outbound.retries import Retries
     from trimta.outbound.worker import Claimed
     from trimta.runtime.bugs import Bugs
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.drain import Drain
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import StoredMessage
@@ -48,7 +48,7 @@ class Settlement:
         services: CurrentServices,
         *,
         clock: QueueClock,
-        queue: QueueDoor,
+        queue: GroupCommit,
         events: Events,
         drain: Drain,
         bugs: Bugs,

@@ -18,9 +18,9 @@ from trimta.store.queue.values import message_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.events import Event
-    from trimta.runtime.queue_door import QueueDoor
+    from trimta.runtime.group_commit import GroupCommit
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.store.queue.queue import Queue
 
 MOMENT: Final = 0.3
@@ -43,7 +43,7 @@ class _Note:
 class MessageLog:
     """Collects lines about messages and stores them; subscribed to `Events`, it keeps the events about a message."""
 
-    def __init__(self, door: QueueDoor, clock: QueueClock) -> None:
+    def __init__(self, door: GroupCommit, clock: QueueClock) -> None:
         self._door = door
         self._clock = clock
         self._notes: list[_Note] = []

@@ -10,8 +10,8 @@ from trimta.config.model import ListenTls, UnixAddress
 from trimta.inbound.listener import BindError, bind
 from trimta.outbound.clock_watch import bound_waits
 from trimta.runtime import privileges
-from trimta.runtime.clock import QueueClock
 from trimta.runtime.privileges import AccountError
+from trimta.runtime.queue_clock import QueueClock
 from trimta.runtime.tls import ServerTls, TlsError, TlsSettings
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import loss

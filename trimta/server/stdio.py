@@ -16,8 +16,8 @@ from trimta.control import asking
 from trimta.inbound.client_address import UNIX, ClientAddress
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
-from trimta.runtime.clock import QueueClock
 from trimta.runtime.disk import ThreadDisk
+from trimta.runtime.queue_clock import QueueClock
 from trimta.runtime.wire import Wire
 from trimta.server.wiring import Mta
 from trimta.smtp.server_settings import AuthPolicy

@@ -38,8 +38,8 @@ from trimta.outbound.transports.maildir import Maildirs
 from trimta.runtime.bugs import Bugs
 from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
+from trimta.runtime.group_commit import GroupCommit
 from trimta.runtime.message_log import MessageLog
-from trimta.runtime.queue_door import QueueDoor
 from trimta.runtime.services import Services
 from trimta.smtp.server import ServerConnection
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.listener import Bound
     from trimta.routing.policy import Policy
-    from trimta.runtime.clock import QueueClock
     from trimta.runtime.disk import Disk
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.store.queue.queue import Queue
@@ -84,7 +84,7 @@ class Mta:
         self.clock = clock
         self.disk = disk
         self.spool = queue.spool
-        self.queue = QueueDoor(queue, disk.apart(1))
+        self.queue = GroupCommit(queue, disk.apart(1))
         self.events = Events()
         self.bugs = Bugs(self.events)
         self.drain = Drain()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from trimta.runtime.clock import QueueClock
+    from trimta.runtime.queue_clock import QueueClock
     from trimta.store.queue.values import ListedEnvelope
 
 

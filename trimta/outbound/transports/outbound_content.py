@@ -10,7 +10,7 @@ from trimta.content.downgrade import EIGHT_BIT_LEFT, CannotDowngrade, rewriting_
 from trimta.content.needs import InternationalizedParts, internationalized_parts, needs_of
 from trimta.content.windowed_octets import WindowedOctets
 from trimta.mail.body import BodyForm
-from trimta.runtime.pieces import Pieces
+from trimta.runtime.body_reader import BodyReader
 from trimta.smtp.outbound_commands import ContentFacts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 
@@ -196,7 +196,7 @@ class WireOctets:
         """
         self._encode = encode
         self._finish: Callable[[], bytes] | None = finish
-        self._pieces = Pieces(body.chunks(BLOCK), disk, in_memory=body.in_memory)
+        self._pieces = BodyReader(body.chunks(BLOCK), disk, in_memory=body.in_memory)
         self._ready: deque[bytes] = deque([head])
 
     async def take(self, size: int | None = None) -> bytes:

@@ -33,7 +33,7 @@ from trimta.mail.status import (
     EnhancedStatus,
 )
 from trimta.routing.routes import RECIPIENTS
-from trimta.runtime.pieces import Pieces
+from trimta.runtime.body_reader import BodyReader
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class _Run:
         message = self._message
         try:
             content = message.content
-            with contextlib.closing(Pieces(content.chunks(), self._disk, in_memory=content.in_memory)) as pieces:
+            with contextlib.closing(BodyReader(content.chunks(), self._disk, in_memory=content.in_memory)) as pieces:
                 await stdin.send_all(return_path_field(message.terms.reverse_path) + message.trace)
                 while some := await pieces.some():
                     await stdin.send_all(b"".join(some))

@@ -15,8 +15,8 @@ READ: Final = 512 * 1024
 """Octets read from a spool file in one call in a thread."""
 
 
-class Pieces:
-    """The pieces of a body that are still to be read; must be closed after use.
+class BodyReader:
+    """Reads the pieces of a body, in their order; must be closed after use.
 
     If a read is cancelled, its thread closes the file, and nothing more can be read.
     """

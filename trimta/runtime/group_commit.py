@@ -1,4 +1,4 @@
-"""Access to the queue for tasks: each operation is committed and fsynced, many of them in one transaction."""
+"""Group commit: each operation on the queue is committed and fsynced, many of them in one transaction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH: Final = 256
 """Operations in one transaction, at most: the caller of the first waits until the last is done."""
 
 
-class QueueDoor:
+class GroupCommit:
     """Runs operations on the queue for many tasks: all that wait go into one transaction, in one thread, with one
     fsync.
 
@@ -46,7 +46,7 @@ class QueueDoor:
             raise QueueUnavailable(str(cause)) from cause
 
 
-async def set_aside(queue: QueueDoor, events: Events, entry_id: str, reason: str) -> None:
+async def set_aside(queue: GroupCommit, events: Events, entry_id: str, reason: str) -> None:
     """Take a damaged entry out of the queue and announce where it is kept (event `damaged`); `reason` is the damage."""
     aside = await queue.run(lambda queue: queue.repair.set_aside(entry_id, reason))
     if aside is not None:
