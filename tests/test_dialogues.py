@@ -13,7 +13,7 @@ import trio
 from tests.support.dialogue import FOLDER, Dialogue, dialogues
 from tests.support.receiving import Client, configuration, left_in_spool, open_mta, talk
 from trimta.inbound import authentication
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.smtp.extensions import MailProtocol, Offer
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tests.store.support import deferred, envelope, message
 from tests.support.commands import Commands
 from trimta.control import socket_path
 from trimta.store.queue.meta import CLOCK_OFFSET
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.queue.values import EnvelopeState
 from trimta.store.spool import MEMORY_LIMIT, Body
 

@@ -22,7 +22,7 @@ from tests.store.support import envelope, message
 from tests.support.process import TrimtaProcess, command_environment, run_trimta
 from tests.support.software import require_root
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from tests.support.receiving import Client, configuration, left_in_spool, mailbox, open_mta, send_message, talk
 from trimta.runtime.events import as_json, as_text
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

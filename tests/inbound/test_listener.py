@@ -27,7 +27,7 @@ from trimta.inbound.listener import (
     room_for_connections,
     wants_both_families,
 )
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

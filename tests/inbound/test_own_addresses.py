@@ -15,7 +15,7 @@ from trimta.inbound import own_addresses
 from trimta.inbound.own_addresses import comes_to, is_own
 from trimta.mail.status import EnhancedStatus
 from trimta.outbound.resolver import MxHosts, RoutingFailure
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 
 if TYPE_CHECKING:
     from pathlib import Path

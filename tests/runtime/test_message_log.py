@@ -16,7 +16,7 @@ from trimta.runtime.group_commit import GroupCommit
 from trimta.runtime.message_log import BACKLOG, MOMENT, MessageLog
 from trimta.runtime.queue_clock import QueueClock
 from trimta.store.queue.errors import QueueUnavailable
-from trimta.store.queue.log import MessageLogTable
+from trimta.store.queue.message_log_table import MessageLogTable
 from trimta.store.queue.queue import Queue
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from trimta.config.load import parse
 from trimta.mail.envelope import ByMode, DeliverBy
 from trimta.outbound import scheduler
 from trimta.runtime.queue_clock import QueueClock
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.queue import Queue

@@ -15,7 +15,7 @@ import trio
 from tests.support.receiving import Client, configuration, mailbox, send_message
 from trimta.outbound.resolver import Resolver
 from trimta.server import wiring
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:

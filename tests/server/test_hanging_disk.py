@@ -15,7 +15,7 @@ import trio
 from tests.support.receiving import configuration, mailbox, record
 from trimta.inbound import transaction
 from trimta.outbound.transports import maildir as maildirs
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.store import durable, maildir
 from trimta.store.queue.queue import Queue
 from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body

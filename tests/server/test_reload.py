@@ -12,7 +12,7 @@ import trustme
 
 from tests.support.receiving import configuration, record
 from trimta.config.errors import ConfigError, ConfigErrors
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 
 if TYPE_CHECKING:
     from pathlib import Path

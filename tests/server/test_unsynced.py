@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from tests.support.receiving import Client, configuration, mailbox, names, record, send_message
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.store import durable
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from trimta.smtp.commands import (
     Quit,
     StartTls,
 )
-from trimta.smtp.events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece, SmtpEvent
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.reply_reader import ReplyReader
 from trimta.smtp.server import ServerConnection
+from trimta.smtp.server_events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece, SmtpEvent
 from trimta.smtp.server_settings import ServerSettings
 from trimta.smtp.state import SessionState
 

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from tests.smtp.support import Peer
-from trimta.smtp.events import BadInput
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import foreign_protocol
+from trimta.smtp.server_events import BadInput
 from trimta.smtp.server_settings import AuthPolicy
 
 MAIL = b"HELO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\nSubject: spam\r\n\r\nbody\r\n.\r\nQUIT\r\n"

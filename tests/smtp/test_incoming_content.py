@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from trimta.mail.reply import Reply
-from trimta.smtp.events import BadInput, ContentEnd, ContentPiece
 from trimta.smtp.incoming_content import ChunkedContent, DataContent, DiscardedChunk, IncomingContent
 from trimta.smtp.lines import LineBuffer
+from trimta.smtp.server_events import BadInput, ContentEnd, ContentPiece
 
 BEHIND = b"QUIT\r\n"
 

@@ -15,13 +15,13 @@ from trimta.mail.outcome import Deferred, Delivered, Failed
 from trimta.mail.reply import Reply
 from trimta.smtp.client import ClientConnection
 from trimta.smtp.commands import Auth, Data, Ehlo, Mail, Quit, Rcpt, Rset
-from trimta.smtp.events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.extensions import MailProtocol, Offer
 from trimta.smtp.outbound import OutboundTransaction
 from trimta.smtp.outbound_commands import ContentFacts
 from trimta.smtp.outbound_steps import ReadReply, SendChunk, SendCommand, SendData
 from trimta.smtp.sasl import Challenge, challenge_of, client_exchange, render_response, server_exchange
 from trimta.smtp.server import ServerConnection
+from trimta.smtp.server_events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
 

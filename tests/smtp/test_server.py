@@ -22,9 +22,9 @@ from trimta.smtp.commands import (
     Rcpt,
 )
 from trimta.smtp.errors import LocalProtocolError
-from trimta.smtp.events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server import ServerConnection
+from trimta.smtp.server_events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.server_settings import AuthPolicy, BareNewline, ServerSettings
 from trimta.smtp.state import SessionState
 

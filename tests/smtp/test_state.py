@@ -30,8 +30,8 @@ from trimta.smtp.commands import (
     Vrfy,
 )
 from trimta.smtp.errors import LocalProtocolError
-from trimta.smtp.events import CLOSED, AuthResponse
 from trimta.smtp.server import ServerConnection
+from trimta.smtp.server_events import CLOSED, AuthResponse
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 from trimta.smtp.state import BETWEEN_COMMANDS, NEXT, READING, Move, Occurrence, SessionMachine, SessionState
 

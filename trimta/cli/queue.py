@@ -13,7 +13,7 @@ from trimta.cli import queue_verbs, queue_view
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
 from trimta.cli.queue_view import STATES
-from trimta.cli.running import queue_of
+from trimta.cli.server_and_queue import queue_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.route_syntax import read_route

@@ -19,8 +19,8 @@ from trimta.config.load import load
 from trimta.config.model import ListenSection
 from trimta.config.route_syntax import parse_route
 from trimta.routing.routes import RouteError
-from trimta.server.serve import Options
-from trimta.server.serve import run as run_server
+from trimta.server.foreground import Options
+from trimta.server.foreground import run as run_server
 from trimta.server.start import StartError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from trimta.routing.aliases import AliasError, AliasTable
 from trimta.routing.local_maildirs import LocalMaildirs
 from trimta.routing.mailboxes import LocalDomains
 from trimta.routing.policy import Policy
-from trimta.routing.retry import RetrySchedule
+from trimta.routing.retry_schedule import RetrySchedule
 from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import MaildirRoute
 

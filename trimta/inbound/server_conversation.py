@@ -15,7 +15,7 @@ from trimta.inbound.scripted_faults import NULL_PATH
 from trimta.mail.reply import Reply
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import WireError
-from trimta.smtp.events import ContentEnd
+from trimta.smtp.server_events import ContentEnd
 from trimta.smtp.state import SessionState
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.smtp.commands import Mail
-    from trimta.smtp.events import SmtpEvent
     from trimta.smtp.server import ServerConnection
+    from trimta.smtp.server_events import SmtpEvent
 
 FAREWELL_LIMIT: Final = 1.0
 """Seconds for a last reply: nothing depends on its being read."""

@@ -32,9 +32,9 @@ from trimta.smtp.commands import (
     StartTls,
     Vrfy,
 )
-from trimta.smtp.events import AuthResponse, BadInput, ContentEnd, ContentPiece, Signal
 from trimta.smtp.extensions import FutureRelease, MailProtocol
 from trimta.smtp.help import help_reply
+from trimta.smtp.server_events import AuthResponse, BadInput, ContentEnd, ContentPiece, Signal
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.services import Services
-    from trimta.smtp.events import SmtpEvent
+    from trimta.smtp.server_events import SmtpEvent
 
 MAX_WAITING: Final = 16 * 1024
 """Octets of replies that are kept together: what one client asks for must not fill the memory, nor keep the others

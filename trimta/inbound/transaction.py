@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from trimta.runtime.message_log import MessageLog
     from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import Services
-    from trimta.smtp.events import ContentEnd
     from trimta.smtp.mail_transaction import MailTransaction
+    from trimta.smtp.server_events import ContentEnd
 
 A = TypeVar("A")
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from trimta.outbound.retries import spare
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from trimta.routing.retry import RetrySchedule
+    from trimta.routing.retry_schedule import RetrySchedule
     from trimta.runtime.events import Events
     from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.queue_clock import QueueClock

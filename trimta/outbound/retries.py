@@ -12,7 +12,7 @@ from trimta.mail.envelope import ByMode
 if TYPE_CHECKING:
     import random
 
-    from trimta.routing.retry import RetrySchedule
+    from trimta.routing.retry_schedule import RetrySchedule
     from trimta.runtime.services import CurrentServices
     from trimta.store.queue.values import StoredMessage
 

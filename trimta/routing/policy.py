@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimta.routing.local_maildirs import LocalMaildirs
     from trimta.routing.mailboxes import LocalDomains
     from trimta.routing.networks import IPNetwork
-    from trimta.routing.retry import RetrySchedule
+    from trimta.routing.retry_schedule import RetrySchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

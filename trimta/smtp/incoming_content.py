@@ -9,7 +9,7 @@ import abc
 from typing import TYPE_CHECKING
 
 from trimta.mail.reply import Reply
-from trimta.smtp.events import BadInput, ContentEnd, ContentPiece
+from trimta.smtp.server_events import BadInput, ContentEnd, ContentPiece
 from trimta.smtp.transparency import DataDecoder, TextDecoder
 
 if TYPE_CHECKING:

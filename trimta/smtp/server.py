@@ -41,15 +41,6 @@ from trimta.smtp.commands import (
     Vrfy,
 )
 from trimta.smtp.errors import CommandRefusedError, LocalProtocolError
-from trimta.smtp.events import (
-    CLOSED,
-    NEED_DATA,
-    AuthResponse,
-    BadInput,
-    ContentEnd,
-    ContentPiece,
-    SmtpEvent,
-)
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import BEGINNING, foreign_protocol
 from trimta.smtp.incoming_content import ChunkedContent, DataContent, DiscardedChunk, IncomingContent
@@ -58,6 +49,15 @@ from trimta.smtp.mail_transaction import MailTransaction
 from trimta.smtp.parsing import KNOWN_VERBS, chunk_size, is_bdat, parse_command, verb_of
 from trimta.smtp.redaction import SECRET, Redaction
 from trimta.smtp.sasl import decode_response
+from trimta.smtp.server_events import (
+    CLOSED,
+    NEED_DATA,
+    AuthResponse,
+    BadInput,
+    ContentEnd,
+    ContentPiece,
+    SmtpEvent,
+)
 from trimta.smtp.server_settings import AuthPolicy, BareNewline, ServerSettings
 from trimta.smtp.state import Occurrence, SessionMachine, SessionState
 

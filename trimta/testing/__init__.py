@@ -16,13 +16,13 @@ With pytest, the fixture `trimta` is such a server.  It is the same server that 
 stops it, raises what went wrong inside it, and checks that none of its files and descriptors are left.
 """
 
+from trimta.testing.async_server import Server, open_server
 from trimta.testing.blocking import BlockingServer, run_server
 from trimta.testing.configuration import ConfigurationSource as Configuration
 from trimta.testing.handle import NotArrivedError
 from trimta.testing.leftovers import LeftBehindError
-from trimta.testing.queue import QueueEntry, QueueRecipient, QueueView
+from trimta.testing.queue_entries import QueueEntry, QueueRecipient, QueueView
 from trimta.testing.scripting import Faults
-from trimta.testing.server import Server, open_server
 from trimta.testing.thread import ForkedError, ServerEndedError
 
 __all__ = [

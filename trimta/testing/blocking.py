@@ -8,11 +8,11 @@ from time import sleep
 from typing import TYPE_CHECKING, Final, overload
 
 from trimta import real_time
+from trimta.testing.async_server import Server, beside, conclude
 from trimta.testing.handle import DEADLINE, Handle
 from trimta.testing.index import Index
 from trimta.testing.mail import Wanted
 from trimta.testing.scripting import Duration, seconds
-from trimta.testing.server import Server, beside, conclude
 from trimta.testing.thread import ServerThread
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from trimta.config.model import InetAddress
 from trimta.runtime.events import as_text
 from trimta.store.queue.queue import exists
 from trimta.testing.mail import in_words
-from trimta.testing.queue import QueueView
+from trimta.testing.queue_entries import QueueView
 from trimta.testing.scripting import Faults
 from trimta.testing.thread import ServerEndedError
 

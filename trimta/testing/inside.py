@@ -17,7 +17,7 @@ import trio
 
 from trimta import real_time
 from trimta.outbound.transports.client_settings import TlsContexts
-from trimta.server.running import MtaServer
+from trimta.server.mta_server import MtaServer
 from trimta.store.arrivals import FOLDERS, MaildirWatch, unique_name
 from trimta.store.queue.errors import NoSuchEntry
 from trimta.store.queue.queue import Queue, exists

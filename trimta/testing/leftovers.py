@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Configuration
     from trimta.outbound.transports.client_settings import ClientSettings, Endpoint
-    from trimta.server.running import MtaServer
+    from trimta.server.mta_server import MtaServer
 
 DESCRIPTORS: Final = Path("/proc/self/fd")
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import trio
 
-from trimta.testing.clock import RealClock
 from trimta.testing.inside import inside
 from trimta.testing.leftovers import LeftBehindError
+from trimta.testing.real_clock import RealClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -11,7 +11,7 @@ from tests.store.support import NOW, envelope, message
 from trimta.store.lock import taking_turns
 from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.spool import MEMORY_LIMIT, SpoolWriter
 
 if TYPE_CHECKING:

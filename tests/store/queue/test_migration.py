@@ -16,7 +16,7 @@ from trimta.store.queue import migration
 from trimta.store.queue.errors import QueueUnreadable
 from trimta.store.queue.loss import MARKER
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE, VERSION
+from trimta.store.queue.sql_schema import FILE, VERSION
 from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:

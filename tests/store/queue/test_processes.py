@@ -12,7 +12,7 @@ import pytest
 from tests.store.support import NOW
 from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.spool import MEMORY_LIMIT
 
 ROOT = Path(__file__).parents[3]
@@ -22,7 +22,7 @@ import sys, pathlib
 from tests.store.support import envelope, message
 from trimta.store.queue import loss
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.spool import SpoolWriter
 
 data_dir, prefix, count, size = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

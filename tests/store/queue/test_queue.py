@@ -12,11 +12,11 @@ from trimta.mail.address import Mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret
 from trimta.store import durable
-from trimta.store.queue import log
+from trimta.store.queue import message_log_table
 from trimta.store.queue.errors import NoSuchEntry, QueueUnavailable
 from trimta.store.queue.operator import BOUNCE_HOP
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.queue.values import EnvelopeState, NewEnvelope, QueuedEnvelope
 from trimta.store.spool import MEMORY_LIMIT, Body, SpoolWriter
 
@@ -771,9 +771,11 @@ def test_a_log_is_bounded_and_keeps_its_beginning_and_its_end(queue: Queue) -> N
     lines = queue.log.read("m1")
     assert lines[0] == (NOW, "beginning")
     assert lines[-1][1].startswith("299 ")
-    assert 0.9 * log.MESSAGE_LIMIT < sum(len(text) for _, text in lines) <= log.MESSAGE_LIMIT
+    assert (
+        0.9 * message_log_table.MESSAGE_LIMIT < sum(len(text) for _, text in lines) <= message_log_table.MESSAGE_LIMIT
+    )
     queue.log.append("m2", ["y" * 1_000_000], NOW)
-    assert sum(len(text) for _, text in queue.log.read("m2")) < log.APPEND_LIMIT + 50
+    assert sum(len(text) for _, text in queue.log.read("m2")) < message_log_table.APPEND_LIMIT + 50
 
 
 def test_old_log_rows_are_pruned_little_by_little(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,15 +783,15 @@ def test_old_log_rows_are_pruned_little_by_little(queue: Queue, monkeypatch: pyt
         for number in range(200):
             queue.log.append(f"m{number}", ["old"], NOW)
         for number in range(200):
-            queue.log.append(f"n{number}", ["new"], NOW + log.MAX_AGE + 1)
+            queue.log.append(f"n{number}", ["new"], NOW + message_log_table.MAX_AGE + 1)
     assert queue.log.read("m0") == queue.log.read("m199") == []
     assert queue.log.read("n0") != []
-    monkeypatch.setattr(log, "MAX_ROWS", 50)
+    monkeypatch.setattr(message_log_table, "MAX_ROWS", 50)
     with queue.transaction():
         for number in range(200):
-            queue.log.append(f"p{number}", ["newer"], NOW + log.MAX_AGE + 2)
+            queue.log.append(f"p{number}", ["newer"], NOW + message_log_table.MAX_AGE + 2)
     (count,) = queue._connection.execute("SELECT count(*) FROM log").fetchone()
-    assert count <= 50 + log.PRUNE_EVERY
+    assert count <= 50 + message_log_table.PRUNE_EVERY
 
 
 def test_meta_values(tmp_path: Path) -> None:

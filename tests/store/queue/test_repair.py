@@ -10,7 +10,7 @@ import pytest
 from tests.store.support import NOW, envelope, message
 from trimta.store.queue.errors import DamagedEntry, QueueUnreadable
 from trimta.store.queue.queue import Queue
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:

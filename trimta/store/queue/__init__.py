@@ -41,7 +41,7 @@ What a crash leaves, and who cleans it up:
 |                                                    |                                | start                        |
 | the new marker written beside, not yet renamed     | `queue.made.new`               | the next `loss.note`         |
 
-The modules, from the ground up: `values`, `errors`; `decoding`, `rows`; `schema`, `migration`, `loss`; `spool_files`,
-`database`, `meta`; `destinations`, `envelopes`; then the parts of `Queue`, each an attribute of it: `entries`, `due`,
-`operator`, `repair`, `waits`, `log`.
+The modules, from the ground up: `values`, `errors`; `decoding`, `rows`; `sql_schema`, `migration`, `loss`;
+`spool_files`, `database`, `meta`; `destinations`, `envelopes`; then the parts of `Queue`, each an attribute of it:
+`entries`, `due`, `operator`, `repair`, `waits`, and `log`, of the module `message_log_table`.
 """

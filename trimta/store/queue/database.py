@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trimta.store.queue import loss
 from trimta.store.queue.errors import QueueError, QueueUnavailable, QueueUnreadable
-from trimta.store.queue.schema import FILE, open_database
 from trimta.store.queue.spool_files import SpoolFiles
+from trimta.store.queue.sql_schema import FILE, open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.store import durable
 from trimta.store.lock import taking_turns
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,11 +16,11 @@ from trimta.store.queue.destinations import Destinations
 from trimta.store.queue.due import Due
 from trimta.store.queue.entries import Entries
 from trimta.store.queue.envelopes import Envelopes
-from trimta.store.queue.log import MessageLogTable
+from trimta.store.queue.message_log_table import MessageLogTable
 from trimta.store.queue.meta import Meta
 from trimta.store.queue.operator import Operator
 from trimta.store.queue.repair import Repair
-from trimta.store.queue.schema import FILE
+from trimta.store.queue.sql_schema import FILE
 from trimta.store.queue.values import EnvelopeState, is_message_id
 from trimta.store.queue.waits import Waits
 from trimta.store.spool import MEMORY_LIMIT

@@ -13,7 +13,7 @@ from trimta.inbound.listener import RESERVED, raise_descriptor_limit
 from trimta.runtime.background import background
 from trimta.runtime.events import as_json, as_text
 from trimta.runtime.log_writer import LogWriter
-from trimta.server.running import CROWD_MARGIN, MtaServer
+from trimta.server.mta_server import CROWD_MARGIN, MtaServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

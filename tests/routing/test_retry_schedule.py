@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimta.routing.retry import JITTER, RetrySchedule
+from trimta.routing.retry_schedule import JITTER, RetrySchedule
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 DEFAULT = RetrySchedule(
