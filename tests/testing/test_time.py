@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import smtplib
 import ssl
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +82,49 @@ def test_a_certificate_made_under_frozen_time_is_valid(freeze: Freeze, moment: s
         assert server.ca is not None
         send(server, context=ssl.create_default_context(cafile=server.ca))
         server.wait_for(to="alice")
+
+
+IMPORT = "from trimta.testing import run_server"
+FREEZES = {
+    "freezegun": "import freezegun; frozen = freezegun.freeze_time('2012-01-01')",
+    "time-machine": "import time_machine; frozen = time_machine.travel('2012-01-01', tick=False)",
+}
+CERTIFICATES = """
+import datetime, smtplib, ssl
+
+CONFIG = {"listen": [{"tls": "starttls"}]}
+
+def send_over_tls():
+    from trimta.testing import run_server
+
+    with run_server(CONFIG) as server, smtplib.SMTP(server.host, server.port) as client:
+        client.starttls(context=ssl.create_default_context(cafile=server.ca))
+        client.sendmail("app@app.test", ["alice@dev.test"], "Subject: hello")
+        server.wait_for(to="alice")
+
+with frozen:
+    before = datetime.datetime
+    send_over_tls()
+    assert datetime.datetime is before
+    assert datetime.datetime.now().year == 2012
+send_over_tls()
+with frozen:
+    send_over_tls()
+
+from cryptography import x509  # as a program under test may use it
+
+import trustme
+assert type(x509.load_pem_x509_certificate(trustme.CA().cert_pem.bytes()).not_valid_before_utc) is datetime.datetime
+"""
+
+
+@pytest.mark.parametrize("library", FREEZES)
+@pytest.mark.parametrize("imported", ["before", "inside"])
+def test_frozen_time_at_the_first_certificate_of_a_process_spoils_no_later_one(library: str, imported: str) -> None:
+    script = [FREEZES[library], CERTIFICATES]
+    if imported == "before":
+        script.insert(0, IMPORT)
+    subprocess.run([sys.executable, "-c", "\n".join(script)], check=True, timeout=DEADLINE)
 
 
 @each_library

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta import real_time
+from trimta.config.model import ListenTls
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.server.mta_server import MtaServer
 from trimta.store.arrivals import FOLDERS, MaildirWatch, unique_name
 from trimta.store.queue.errors import NoSuchEntry
 from trimta.store.queue.queue import Queue, exists
 from trimta.testing.configuration import complete
+from trimta.testing.frozen_time import keep_real_datetime
 from trimta.testing.index import Index
 from trimta.testing.leftovers import ResourceWatch
 from trimta.testing.mail import Mailboxes
@@ -190,6 +192,8 @@ async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
 
 
 async def _start(config: Configuration, cleanup: AsyncExitStack) -> MtaServer:
+    if any(listen.tls is not ListenTls.NONE for listen in config.listen):
+        keep_real_datetime()
     tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
     server = await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
     server.mta.delays_guesses = False
