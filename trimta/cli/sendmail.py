@@ -27,7 +27,7 @@ from trimta.cli.server_and_queue import queue_time, warn_of_loss
 from trimta.config.build_policy import local_domains, policy_of
 from trimta.config.find import find
 from trimta.config.load import load
-from trimta.content.address_list import addresses
+from trimta.content.address_list import addresses, readable_addresses
 from trimta.content.dsn.returned import RETURN_LIMIT
 from trimta.content.dsn.values import DsnKind
 from trimta.content.header_summary import HeaderSummary
@@ -93,7 +93,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("-bp", action="store_true", help="show the queue, as `trimta queue list` does")
     parser.add_argument("-q", action="store_true", help="without a message: try what is in the queue now")
     parser.add_argument(
-        "recipients", metavar="RECIPIENT", nargs="*", help="an address; a name without a domain is local"
+        "recipients",
+        metavar="RECIPIENT",
+        nargs="*",
+        help="an address; a name without a domain is local; one that is no address is named, the others get it",
     )
     parser.set_defaults(parser=parser)
 
@@ -160,6 +163,8 @@ class Submission:
     reverse_path: ReversePath
     author: Mailbox
     recipients: tuple[Mailbox, ...]
+    problems: tuple[str, ...]
+    """What is wrong with each recipient of the command line that is no address; the others get the message."""
 
     @classmethod
     def of(cls, flags: Flags, config: Configuration) -> Submission:
@@ -173,15 +178,16 @@ class Submission:
                 EX_USAGE, "no recipients: name them behind the flags, or say -t to take them from To, Cc, Bcc"
             )
         recipients: list[Mailbox] = []
+        problems: list[str] = []
         for text in flags.recipients:
-            try:
-                named = [*addresses(text, domain)]
-            except AddressError as error:
-                raise CommandError(EX_DATAERR, f"bad recipient: {error}; {NOTHING_SENT}") from error
-            if not named:
-                raise CommandError(EX_DATAERR, f"bad recipient: {text!a} is no address; {NOTHING_SENT}")
-            recipients.extend(named)
-        return cls(config, user_id, sender, sender or author, tuple(recipients))
+            named = readable_addresses(text, domain)
+            recipients += named.mailboxes
+            problems += named.problems
+            if not named.mailboxes and not named.problems:
+                problems.append(f"{text!a} is no address")
+        if problems and not recipients and not flags.from_header:
+            raise CommandError(EX_DATAERR, f"{_bad_recipients(problems, ())}; {NOTHING_SENT}")
+        return cls(config, user_id, sender, sender or author, tuple(recipients), tuple(problems))
 
     def queue_message(self, flags: Flags) -> str:
         """Read the message from standard input and put it into the queue; returns its id.  Raises CommandError."""
@@ -200,13 +206,14 @@ class Submission:
         recipients = self.recipients
         domain = local_domains(self.config).first
         given = text.header()
-        bad: tuple[str, ...] = ()
+        in_header: tuple[str, ...] = ()
         if flags.from_header:
             named = header_recipients(given, domain)
             recipients += named.recipients
-            bad = named.problems
+            in_header = named.problems
+        bad = _bad_recipients(self.problems, in_header)
         if bad and not recipients:
-            raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; {NOTHING_SENT}")
+            raise CommandError(EX_DATAERR, f"{bad}; {NOTHING_SENT}")
         if not recipients:
             raise CommandError(EX_USAGE, f"no recipients: there are none in To, Cc and Bcc; {NOTHING_SENT}")
         head = passed_on(given, domain)
@@ -219,7 +226,7 @@ class Submission:
             spool.append(piece)
         message_id = self._store(flags, queue, spool.finish(), header, recipients, eight_bit=text.eight_bit)
         if bad:
-            raise CommandError(EX_DATAERR, f"bad recipient in {'; '.join(bad)}; the others get the message")
+            raise CommandError(EX_DATAERR, f"{bad}; the others get the message")
         return message_id
 
     def _store(
@@ -290,6 +297,13 @@ class Submission:
             queue.log.append(message_id, lines, now)
         asking.tell(config.data_dir, {"command": "submitted", "id": message_id})
         return message_id
+
+
+def _bad_recipients(named: Sequence[str], in_header: Sequence[str]) -> str:
+    """What is wrong with recipients of the command line and of the header, for people; empty if nothing is."""
+    parts = [f"bad recipient: {'; '.join(named)}"] if named else []
+    parts += [f"bad recipient in {'; '.join(in_header)}"] if in_header else []
+    return "; ".join(parts)
 
 
 class _Input:
