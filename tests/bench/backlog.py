@@ -67,7 +67,7 @@ def fill(data_dir: Path, count: int) -> None:
                     warn_at=now + 14_400,
                     attempts=1,
                     last_attempt=now,
-                    deferred={0: last},
+                    last_outcomes=(last,),
                 )
             ],
         )

@@ -298,7 +298,10 @@ async def test_a_maildir_that_cannot_be_written_is_deferred_and_the_others_get_t
         assert waiting.envelope.attempts == 1
         assert waiting.envelope.recipients[0].status == "4.2.0"
         assert "maildir-example/bob" in waiting.envelope.recipients[0].reply
-        assert [event.fields["to"] for event in events if event.name == "deferred"] == ["bob@dev.test"]
+        (deferral,) = [event.fields for event in events if event.name == "deferred"]
+        assert [*deferral] == ["id", "to", "status", "reply", "next_s"]
+        assert (deferral["to"], deferral["status"]) == ("bob@dev.test", "4.2.0")
+        assert deferral["next_s"] == round(waiting.envelope.due - mta.clock.now())
         (tmp_path / "maildir-example/bob").unlink()
         mta.clock.advance_to(waiting.envelope.due)
         async with deliveries(mta):

@@ -216,7 +216,7 @@ class Lab:
         return {
             str(event.fields["to"]): f"{event.name} {event.fields['status']}"
             for event in self.events
-            if event.name in ("delivered", "deferred", "bounced") and "status" in event.fields
+            if event.name in ("delivered", "deferred", "bounced")
         }
 
     async def queue(self) -> list[ListedEnvelope]:

@@ -18,6 +18,7 @@ import trio
 
 from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED
+from trimta.outbound.outcome_events import emit_outcome
 from trimta.outbound.transports.maildir import copies_of
 from trimta.routing.destination import LocalDestination, RoutedMessage
 from trimta.routing.policy import addresses
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
     from trimta.outbound.reports import Reports
     from trimta.outbound.retries import Retries
     from trimta.outbound.transports.maildir import Copy, Maildirs, WrittenCopies
-    from trimta.routing.destination import Destination, ResolvedPath
-    from trimta.runtime.event_declarations import EventName
+    from trimta.routing.destination import Destination, ResolvedPath, RoutedEnvelope
     from trimta.runtime.events import Events
     from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.queue_clock import QueueClock
@@ -97,8 +97,8 @@ class Acceptance:
         for routed_envelope in routed.envelopes:
             destination = routed_envelope.destination
             if envelope.terms.hold_until is not None:
-                next_try = envelope.terms.hold_until
-                envelopes.append(NewEnvelope.of(routed_envelope, next_try=next_try, warn_at=warn_at))
+                hold_until = envelope.terms.hold_until
+                envelopes.append(NewEnvelope.of(routed_envelope, next_try=hold_until, warn_at=warn_at))
             elif _goes_into_a_maildir(destination, seen):
                 copies.extend(copies_of(message, routed_envelope))
             elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
@@ -107,12 +107,12 @@ class Acceptance:
                 envelopes.append(NewEnvelope.of(routed_envelope, next_try=now, warn_at=warn_at))
 
         written = await self._maildirs.write(copies, at_once=not envelopes)
+        next_try = self._retries.next_try(attempts=1, now=now, expiry=self._retries.expiry(message))
         if queue_failed_copies:
-            next_try = self._retries.next_try(attempts=1, now=now, expiry=self._retries.expiry(message))
             envelopes.extend(
-                _postponed(copy, outcomes, now=now, next_try=next_try, warn_at=warn_at)
+                _postponed(copy.envelope, deferred, now=now, next_try=next_try, warn_at=warn_at)
                 for copy, outcomes in written.outcomes
-                if any(isinstance(outcome, Deferred) for outcome in outcomes)
+                if (deferred := tuple(outcome for outcome in outcomes if isinstance(outcome, Deferred)))
             )
         await self._commit(message, envelopes, written)
         if envelopes:
@@ -125,19 +125,14 @@ class Acceptance:
             self._announce(message, envelope)
         for to in addresses(discarded):
             self._events.emit("discarded", id=message.id, to=to)
-        self._log(message, written, "deferred" if queue_failed_copies else "refused")
+        for outcome in outcomes:
+            if queue_failed_copies or isinstance(outcome, Delivered):
+                emit_outcome(self._events, message.id, outcome, wait=next_try - now)
+            else:
+                to, reply = str(outcome.recipient.address), outcome.cause.diagnostic
+                self._events.emit("refused", id=message.id, to=to, reply=reply)
         await self._confirm(message, [*discarded, *delivered], routed.expanded)
         return _unwritten(recipients, failed) if failed else {}
-
-    def _log(self, message: StoredMessage, written: WrittenCopies, failure: EventName) -> None:
-        """Log the outcome of each recipient of the copies, in their order."""
-        for copy, outcomes in written.outcomes:
-            for outcome in outcomes:
-                to = str(outcome.recipient.address)
-                if isinstance(outcome, Delivered):
-                    self._events.emit("delivered", id=message.id, to=to, maildir=str(copy.delivery.maildir))
-                else:
-                    self._events.emit(failure, id=message.id, to=to, reply=outcome.cause.diagnostic)
 
     async def _commit(self, message: StoredMessage, envelopes: Sequence[NewEnvelope], written: WrittenCopies) -> None:
         """Queue the envelopes and make the copies visible.  If that fails or is cancelled, both are taken back as
@@ -232,12 +227,12 @@ def _unwritten(
 
 
 def _postponed(
-    copy: Copy, outcomes: Sequence[Delivered | Deferred], *, now: float, next_try: float, warn_at: float | None
+    envelope: RoutedEnvelope, outcomes: tuple[Deferred, ...], *, now: float, next_try: float, warn_at: float | None
 ) -> NewEnvelope:
-    """A copy that could not be written, as an envelope that is tried again."""
+    """The envelope of a copy that could not be written, as it is tried again."""
     return replace(
-        NewEnvelope.of(copy.envelope, next_try=next_try, warn_at=warn_at),
+        NewEnvelope.of(envelope, next_try=next_try, warn_at=warn_at),
         attempts=1,
         last_attempt=now,
-        deferred={number: outcome for number, outcome in enumerate(outcomes) if isinstance(outcome, Deferred)},
+        last_outcomes=outcomes,
     )

@@ -95,6 +95,11 @@ class Recipient:
 
     orcpt: OriginalRecipient | None = None
 
+    number: int | None = field(default=None, compare=False)
+    """The recipient's number within its envelope in the queue, which stays when other recipients leave; None: the
+    recipient is not in the queue.
+    """
+
     def wants(self, event: Notify) -> bool:
         """Whether NOTIFY asks for a DSN about `event` (SUCCESS, FAILURE or DELAY)."""
         if self.notify is None:

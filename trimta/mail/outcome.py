@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from trimta.mail.status import GIVEN_UP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trimta.mail.envelope import Recipient
     from trimta.mail.reply import Reply
     from trimta.mail.status import EnhancedStatus
@@ -82,6 +84,8 @@ class Delivered:
     cause: Cause
     """The peer's reply, or what this server did."""
     handover: Handover
+    maildir: Path | None = None
+    """The Maildir that the copy is in; None: the message went elsewhere."""
     deadline_dropped: bool = False
     """Whether a deadline of mode N was still to come when a host without DELIVERBY took the message: a `relayed` DSN is
     due unless the recipient has NOTIFY=NEVER (RFC 2852 4.1.4.2), whatever `handover` says.

@@ -18,7 +18,7 @@ from trimta.mail.status import (
     EnhancedStatus,
 )
 from trimta.outbound.retries import is_late
-from trimta.outbound.settlement import recipients_of
+from trimta.outbound.settlement import numbers_of, recipients_of
 from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import OutboundMessage
 from trimta.outbound.transports.maildir import copies_of
@@ -109,14 +109,14 @@ class Dispatch:
             part, *others = self._parts(claimed) or (None,)
             if claimed.envelope.bounce:
                 cause = LocalCause("returned to the sender by the operator")
-                outcomes = _failed(claimed, POLICY_TROUBLE.permanent, cause)
-                await settlement.settle(claimed, outcomes, attempted=False)
+                failures = _failed(claimed, POLICY_TROUBLE.permanent, cause)
+                await settlement.fail_untried(claimed, failures)
             elif part is None:
                 await settlement.settle(claimed, _unroutable(claimed))
             elif others or part.next_hop != claimed.envelope.next_hop:
                 await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
-                await settlement.give_up_late(claimed)
+                await settlement.fail_late(claimed)
             elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, MxRoute | HostRoute):
                 await self._send(worker, claimed, part, part.destination.route)
                 return
@@ -167,8 +167,7 @@ class Dispatch:
 
         def reroute(queue: Queue) -> None:
             for other in others:
-                numbers = [one.number for one in envelope.recipients if one.recipient in other.recipients]
-                queue.split(envelope.id, numbers, other.next_hop)
+                queue.split(envelope.id, numbers_of(other.recipients), other.next_hop)
             queue.reroute(envelope.id, part.next_hop)
 
         await self._queue.run(reroute)
@@ -223,16 +222,11 @@ class Dispatch:
             return
         if result.unusable is None:
             worker.heard()
-        held = None
-        if result.denied is not None:
-            where = result.denied
-            held = f"egress.allow keeps it here; it would have gone to {where.host} [{where.address}]:{where.port}"
-        spare = result.unusable is not None and not result.cut_short
-        await self._settlement.settle(claimed, result.outcomes, hold=held, where=result.host, spare=spare)
+        await self._settlement.settle_attempt(claimed, result)
 
     # By the other transports.
 
-    async def _deliver(self, claimed: Claimed, part: RoutedEnvelope) -> list[Outcome]:
+    async def _deliver(self, claimed: Claimed, part: RoutedEnvelope) -> Sequence[Outcome]:
         message = claimed.message
         match part.destination:
             case UnknownUser():
@@ -278,23 +272,23 @@ def _unknown(recipient: Recipient) -> Failed:
     return Failed(recipient=recipient, status=NO_SUCH_MAILBOX.permanent, cause=cause)
 
 
-def _failed(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Outcome]:
+def _failed(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Failed]:
     """Failures of all recipients of an envelope, for one cause."""
     return [Failed(recipient=recipient, status=status, cause=cause) for recipient in recipients_of(claimed)]
 
 
-def _deferred(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Outcome]:
+def _deferred(claimed: Claimed, status: EnhancedStatus, cause: LocalCause) -> list[Deferred]:
     """Deferrals of all recipients of an envelope, for one cause."""
     return [Deferred(recipient=recipient, status=status, cause=cause) for recipient in recipients_of(claimed)]
 
 
-def _rejected(claimed: Claimed, route: RejectRoute) -> list[Outcome]:
+def _rejected(claimed: Claimed, route: RejectRoute) -> Sequence[Outcome]:
     cause = LocalCause(route.reply)
     if route.code < 500:
         return _deferred(claimed, route.status or NOT_AUTHORIZED.transient, cause)
     return _failed(claimed, route.status or NOT_AUTHORIZED.permanent, cause)
 
 
-def _unroutable(claimed: Claimed) -> list[Outcome]:
+def _unroutable(claimed: Claimed) -> list[Deferred]:
     cause = LocalCause(f"{claimed.envelope.via!r} is not a route")
     return _deferred(claimed, BAD_CONFIGURATION.transient, cause)

@@ -56,7 +56,7 @@ class Notices:
         message, envelope = claimed.message, claimed.envelope
         now = self._clock.now()
         if is_late(message, now):
-            await self._settlement.give_up_late(claimed)
+            await self._settlement.fail_late(claimed)
             return
         answered = envelope.deadline is not None and now >= envelope.deadline
         new = await self._delayed(claimed, now, at_deadline=answered)

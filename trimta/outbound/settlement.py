@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import math
 from itertools import product
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.mail.outcome import Deferred, Delivered, Failed, LocalCause
+from trimta.mail.outcome import Deferred, Failed, LocalCause
 from trimta.mail.status import GIVEN_UP, SYSTEM_TROUBLE, TIME_EXPIRED
+from trimta.outbound.outcome_events import emit_outcome
 from trimta.outbound.retries import is_late
 from trimta.routing.policy import addresses
 from trimta.store.queue.errors import QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from trimta.mail.envelope import Recipient
     from trimta.mail.outcome import Outcome
     from trimta.outbound.reports import NewMessage, Reports
     from trimta.outbound.retries import Retries
+    from trimta.outbound.transports.attempt import AttemptResult
     from trimta.outbound.worker import Claimed
     from trimta.runtime.bugs import Bugs
     from trimta.runtime.drain import Drain
-    from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Events
     from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.queue_clock import QueueClock
@@ -67,41 +68,76 @@ class Settlement:
         self._retries = retries
         self._wake = wake
 
-    async def settle(
+    async def settle(self, claimed: Claimed, outcomes: Sequence[Outcome]) -> None:
+        """Settle an attempt by a transport that keeps no connection; each recipient has an outcome."""
+        await self._settle(claimed, outcomes)
+
+    async def settle_attempt(self, claimed: Claimed, result: AttemptResult) -> None:
+        """Settle an attempt over SMTP or LMTP.  Recipients without an outcome stay due, or held where `[egress] allow`
+        keeps them here.  A next hop without a usable host is spared what else waits for it.
+        """
+        denied = result.denied
+        hold = None
+        if denied is not None:
+            hold = f"egress.allow keeps it here; it would have gone to {denied.host} [{denied.address}]:{denied.port}"
+        spare = result.unusable is not None and not result.cut_short
+        await self._settle(claimed, result.outcomes, hold=hold, host=result.host, spare=spare)
+
+    async def fail_untried(self, claimed: Claimed, failures: Sequence[Failed]) -> None:
+        """Settle failures for which no attempt was needed."""
+        await self._settle(claimed, failures, attempted=False)
+
+    async def fail_late(self, claimed: Claimed) -> None:
+        """Fail an envelope, queued or held, that DELIVERBY does not let be delivered any more."""
+        await self.fail_untried(claimed, _too_late(claimed))
+
+    async def hold(self, claimed: Claimed, reason: str) -> None:
+        """Hold an envelope until the operator releases it."""
+        await self._settle(claimed, [], hold=reason)
+
+    async def postpone(self, claimed: Claimed) -> None:
+        """Have an envelope tried again later that a bug keeps from being tried now."""
+        now, envelope = self._clock.now(), claimed.envelope
+        next_try = self._next_try(claimed, now)
+        cause = LocalCause("a bug in the server, see its log")
+        outcomes = [
+            Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause)
+            for recipient in recipients_of(claimed)
+        ]
+        deferred = {_number(outcome.recipient): outcome for outcome in outcomes}
+        await self._queue.run(lambda queue: queue.settle(envelope.id, now=now, next_try=next_try, deferred=deferred))
+        self._emit(claimed, outcomes, next_try=next_try)
+
+    async def _settle(
         self,
         claimed: Claimed,
         outcomes: Sequence[Outcome],
         *,
         hold: str | None = None,
-        where: str = "",
+        host: str = "",
         spare: bool = False,
         attempted: bool = True,
     ) -> None:
         """Write outcomes and the DSNs that are due into the queue, in one transaction.
 
-        `hold`: the reason why the envelope is held.  `where`: the host, for the log.  `spare`: the next hop can't be
-        used now, so that what else waits for it waits a little longer.  `attempted`: the outcomes come from an attempt
-        that was just made, not from what is known without one.
+        `hold`: the reason why the envelope is held.  `host`: the host that was tried last, with its address, for the
+        log.  `spare`: what else waits for the next hop waits a little longer.  `attempted`: the outcomes come from an
+        attempt that was just made.
         """
         if not outcomes and hold is None:
             return
         message, envelope = claimed.message, claimed.envelope
         now = self._clock.now()
         expiry = self._retries.expiry(message)
-        refused, short = await self._shortened(claimed, outcomes)
+        refused, shorter = await self._shortened(claimed, outcomes)
         outcomes = [outcome for outcome in outcomes if outcome not in refused]
         if not envelope.bounce:  # which the operator means to be the end of it
             outcomes = [self._final(outcome, message, now=now, expiry=expiry) for outcome in outcomes]
-        new = await self._about(
-            message,
-            [outcome for outcome in outcomes if not self._is_dropped(outcome, message)],
-            last_attempt=now if attempted else envelope.last_attempt,
-        )
-        if new is None:
-            outcomes, new = [_kept(outcome) for outcome in outcomes], []
-        numbers = {recipient.recipient.address: recipient.number for recipient in envelope.recipients}
-        deferred = {numbers[o.recipient.address]: o for o in outcomes if isinstance(o, Deferred)}
-        done = [numbers[o.recipient.address] for o in (*outcomes, *refused) if not isinstance(o, Deferred)]
+        dsns = await self._dsns(message, outcomes, last_attempt=now if attempted else envelope.last_attempt)
+        if dsns is None:
+            outcomes, dsns = [_kept(outcome) for outcome in outcomes], []
+        deferred = {_number(outcome.recipient): outcome for outcome in outcomes if isinstance(outcome, Deferred)}
+        done = [_number(outcome.recipient) for outcome in (*outcomes, *refused) if not isinstance(outcome, Deferred)]
         next_try = self._next_try(claimed, now) if deferred else None
 
         def settle(queue: Queue) -> None:
@@ -114,21 +150,16 @@ class Settlement:
                 deferred=deferred,
                 attempted=bool(outcomes),
                 hold=hold,
-                new=[*new, *short],
+                new=[*dsns, *shorter],
             )
             if spare:
                 queue.destinations.defer(envelope.next_hop, now, self._retries.spared_until(now))
 
-        await self._keep(settle)
-        self._log(claimed, outcomes, next_try=next_try, where=where)
-        for outcome, (dsn, _) in product(refused, short):
-            self._events.emit(
-                "shortened",
-                id=dsn.id,
-                about=message.id,
-                to=str(outcome.recipient.address),
-                reply=outcome.cause.diagnostic,
-            )
+        await self._commit(settle)
+        self._emit(claimed, outcomes, next_try=next_try, host=host)
+        for outcome, (dsn, _) in product(refused, shorter):
+            to, reply = str(outcome.recipient.address), outcome.cause.diagnostic
+            self._events.emit("shortened", id=dsn.id, about=message.id, to=to, reply=reply)
         if hold is not None:
             self._events.emit("held", id=message.id, to=addresses(recipients_of(claimed)), reason=hold)
         self._wake()
@@ -161,20 +192,30 @@ class Settlement:
             shorter = []
         return (refused, shorter) if shorter else ((), ())
 
-    async def _about(
+    async def _dsns(
         self, message: StoredMessage, outcomes: Sequence[Outcome], *, last_attempt: float | None
     ) -> list[NewMessage] | None:
-        """The DSNs about these outcomes; None if a bug keeps them from being composed: then no failure is final."""
-        new: list[NewMessage] | None = None
+        """The DSNs about these outcomes; None if a bug keeps them from being composed: then no failure is final.
+
+        A failure of which nobody can be told is logged instead, as `dropped`.
+        """
+        told: list[Outcome] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Failed) and self._is_last_resort(outcome, message):
+                to, reply = str(outcome.recipient.address), outcome.cause.diagnostic
+                self._events.emit("dropped", id=message.id, to=to, reply=reply)
+            else:
+                told.append(outcome)
+        dsns: list[NewMessage] | None = None
         try:
             with self._drain.shielded(DISK_LIMIT):  # else: what was done would be done again
-                new = await self._reports.on_outcomes(message, outcomes, last_attempt=last_attempt)
+                dsns = await self._reports.on_outcomes(message, told, last_attempt=last_attempt)
         except Exception as bug:  # noqa: BLE001 - a report that can't be made must not lose what it is about
             self._bugs.note(bug, id=message.id)
             return None
-        return new
+        return dsns
 
-    async def _keep(self, operation: Callable[[Queue], None]) -> None:
+    async def _commit(self, operation: Callable[[Queue], None]) -> None:
         """Commit an operation that notes what was done.  Where the disk has no room for it, wait: else what was done
         would be done again.
         """
@@ -189,19 +230,6 @@ class Settlement:
             except QueueError as cause:
                 self._events.emit("queue_trouble", reason=str(cause))
                 await trio.sleep(NO_ROOM_PAUSE)
-
-    async def postpone(self, claimed: Claimed) -> None:
-        """Have an envelope tried again later that a bug keeps from being tried now."""
-        now, envelope = self._clock.now(), claimed.envelope
-        next_try = self._next_try(claimed, now)
-        cause = LocalCause("a bug in the server, see its log")
-        outcomes = [
-            Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause)
-            for recipient in recipients_of(claimed)
-        ]
-        deferred = {one.number: outcome for one, outcome in zip(envelope.recipients, outcomes, strict=True)}
-        await self._queue.run(lambda queue: queue.settle(envelope.id, now=now, next_try=next_try, deferred=deferred))
-        self._log(claimed, outcomes, next_try=next_try, where="")
 
     def _final(self, outcome: Outcome, message: StoredMessage, *, now: float, expiry: float) -> Outcome:
         """A deferral after which there is no other try is a failure; a report that can't reach postmaster stays
@@ -220,52 +248,28 @@ class Settlement:
         """A message from `<>` to postmaster: if it fails there is nobody left to tell."""
         return message.terms.reverse_path is None and outcome.recipient.original == self._services().policy.postmaster
 
-    def _is_dropped(self, outcome: Outcome, message: StoredMessage) -> bool:
-        if isinstance(outcome, Failed) and self._is_last_resort(outcome, message):
-            self._events.emit(
-                "dropped", id=message.id, to=str(outcome.recipient.address), reply=outcome.cause.diagnostic
-            )
-            return True
-        return False
-
-    def _log(self, claimed: Claimed, outcomes: Sequence[Outcome], *, next_try: float | None, where: str) -> None:
-        name: EventName
+    def _emit(self, claimed: Claimed, outcomes: Sequence[Outcome], *, next_try: float | None, host: str = "") -> None:
+        wait = None if next_try is None else next_try - self._clock.now()
         for outcome in outcomes:
-            match outcome:
-                case Delivered():
-                    name = "delivered"
-                case Deferred():
-                    name = "deferred"
-                case Failed():
-                    name = "bounced"
-                case _:
-                    assert_never(outcome)
-            wait = None if next_try is None or name != "deferred" else max(0, round(next_try - self._clock.now()))
-            self._events.emit(
-                name,
-                id=claimed.message.id,
-                to=str(outcome.recipient.address),
-                host=where or outcome.cause.host,
-                status=str(outcome.status),
-                reply=outcome.cause.diagnostic,
-                next_s=wait,
-            )
-
-    async def hold(self, claimed: Claimed, reason: str) -> None:
-        """Hold an envelope until the operator releases it."""
-        await self.settle(claimed, [], hold=reason)
-
-    async def give_up_late(self, claimed: Claimed) -> None:
-        """Fail an envelope, queued or held, that DELIVERBY does not let be delivered any more."""
-        await self.settle(claimed, _too_late(claimed), attempted=False)
+            emit_outcome(self._events, claimed.message.id, outcome, host=host, wait=wait)
 
 
 def recipients_of(claimed: Claimed) -> list[Recipient]:
     """The recipients of a claimed envelope, in its order."""
-    return [recipient.recipient for recipient in claimed.envelope.recipients]
+    return [queued.recipient for queued in claimed.envelope.recipients]
 
 
-def _too_late(claimed: Claimed) -> list[Outcome]:
+def numbers_of(recipients: Iterable[Recipient]) -> list[int]:
+    """The numbers of queued recipients within their envelope."""
+    return [_number(recipient) for recipient in recipients]
+
+
+def _number(recipient: Recipient) -> int:
+    assert recipient.number is not None, "a recipient that the queue does not know"
+    return recipient.number
+
+
+def _too_late(claimed: Claimed) -> list[Failed]:
     """Failures since DELIVERBY's deadline has passed; the last deferral of each recipient tells why."""
     never_tried = LocalCause("it could not be delivered by the time asked for")
     return [

@@ -153,7 +153,7 @@ class QueueMachine(RuleBasedStateMachine):
             found = listed[name]
             assert (found.next_hop, found.next_try, found.attempts) == (entry.hop, entry.next_try, entry.attempts)
             assert (found.state is EnvelopeState.HELD) == entry.held
-            assert {to.number: to.reply for to in found.recipients} == entry.left
+            assert {to.recipient.number: to.reply for to in found.recipients} == entry.left
 
     @invariant()
     def the_same_is_due(self) -> None:

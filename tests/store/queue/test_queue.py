@@ -87,7 +87,7 @@ def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
         attempts=1,
         last_attempt=NOW - 1,
         warn_at=NOW + 9,
-        deferred={1: deferred(to=to[1])},
+        last_outcomes=(deferred("first", to=to[0]), deferred(to=to[1])),
     )
     assert queue.accept(stored, [new]) == stored
     found = queue.entries.load("m1")
@@ -95,7 +95,8 @@ def test_a_message_reads_back_as_it_was_stored(queue: Queue) -> None:
     assert found[0] == stored
     queued = found[1]
     assert tuple(to.recipient for to in queued.recipients) == to
-    assert queued.recipients[0].last_outcome is None
+    assert [to.recipient.number for to in queued.recipients] == [0, 1]
+    assert queued.recipients[0].last_outcome == deferred("first", to=to[0])
     assert queued.recipients[1].last_outcome == deferred(to=to[1])
     assert (queued.recipients[1].status, queued.recipients[1].reply) == ("4.3.0", "try again later")
     assert replace(queued, recipients=()) == QueuedEnvelope(
@@ -135,6 +136,15 @@ def test_several_envelopes_are_numbered_and_one_has_the_messages_id(queue: Queue
     assert [listed.envelope.id for listed in queue.entries.list_envelopes()] == ["m1.1", "m1.2", "m2"]
     assert [one.id for one in queue.entries.show("m1")[1]] == ["m1.1", "m1.2"]
     assert [one.id for one in queue.entries.show("m1.2")[1]] == ["m1.2"]
+
+
+def test_a_recipient_that_was_not_tried_has_no_outcome(queue: Queue) -> None:
+    queue.accept(message("m1"), [envelope("a", "b")])
+    recipients = loaded(queue, "m1").recipients
+    assert [(to.recipient.number, to.last_outcome, to.status, to.reply) for to in recipients] == [
+        (0, None, "", ""),
+        (1, None, "", ""),
+    ]
 
 
 @pytest.mark.parametrize("bad", ["", "a.1", "../x", "a b", "ä", "x" * 65])
@@ -389,9 +399,9 @@ def test_who_comes_after_the_failure_of_a_destination_has_its_first_try_at_once(
 def test_recipients_that_no_longer_go_the_same_way_get_an_envelope_of_their_own(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope("a", "b", "c", next_hop="x", attempts=1)])
     assert queue.split("m1", [1, 2], "y") == "m1.2"
-    assert [to.number for to in loaded(queue, "m1").recipients] == [0]
+    assert [to.recipient.number for to in loaded(queue, "m1").recipients] == [0]
     moved = loaded(queue, "m1.2")
-    assert [to.number for to in moved.recipients] == [1, 2]
+    assert [to.recipient.number for to in moved.recipients] == [1, 2]
     assert (moved.next_hop, moved.domain, moved.attempts, moved.next_try) == ("y", loaded(queue, "m1").domain, 1, NOW)
     assert {hop for hop, _ in queue.due.destinations(NOW, 10)} == {"x", "y"}
     assert queue.split("gone", [1], "y") is None
@@ -492,7 +502,7 @@ def test_what_is_done_leaves_and_the_rest_waits(queue: Queue) -> None:
     queue.accept(message("m1"), [envelope("a", "b", "c")])
     assert queue.settle("m1", now=NOW + 5, next_try=NOW + 60, done=[0, 2], deferred={1: deferred()}, warned=True)
     left = loaded(queue, "m1")
-    assert [(to.number, to.reply) for to in left.recipients] == [(1, "try again later")]
+    assert [(to.recipient.number, to.reply) for to in left.recipients] == [(1, "try again later")]
     assert (left.attempts, left.next_try, left.last_attempt, left.warned) == (1, NOW + 60, NOW + 5, True)
     assert queue.due.destinations(NOW + 59, 10) == []
     assert queue.settle("m1", now=NOW + 61, next_try=NOW + 90, attempted=False)

@@ -70,14 +70,15 @@ class Copy:
     def outcomes(self, error: MaildirError | None) -> list[Delivered | Deferred]:
         """The outcome of each recipient, in order: deferred for `error`, if there was one, else delivered."""
         if error is None:
-            delivery = LocalCause(f"delivered to {self.delivery.maildir}")
+            path = self.delivery.maildir
+            cause = LocalCause(f"delivered to {path}")
             return [
-                Delivered(recipient=recipient, status=DELIVERED, cause=delivery, handover=Handover.FINAL)
+                Delivered(recipient=recipient, status=DELIVERED, cause=cause, handover=Handover.FINAL, maildir=path)
                 for recipient in self.envelope.recipients
             ]
-        trouble = LocalCause(str(error))
+        cause = LocalCause(str(error))
         return [
-            Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, cause=trouble)
+            Deferred(recipient=recipient, status=MAILBOX_TROUBLE.transient, cause=cause)
             for recipient in self.envelope.recipients
         ]
 

@@ -85,7 +85,7 @@ def dump_recipient(recipient: Recipient) -> str:
     return _dump(fields)
 
 
-def load_recipient(text: object) -> Recipient:
+def load_recipient(text: object, number: int | None = None) -> Recipient:
     fields = _load(text)
     try:
         address = _read_mailbox(fields["to"])
@@ -98,6 +98,7 @@ def load_recipient(text: object) -> Recipient:
             original=original,
             notify=None if notify is None else frozenset(Notify(word) for word in notify),
             orcpt=None if orcpt is None else OriginalRecipient(*map(_text, orcpt)),
+            number=number,
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"recipient fields: {error!r}") from error

@@ -5,6 +5,7 @@ No other module inserts or deletes an envelope.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trimta.store.queue.decoding import dump_deferred, dump_recipient, path_text
@@ -104,9 +105,9 @@ class Envelopes:
                     place,
                     path_text(recipient.address),
                     dump_recipient(recipient),
-                    dump_deferred(envelope.deferred[place]) if place in envelope.deferred else None,
+                    None if outcome is None else dump_deferred(outcome),
                 )
-                for place, recipient in enumerate(envelope.recipients)
+                for place, (recipient, outcome) in enumerate(zip_longest(envelope.recipients, envelope.last_outcomes))
             ],
         )
         if envelope.state is EnvelopeState.QUEUED:

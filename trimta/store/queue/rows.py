@@ -155,9 +155,9 @@ class RowReader:
             "SELECT number, fields, last FROM recipients WHERE envelope = ? ORDER BY number", (envelope,)
         )
         for number, fields, last in rows:
-            recipient = load_recipient(fields)
+            recipient = load_recipient(fields, _typed(number, int))
             outcome = None if last is None else load_deferred(last, recipient)
-            yield QueuedRecipient(number=_typed(number, int), recipient=recipient, last_outcome=outcome)
+            yield QueuedRecipient(recipient=recipient, last_outcome=outcome)
 
 
 def _typed(value: Any, kind: type) -> Any:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.mail.body import BodyForm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from trimta.content.dsn.shorter import ReportForm
@@ -90,8 +89,12 @@ class NewEnvelope:
     attempts: int = 0
     """1 if it was tried before it was queued, as local recipients are."""
     last_attempt: float | None = None
-    deferred: Mapping[int, Deferred] = field(default_factory=dict)
-    """How that went, by the recipient's place in `recipients`, counted from 0."""
+    last_outcomes: tuple[Deferred, ...] = ()
+    """The outcomes of that attempt, one for each of `recipients`, in their order; empty if there was none."""
+
+    def __post_init__(self) -> None:
+        if self.last_outcomes and len(self.last_outcomes) != len(self.recipients):
+            raise ValueError(f"{len(self.last_outcomes)} outcomes for {len(self.recipients)} recipients")
 
     @classmethod
     def of(cls, routed: RoutedEnvelope, *, next_try: float, warn_at: float | None = None) -> Self:
@@ -114,9 +117,8 @@ class NewEnvelope:
 class QueuedRecipient:
     """A recipient for whom nothing final has happened yet."""
 
-    number: int
-    """The recipient's name within the envelope: it stays the same when other recipients leave."""
     recipient: Recipient
+    """With its number within the envelope."""
     last_outcome: Deferred | None = None
     """Why the last attempt deferred this recipient; None before the first attempt."""
 
