@@ -19,6 +19,7 @@ from tests.support.effort import bounded_effort
 from trimta.content.downgrade import CannotDowngrade, downgrade
 from trimta.content.mime.structure import MAX_DEPTH, MAX_PARTS
 from trimta.content.needs import needs_of
+from trimta.mail.body import BodyForm
 
 UMLAUTS: Final = "Grüße aus Köln, naïve café\n".encode()
 LATIN: Final = b"Gr\xfc\xdfe aus K\xf6ln\n"
@@ -203,7 +204,7 @@ def test_a_host_with_8bitmime_gets_8_bit_content_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, content in CORPUS.items() if b"\0" not in content])
 def test_a_raw_message_gives_the_same_as_its_text_form(name: str) -> None:
-    assert downgrade(wire(CORPUS[name]), binary=True) == downgrade(CORPUS[name])
+    assert downgrade(wire(CORPUS[name]), BodyForm.RAW) == downgrade(CORPUS[name])
 
 
 # -- exact results -------------------------------------------------------------------------------------------------
@@ -476,7 +477,7 @@ RAW_TOP: Final = wire(TOP)
 def test_a_binary_part_is_base64_of_its_exact_octets(data: bytes, kind: bytes, *, eight_bit_ok: bool) -> None:
     part = b"Content-Type: " + kind + b"\r\nContent-Transfer-Encoding: binary\r\n\r\n" + data
     raw = RAW_TOP + wire(multi(b"@", text(), cte=BINARY)).replace(b"@", part)
-    after = downgrade(raw, binary=True, eight_bit_ok=eight_bit_ok)
+    after = downgrade(raw, BodyForm.RAW, eight_bit_ok=eight_bit_ok)
     assert b"\r" not in after
     assert not needs_of(after).binary
     assert not needs_of(after).long_line
@@ -491,15 +492,15 @@ def test_a_binary_part_is_base64_of_its_exact_octets(data: bytes, kind: bytes, *
 
 def test_a_whole_binary_message_is_one_base64_body() -> None:
     raw = RAW_TOP + b"Content-Type: application/gzip\r\nContent-Transfer-Encoding: binary\r\n\r\n\x1f\x8b\0\n\xff"
-    after = downgrade(raw, binary=True, eight_bit_ok=True)
+    after = downgrade(raw, BodyForm.RAW, eight_bit_ok=True)
     assert after == TOP + b"Content-Type: application/gzip\nContent-Transfer-Encoding: base64\n\nH4sACv8="
 
 
 def test_a_clean_raw_message_becomes_text_with_an_honest_label() -> None:
     raw = RAW_TOP + wire(text(cte=b"binary"))
-    assert downgrade(raw, binary=True, eight_bit_ok=True) == TOP + text(cte=b"8bit")
+    assert downgrade(raw, BodyForm.RAW, eight_bit_ok=True) == TOP + text(cte=b"8bit")
     raw = RAW_TOP + wire(text(b"hi\n", cte=b"binary"))
-    assert downgrade(raw, binary=True, eight_bit_ok=True) == TOP + text(b"hi\n", cte=b"7bit")
+    assert downgrade(raw, BodyForm.RAW, eight_bit_ok=True) == TOP + text(b"hi\n", cte=b"7bit")
 
 
 @pytest.mark.parametrize(
@@ -515,7 +516,7 @@ def test_a_clean_raw_message_becomes_text_with_an_honest_label() -> None:
 )
 def test_raw_octets_outside_of_leaf_parts_are_refused(raw: bytes) -> None:
     with pytest.raises(CannotDowngrade, match=r"NUL, a bare CR or a bare LF|no field|8-bit"):
-        downgrade(raw, binary=True, eight_bit_ok=True)
+        downgrade(raw, BodyForm.RAW, eight_bit_ok=True)
 
 
 # -- properties ------------------------------------------------------------------------------------------------------
@@ -561,7 +562,7 @@ def test_any_tree_of_parts_decodes_to_the_same(tree: bytes, *, eight_bit_ok: boo
     assert after.isascii() or eight_bit_ok
     assert leaves(wire(after)) == leaves(wire(before))
     assert downgrade(after, eight_bit_ok=eight_bit_ok) == after
-    assert downgrade(wire(before), binary=True, eight_bit_ok=eight_bit_ok) == after
+    assert downgrade(wire(before), BodyForm.RAW, eight_bit_ok=eight_bit_ok) == after
 
 
 soup = st.lists(
@@ -602,15 +603,15 @@ soup = st.lists(
 
 
 @settings(deadline=None, max_examples=300)
-@given(content=soup, binary=st.booleans(), eight_bit_ok=st.booleans())
-def test_any_octets_give_a_fitting_content_or_a_refusal(content: bytes, *, binary: bool, eight_bit_ok: bool) -> None:
+@given(content=soup, form=st.sampled_from(BodyForm), eight_bit_ok=st.booleans())
+def test_any_octets_give_a_fitting_content_or_a_refusal(content: bytes, form: BodyForm, *, eight_bit_ok: bool) -> None:
     try:
-        after = downgrade(content, binary=binary, eight_bit_ok=eight_bit_ok)
+        after = downgrade(content, form, eight_bit_ok=eight_bit_ok)
     except CannotDowngrade as why:
         assert str(why).isprintable()  # noqa: PT017
         return
     assert eight_bit_ok or after.isascii()
-    if binary:
+    if form is BodyForm.RAW:
         assert b"\r" not in after
         assert b"\0" not in after
 

@@ -9,42 +9,46 @@ from hypothesis import strategies as st
 from tests.content.test_downgrade import BINARY, EIGHT, SEVEN_TEXT, TOP, message, multi, soup, text, wire
 from trimta.content.needs import ContentNeeds, InternationalizedParts, internationalized_parts, needs_of
 from trimta.content.windowed_octets import WindowedOctets
+from trimta.mail.body import BodyForm
+
+TEXT = BodyForm.TEXT
+RAW = BodyForm.RAW
 
 
 @settings(deadline=None, max_examples=100)
-@given(content=soup, cuts=st.lists(st.integers(1, 7), max_size=40), binary=st.booleans())
-def test_needs_are_the_same_in_any_split(content: bytes, cuts: list[int], *, binary: bool) -> None:
+@given(content=soup, cuts=st.lists(st.integers(1, 7), max_size=40), form=st.sampled_from(BodyForm))
+def test_needs_are_the_same_in_any_split(content: bytes, cuts: list[int], form: BodyForm) -> None:
     chunks, position = [], 0
     for cut in cuts:
         chunks.append(content[position : position + cut])
         position += cut
-    assert needs_of([*chunks, content[position:]], binary=binary) == needs_of(content, binary=binary)
-    assert needs_of([bytes([octet]) for octet in content], binary=binary) == needs_of(content, binary=binary)
+    assert needs_of([*chunks, content[position:]], form) == needs_of(content, form)
+    assert needs_of([bytes([octet]) for octet in content], form) == needs_of(content, form)
 
 
 @pytest.mark.parametrize(
-    ("content", "binary", "expected"),
+    ("content", "form", "expected"),
     [
-        (b"", False, ContentNeeds()),
-        (b"\n", False, ContentNeeds()),
-        (b"A: b\n\nhi\n", False, ContentNeeds(longest_line=4)),
-        (b"A: \xe9\n\nhi\n", False, ContentNeeds(eight_bit_header=True, longest_line=4)),
-        (b"A: b\n\n\xe9\n", False, ContentNeeds(eight_bit_body=True, longest_line=4)),
-        (b"\n\xe9", False, ContentNeeds(eight_bit_body=True, longest_line=1)),
-        (b"A: b\n\n\0\n", False, ContentNeeds(nul=True, longest_line=4)),
-        (b"A: b\n\nx\r\n", False, ContentNeeds(bare_cr=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\r\n", True, ContentNeeds(longest_line=4)),
-        (b"A: b\r\n\r\n\xe9\r\n", True, ContentNeeds(eight_bit_body=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\n", True, ContentNeeds(bare_lf=True, longest_line=4)),
-        (b"A: b\r\n\r\nx\r", True, ContentNeeds(bare_cr=True, longest_line=4)),
-        (b"A: b\r\n\r\n12345\r6\r\n", True, ContentNeeds(bare_cr=True, longest_line=7)),
-        (b"\r\n\xe9", True, ContentNeeds(eight_bit_body=True, longest_line=1)),
-        (b"A: b\n\n" + b"x" * 998, False, ContentNeeds(longest_line=998)),
-        (b"A: b\n\n" + b"x" * 200_000 + b"\ny", False, ContentNeeds(longest_line=200_000)),
+        (b"", TEXT, ContentNeeds()),
+        (b"\n", TEXT, ContentNeeds()),
+        (b"A: b\n\nhi\n", TEXT, ContentNeeds(longest_line=4)),
+        (b"A: \xe9\n\nhi\n", TEXT, ContentNeeds(eight_bit_header=True, longest_line=4)),
+        (b"A: b\n\n\xe9\n", TEXT, ContentNeeds(eight_bit_body=True, longest_line=4)),
+        (b"\n\xe9", TEXT, ContentNeeds(eight_bit_body=True, longest_line=1)),
+        (b"A: b\n\n\0\n", TEXT, ContentNeeds(nul=True, longest_line=4)),
+        (b"A: b\n\nx\r\n", TEXT, ContentNeeds(bare_cr=True, longest_line=4)),
+        (b"A: b\r\n\r\nx\r\n", RAW, ContentNeeds(longest_line=4)),
+        (b"A: b\r\n\r\n\xe9\r\n", RAW, ContentNeeds(eight_bit_body=True, longest_line=4)),
+        (b"A: b\r\n\r\nx\n", RAW, ContentNeeds(bare_lf=True, longest_line=4)),
+        (b"A: b\r\n\r\nx\r", RAW, ContentNeeds(bare_cr=True, longest_line=4)),
+        (b"A: b\r\n\r\n12345\r6\r\n", RAW, ContentNeeds(bare_cr=True, longest_line=7)),
+        (b"\r\n\xe9", RAW, ContentNeeds(eight_bit_body=True, longest_line=1)),
+        (b"A: b\n\n" + b"x" * 998, TEXT, ContentNeeds(longest_line=998)),
+        (b"A: b\n\n" + b"x" * 200_000 + b"\ny", TEXT, ContentNeeds(longest_line=200_000)),
     ],
 )
-def test_needs_are(content: bytes, expected: ContentNeeds, *, binary: bool) -> None:
-    assert needs_of(content, binary=binary) == expected
+def test_needs_are(content: bytes, form: BodyForm, expected: ContentNeeds) -> None:
+    assert needs_of(content, form) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,4 +99,4 @@ NAMED = b'Content-Type: text/plain; name="\xc3\xa9"\n\nhi\n'
 def test_internationalized_headers_of_parts_are(content: bytes, *, part_header: bool, message_global: bool) -> None:
     expected = InternationalizedParts(part_header, message_global)
     assert internationalized_parts(WindowedOctets.of(content)) == expected
-    assert internationalized_parts(WindowedOctets.of(wire(content)), binary=True) == expected
+    assert internationalized_parts(WindowedOctets.of(wire(content)), RAW) == expected

@@ -1,8 +1,8 @@
 """The re-encoding of a message for a host without 8BITMIME or BINARYMIME, part by part (RFC 2045, 2046, 1428, 3030 3,
 6152 3).
 
-The content has one of the two forms that `needs` describes: text with LF line ends, or the octets of BODY=BINARYMIME
-(`binary=True`).  Promises:
+The content is in one of the two forms of `mail.body`: text with LF line ends, or the raw octets of BODY=BINARYMIME.
+Promises:
 
 - A leaf part that does not fit gets quoted-printable or base64, whichever is shorter, and decodes to what it was.  A
   line end of a text message is a line break: CRLF to a reader that decodes it.  A part of a BINARYMIME message with a
@@ -29,6 +29,7 @@ from trimta.content.mime.structure import Encapsulated, Multipart, PartType, Unr
 from trimta.content.mime.transfer_encoding import base64_size, lf_text, quoted_printable
 from trimta.content.needs import needs_of
 from trimta.content.windowed_octets import WindowedOctets
+from trimta.mail.body import BodyForm
 from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ class _Blurred(CannotDowngrade):
     """An entity because of which not even the entities round it are certain."""
 
 
-def downgrade(content: bytes, *, binary: bool = False, eight_bit_ok: bool = False) -> bytes:
+def downgrade(content: bytes, form: BodyForm = BodyForm.TEXT, *, eight_bit_ok: bool = False) -> bytes:
     """A message in memory for a host without BINARYMIME (`eight_bit_ok`), or without 8BITMIME too: then all octets of
     the result are below 128.  Raises CannotDowngrade.
     """
     original = WindowedOctets.of(content)
-    plan = rewriting_plan(original, binary=binary, eight_bit_ok=eight_bit_ok)
+    plan = rewriting_plan(original, form, eight_bit_ok=eight_bit_ok)
     result = b"".join(plan.render(original))
     if not eight_bit_ok and not result.isascii():  # the promise is checked, whatever the structure seemed to be
         raise CannotDowngrade(EIGHT_BIT_LEFT)
@@ -62,22 +63,22 @@ def downgrade(content: bytes, *, binary: bool = False, eight_bit_ok: bool = Fals
 
 
 def rewriting_plan(
-    original: WindowedOctets, *, binary: bool = False, eight_bit_ok: bool = False, global_ok: bool = True
+    original: WindowedOctets, form: BodyForm = BodyForm.TEXT, *, eight_bit_ok: bool = False, global_ok: bool = True
 ) -> RewritingPlan:
     """The same for a message that need not be in memory.  Without `eight_bit_ok` the caller has to look for octets over
     127 when it renders the plan.  Without `global_ok` no message/global keeps any (RFC 6533 4.5).
 
     Raises CannotDowngrade, and what `original` raises when it is read.
     """
-    rewriter = _Rewriter(original, binary=binary, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
-    return RewritingPlan(rewriter.rewritten(read_structure(original, binary=binary)), binary)
+    rewriter = _Rewriter(original, form, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
+    return RewritingPlan(rewriter.rewritten(read_structure(original, form)), form)
 
 
 class _Rewriter:
-    def __init__(self, content: WindowedOctets, *, binary: bool, eight_bit_ok: bool, global_ok: bool) -> None:
+    def __init__(self, content: WindowedOctets, form: BodyForm, *, eight_bit_ok: bool, global_ok: bool) -> None:
         self._content = content
-        self._binary = binary
-        self._line_end = b"\r\n" if binary else b"\n"
+        self._form = form
+        self._raw = form is BodyForm.RAW
         self._eight_bit_ok = eight_bit_ok
         self._global_ok = global_ok
 
@@ -140,7 +141,7 @@ class _Rewriter:
 
     def _unread(self, start: int, end: int, where: str) -> Piece:
         """A preamble or an epilogue, which no reader shows: 8-bit octets become question marks where they must."""
-        if self._binary:
+        if self._raw:
             self._keep(start, end, where)
         fits = self._eight_bit_ok or self._content.is_ascii(start, end)
         return Span(start, end, Form.KEPT if fits else Form.SEVEN_BIT)
@@ -152,10 +153,10 @@ class _Rewriter:
         encode_global = entity.is_global and not self._global_ok and not self._content.is_ascii(start, end)
         if not (exact or encode_global or self._unfit(start, end) is not None or self._has_long_line(start, end)):
             return [Span(start, end)], entity.encoding
-        final = b"\n" if self._content.ends(self._line_end, start, end) else b""
-        if self._binary and exact:
+        final = b"\n" if self._content.ends(self._form.line_end, start, end) else b""
+        if self._raw and exact:
             return [Span(start, end, Form.BASE64_EXACT), final], b"base64"
-        if self._binary or self._content.find(b"\r", start, end) < 0:
+        if self._raw or self._content.find(b"\r", start, end) < 0:
             size = newlines = 0
             for chunk in self._text(start, end):
                 size += len(chunk)
@@ -206,10 +207,10 @@ class _Rewriter:
             if label != b"7bit":
                 added += field
         else:
-            if not self._content.ends(self._line_end, start, encoding_field.end):
+            if not self._content.ends(self._form.line_end, start, encoding_field.end):
                 field = field[:-1]  # the entity ends in the middle of its header
             top = [Span(start, encoding_field.start), field, Span(encoding_field.end, end)]
-        if added and end != start and not self._content.ends(self._line_end, start, end):
+        if added and end != start and not self._content.ends(self._form.line_end, start, end):
             top.append(b"\n")
         return [*top, added, Span(end, entity.body_start)]
 
@@ -225,22 +226,22 @@ class _Rewriter:
         """What of the range, in words, the host can't take in any way."""
         if not self._eight_bit_ok and not self._content.is_ascii(start, end):
             return "8-bit octets"
-        if self._binary and self._is_more_than_text(start, end):
+        if self._raw and self._is_more_than_text(start, end):
             return "a NUL, a bare CR or a bare LF"
         return None
 
     def _is_more_than_text(self, start: int, end: int) -> bool:
         """Whether the octets are more than lines of text, so that lines alone would not keep them."""
         content = self._content
-        if not self._binary:
+        if not self._raw:
             return content.find(b"\0", start, end) >= 0 or content.find(b"\r", start, end) >= 0
-        return needs_of(content.chunks(start, end), binary=True).binary
+        return needs_of(content.chunks(start, end), self._form).binary
 
     def _has_long_line(self, start: int, end: int) -> bool:
         """Whether a line of the range is over MAX_TEXT_LINE octets; each step looks at as many octets."""
-        size = len(self._line_end)
+        size = len(self._form.line_end)
         while end - start > MAX_TEXT_LINE:
-            found = self._content.span(start, min(start + MAX_TEXT_LINE + size, end)).rfind(self._line_end)
+            found = self._content.span(start, min(start + MAX_TEXT_LINE + size, end)).rfind(self._form.line_end)
             if found < 0:
                 return True
             start += found + size
@@ -248,7 +249,7 @@ class _Rewriter:
 
     def _text(self, start: int, end: int) -> Iterator[bytes]:
         """The range with LF line ends."""
-        return lf_text(self._content.chunks(start, end), binary=self._binary)
+        return lf_text(self._content.chunks(start, end), self._form)
 
 
 def _is_kept(pieces: Iterable[Piece]) -> bool:

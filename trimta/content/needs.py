@@ -1,7 +1,6 @@
 """What a message needs of the host that is to take it: 8BITMIME, BINARYMIME, SMTPUTF8 (RFC 6152, 3030, 6531).
 
-Content has one of two forms.  A text message has LF line ends and no CR.  A message of BODY=BINARYMIME (`binary=True`)
-is as it came: its lines end in CRLF, and a bare CR or LF in it is data.
+Content is in one of the two forms of `mail.body`: text with LF line ends, or the raw octets of BODY=BINARYMIME.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.mime.structure import Encapsulated, Entity, Multipart, PartType, read_structure
+from trimta.mail.body import BodyForm
 from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ContentNeeds:
     nul: bool = False
     bare_cr: bool = False
     bare_lf: bool = False
-    """Only in a message of BODY=BINARYMIME: in a text message every LF is a line end."""
+    """Only in raw octets: in text every LF is a line end."""
     longest_line: int = 0
     """Octets of the longest line, without its line end."""
 
@@ -61,9 +61,9 @@ class ContentNeeds:
         return binary_ok or not (self.binary or self.long_line)
 
 
-def needs_of(content: bytes | Iterable[bytes], *, binary: bool = False) -> ContentNeeds:
+def needs_of(content: bytes | Iterable[bytes], form: BodyForm = BodyForm.TEXT) -> ContentNeeds:
     """What a content needs, whole or in chunks of any size: one pass, and memory for one chunk."""
-    scan = _Scan(binary=binary)
+    scan = _Scan(form)
     for chunk in _chunks(content) if isinstance(content, bytes | bytearray) else content:
         if chunk:
             scan.feed(chunk)
@@ -78,9 +78,9 @@ def _chunks(content: bytes) -> Iterator[bytes]:
 class _Scan:
     """The pass over a content, chunk by chunk."""
 
-    def __init__(self, *, binary: bool) -> None:
-        self._binary = binary
-        line_end = b"\r\n" if binary else b"\n"
+    def __init__(self, form: BodyForm) -> None:
+        self._raw = form is BodyForm.RAW
+        line_end = form.line_end
         self._blank = line_end * 2
         self._tail = line_end
         """The last octets of the header so far, in which the blank line may have begun; at first a line end, so that a
@@ -128,9 +128,9 @@ class _Scan:
     def _line_lengths(self, chunk: bytes) -> Iterator[int]:
         """What the chunk adds to the line that it begins in, then the length of each line that begins in it.
 
-        With BODY=BINARYMIME a line ends at CRLF only, and a CR at the end of a chunk counts once it proves to be bare.
+        A line of raw octets ends at CRLF only, and a CR at the end of a chunk counts once it proves to be bare.
         """
-        if not self._binary:
+        if not self._raw:
             yield from map(len, chunk.split(b"\n"))
             return
         if self._last == b"\r":
@@ -146,14 +146,14 @@ class _Scan:
     def result(self) -> ContentNeeds:
         """What all chunks together need."""
         current = self._current
-        if self._binary and self._last == b"\r":
+        if self._raw and self._last == b"\r":
             current += 1
         return ContentNeeds(
             eight_bit_header=self._eight_bit_header,
             eight_bit_body=self._eight_bit_body,
             nul=self._nul,
-            bare_cr=self._crs > (self._crlfs if self._binary else 0),
-            bare_lf=self._binary and self._lfs > self._crlfs,
+            bare_cr=self._crs > (self._crlfs if self._raw else 0),
+            bare_lf=self._raw and self._lfs > self._crlfs,
             longest_line=max(self._longest, current),
         )
 
@@ -171,10 +171,10 @@ class InternationalizedParts:
     """A message/global, or one of its relatives, has octets over 127."""
 
 
-def internationalized_parts(content: WindowedOctets, *, binary: bool = False) -> InternationalizedParts:
+def internationalized_parts(content: WindowedOctets, form: BodyForm = BodyForm.TEXT) -> InternationalizedParts:
     """Where internationalized headers are below the message's own, as far as the MIME structure can be read."""
     part_header = message_global = False
-    waiting: list[tuple[Entity | Unreadable, int]] = [(read_structure(content, binary=binary), 0)]
+    waiting: list[tuple[Entity | Unreadable, int]] = [(read_structure(content, form), 0)]
     while waiting:
         entity, depth = waiting.pop()
         if depth and not part_header:

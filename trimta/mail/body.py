@@ -23,6 +23,11 @@ class BodyForm(enum.Enum):
         """The form of a body whose BODY parameter was `kind`."""
         return cls.RAW if kind is BodyKind.BINARY else cls.TEXT
 
+    @property
+    def line_end(self) -> bytes:
+        """The octets that end a line of a kept body."""
+        return b"\r\n" if self is BodyForm.RAW else b"\n"
+
     def wire_size(self, size: int, lines: int) -> int:
         """Octets on the wire, before dot-stuffing, of a body of `size` octets with `lines` LFs among them."""
         return size if self is BodyForm.RAW else size + lines

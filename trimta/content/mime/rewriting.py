@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from trimta.content.windowed_octets import WindowedOctets
+    from trimta.mail.body import BodyForm
 
 _SEVEN_BIT: Final = bytes(range(128)) + b"?" * 128
 
@@ -50,8 +51,8 @@ class RewritingPlan:
     """The pieces of a rewritten message, in their order.  The result has LF line ends."""
 
     pieces: Sequence[Piece]
-    binary: bool
-    """The original came as BODY=BINARYMIME: its line ends are CRLF."""
+    form: BodyForm
+    """The form of the original."""
 
     def render(self, original: WindowedOctets) -> Iterator[bytes]:
         """The octets of the rewritten message, in chunks of about a window; memory is that of a chunk."""
@@ -65,13 +66,13 @@ class RewritingPlan:
         octets = original.chunks(span.start, span.end)
         match span.form:
             case Form.KEPT:
-                yield from lf_text(octets, binary=self.binary)
+                yield from lf_text(octets, self.form)
             case Form.SEVEN_BIT:
-                yield from (chunk.translate(_SEVEN_BIT) for chunk in lf_text(octets, binary=self.binary))
+                yield from (chunk.translate(_SEVEN_BIT) for chunk in lf_text(octets, self.form))
             case Form.QUOTED:
-                yield from quoted_printable(lf_text(octets, binary=self.binary))
+                yield from quoted_printable(lf_text(octets, self.form))
             case Form.BASE64:
-                text = lf_text(octets, binary=self.binary)
+                text = lf_text(octets, self.form)
                 yield from base64_lines(chunk.replace(b"\n", b"\r\n") for chunk in text)
             case Form.BASE64_EXACT:
                 yield from base64_lines(octets)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.header import AmbiguousHeaderError, field_spans
 from trimta.content.mime.content_type import content_type, transfer_encoding
+from trimta.mail.body import BodyForm
 from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
@@ -134,13 +135,12 @@ class Unreadable:
     """Not even where the entities round it end is certain."""
 
 
-def read_structure(content: WindowedOctets, *, binary: bool = False) -> Entity | Unreadable:
+def read_structure(content: WindowedOctets, form: BodyForm = BodyForm.TEXT) -> Entity | Unreadable:
     """The entity that is the whole message, with all entities in it.
 
-    `binary` says that its lines end in CRLF (BODY=BINARYMIME), not in LF.  What `content` raises when it is read is
-    passed on.
+    `form` is that of the content, which says how its lines end.  What `content` raises when it is read is passed on.
     """
-    return _Reader(content, binary=binary).entity(
+    return _Reader(content, form).entity(
         0, len(content), depth=0, default=b"text/plain", boundaries=(), is_message=True
     )
 
@@ -155,9 +155,9 @@ class _Unclear(Exception):  # noqa: N818 - it is no error of the program
 
 
 class _Reader:
-    def __init__(self, content: WindowedOctets, *, binary: bool) -> None:
+    def __init__(self, content: WindowedOctets, form: BodyForm) -> None:
         self._content = content
-        self._line_end = b"\r\n" if binary else b"\n"
+        self._line_end = form.line_end
         self._parts = 0
 
     def entity(

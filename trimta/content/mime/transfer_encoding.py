@@ -8,6 +8,8 @@ from __future__ import annotations
 import binascii
 from typing import TYPE_CHECKING, Final
 
+from trimta.mail.body import BodyForm
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -17,9 +19,9 @@ LINE_LIMIT: Final = 128 * 1024
 _BASE64_OCTETS: Final = 57  # they are 76 characters, the most that a line may have: RFC 2045 6.8
 
 
-def lf_text(chunks: Iterable[bytes], *, binary: bool) -> Iterator[bytes]:
-    """Content with LF line ends; `binary`: its own line ends are CRLF.  A bare CR stays."""
-    if not binary:
+def lf_text(chunks: Iterable[bytes], form: BodyForm) -> Iterator[bytes]:
+    """Content in this form as text with LF line ends, in chunks.  A bare CR stays."""
+    if form is BodyForm.TEXT:
         yield from chunks
         return
     held = b""

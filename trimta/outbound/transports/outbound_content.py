@@ -74,7 +74,7 @@ class OutboundContent:
 
     async def _needs(self, disk: Disk) -> ContentNeeds:
         def look() -> ContentNeeds:
-            return needs_of(self.body.chunks(BLOCK), binary=self.body.form is BodyForm.RAW)
+            return needs_of(self.body.chunks(BLOCK), self.body.form)
 
         return look() if self.body.in_memory else await disk.run(look)
 
@@ -82,7 +82,7 @@ class OutboundContent:
         def look() -> InternationalizedParts:
             with self.body.reader() as read:
                 octets = WindowedOctets(self.body.size, read)
-                return internationalized_parts(octets, binary=self.body.form is BodyForm.RAW)
+                return internationalized_parts(octets, self.body.form)
 
         return await disk.run(look)
 
@@ -113,9 +113,7 @@ class RewrittenBody:
         is_ascii = True
         with kept.reader() as read:
             octets = WindowedOctets(kept.size, read)
-            plan = rewriting_plan(
-                octets, binary=kept.form is BodyForm.RAW, eight_bit_ok=eight_bit_ok, global_ok=global_ok
-            )
+            plan = rewriting_plan(octets, kept.form, eight_bit_ok=eight_bit_ok, global_ok=global_ok)
             for piece in plan.render(octets):
                 if b"\r" in piece:
                     raise CannotDowngrade("a bare CR where nothing may be rewritten")
