@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.fake_mx import FakeMx
 from tests.support.lab import open_lab
+from trimta.mail.envelope import BodyKind
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,25 @@ async def test_without_smtputf8_a_message_global_is_in_seven_bits(
         assert INNER.partition("\n")[0].encode() not in received.body
         part = email.message_from_bytes(received.body).get_payload(0)
         assert part["Content-Transfer-Encoding"] in ("quoted-printable", "base64")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("extensions", [(), ("8BITMIME",), ("8BITMIME", "BINARYMIME", "CHUNKING")])
+@pytest.mark.parametrize("beside", ["plain", "a bare \r", "a bare \n", "a \0"])
+async def test_without_smtputf8_a_message_global_of_a_raw_body_is_in_seven_bits_too(
+    beside: str, extensions: tuple[str, ...], tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    other = "--b\r\nContent-Type: application/x-data\r\nContent-Transfer-Encoding: binary\r\n\r\n" + beside
+    raw = GLOBAL.replace("\n", "\r\n").replace("--b--\r\n", f"{other}\r\n--b--\r\n").encode()
+    mx = FakeMx(extensions=extensions)
+    async with open_lab(tmp_path, {ONE: mx}) as lab:
+        await lab.submit(content=raw, smtputf8=True, body=BodyKind.BINARY)
+        await lab.idle()
+        (received,) = mx.accepted
+        assert "BINARYMIME" not in received.mail
+        assert received.body.isascii()
+        message = email.message_from_bytes(received.body)
+        assert message.get_payload(0)["Content-Transfer-Encoding"] in ("quoted-printable", "base64")  # type: ignore[index]
+        assert message.get_payload(1).get_payload(decode=True) == beside.encode()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("content", [FILE_NAME, RFC822])

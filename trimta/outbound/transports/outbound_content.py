@@ -47,16 +47,11 @@ class OutboundContent:
         needs = await self._needs(disk)
         parts = await self._parts(disk) if smtputf8 and needs.eight_bit_body else _NONE_INTERNATIONALIZED
         global_ok = offered.smtputf8 or not parts.message_global
-        if self.body.form is BodyForm.RAW:
-            binary = offered.binarymime and (global_ok or not needs.bare_cr)
-            rewritten = not binary
-            global_ok = True
-        elif global_ok and needs.fits(eight_bit_ok=offered.eight_bit_mime):
-            binary = rewritten = False
-        else:
-            # BINARYMIME takes text with NULs or endless lines as it is, too.
-            binary = global_ok and offered.binarymime and not needs.bare_cr
-            rewritten = not binary
+        raw = self.body.form is BodyForm.RAW
+        fits = global_ok and not raw and needs.fits(eight_bit_ok=offered.eight_bit_mime)
+        # BINARYMIME takes text with NULs or endless lines as it is, too, but a CR of text might be half a line end.
+        binary = global_ok and offered.binarymime and (raw or not (fits or needs.bare_cr))
+        rewritten = not (fits or binary)
         body: Body | RewrittenBody = self.body
         eight_bit = needs.eight_bit
         if rewritten:
