@@ -1,4 +1,4 @@
-"""The process: `trimta`, or `python -m trimta`."""
+"""The entry point of the process, for `trimta` and `python -m trimta`."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ import sys
 def main() -> int:
     """Run this process's command line; returns the exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the rest is imported is no traceback either
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that Ctrl-C during the imports below prints no traceback
     from trimta.cli.main import main as run
 
     return run()

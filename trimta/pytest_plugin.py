@@ -1,5 +1,6 @@
-"""The fixtures `trimta`, a mail server of one test alone, and `trimta_session`, one for the whole run that is emptied
-for each test.  Tests may be of any style.
+"""The pytest fixtures `trimta`, a mail server for one test, and `trimta_session`, a mail server for the whole run.
+
+The second is emptied before each test.  Tests may be synchronous or asynchronous.
 
     def test_sign_up_sends_a_welcome(trimta):
         sign_up("alice@dev.test", smtp=(trimta.host, trimta.port))
@@ -10,7 +11,7 @@ for each test.  Tests may be of any style.
 
     @pytest.fixture(scope="session") def trimta_session_config(): return "conf.toml"
 
-Every run of pytest loads this module, so the server is imported when a test wants one.
+Every run of pytest loads this module, so the server is only imported by the fixtures.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from trimta.testing import BlockingServer, Configuration
 
 SERVER: pytest.StashKey[BlockingServer] = pytest.StashKey()
-"""Of a test: the server of its fixture `trimta`.  Of the run: that of `trimta_session`."""
+"""Key of the server: of the fixture `trimta` in a test's stash, of `trimta_session` in that of the run."""
 BEGAN: pytest.StashKey[float] = pytest.StashKey()
-"""Of a test: when it began, as `real_time.wall` has it."""
+"""Key of the moment at which a test began, from `real_time.wall`."""
 ASKED: pytest.StashKey[bool] = pytest.StashKey()
-"""Of a test: whether somebody has asked for the configuration in its mark."""
+"""Key of the note that a fixture has asked for the configuration in a test's mark."""
 
 EVENTS: Final = 200
-"""The last events of a server that the report of a failed test has."""
+"""Events of a server in the report of a failed test, at most: the last ones."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,8 +48,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def trimta_config(request: pytest.FixtureRequest) -> Configuration:
-    """What `trimta.testing.run_server` takes: here the argument of the mark `trimta`.  To be overridden; a fixture of
-    this name that asks for this one gets what the mark says.
+    """The configuration of the fixture `trimta`, as `trimta.testing.run_server` takes it; tests may override it.
+
+    This one returns the argument of the mark `trimta`; a fixture that overrides it may ask for it.
     """
     request.node.stash[ASKED] = True
     return _marked(request.node)
@@ -56,7 +58,7 @@ def trimta_config(request: pytest.FixtureRequest) -> Configuration:
 
 @pytest.fixture
 def trimta(request: pytest.FixtureRequest, trimta_config: Configuration) -> Iterator[BlockingServer]:
-    """A mail server on a free port of 127.0.0.1, with Maildirs in a temporary folder: `trimta.testing`."""
+    """A mail server on a free port of 127.0.0.1, with Maildirs in a temporary folder (see `trimta.testing`)."""
     from trimta.testing import run_server
 
     if _marked(request.node) is not None and not request.node.stash.get(ASKED, False):
@@ -89,15 +91,13 @@ def _fail(text: str) -> None:
 
 @pytest.fixture(scope="session")
 def trimta_session_config() -> Configuration:
-    """What `trimta.testing.run_server` takes, for the server of the whole run.  To be overridden."""
+    """The configuration of `trimta_session`, as `trimta.testing.run_server` takes it; tests may override it."""
     return None
 
 
 @pytest.fixture(scope="session")
 def trimta_session(pytestconfig: pytest.Config, trimta_session_config: Configuration) -> Iterator[BlockingServer]:
-    """A mail server like that of `trimta`, for the whole run (with pytest-xdist: of this worker), emptied before each
-    test.
-    """
+    """A mail server like that of `trimta` for the whole run (with pytest-xdist: of a worker), emptied for each test."""
     from trimta.testing import run_server
 
     with run_server(trimta_session_config) as server:
@@ -110,7 +110,7 @@ def trimta_session(pytestconfig: pytest.Config, trimta_session_config: Configura
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Before the fixtures of a test are made: what they send stays."""
+    """Empty the server of the whole run before a test's fixtures are made, so that mail of the fixtures stays."""
     server = item.config.stash.get(SERVER, None)
     if server is not None:
         server.clear()
@@ -119,19 +119,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.stash[BEGAN] = real_time.wall()
 
 
-# What went wrong.
+# Errors inside servers.
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """After a test that passed: an error inside its server fails it, not just the fixture's end."""
+    """Fail a test that passed if there was an error inside its server; else only the fixture's end would fail."""
     for server in _servers(item):
         server.check()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """The report of a failed test has the events of its servers."""
+    """Add the events of a test's servers to the report of its failure."""
     report = yield
     testing: Any = sys.modules.get("trimta.testing.handle")
     if report.failed and testing is not None:
@@ -144,5 +144,5 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _servers(item: pytest.Item) -> list[BlockingServer]:
-    found = (stash.get(SERVER, None) for stash in (item.stash, item.config.stash))
-    return [server for server in found if server is not None]
+    servers = (stash.get(SERVER, None) for stash in (item.stash, item.config.stash))
+    return [server for server in servers if server is not None]

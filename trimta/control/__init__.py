@@ -1,1 +1,1 @@
-"""What can be done to a running server, and the socket that asks for it."""
+"""Operations on a running server, and the control socket by which other processes ask for them."""

@@ -1,6 +1,6 @@
-"""The control socket on the server's side: it reads one request a connection and sends the lines of the answer.
+"""The server's side of the control socket: one request for each connection, answered with lines of JSON.
 
-The socket is in data_dir, whose owner alone may connect.
+The socket is in data_dir; only the owner of that folder may connect.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ Lines: TypeAlias = "Callable[[Json], AsyncGenerator[Json, None]]"
 Handler: TypeAlias = "Lines | Following"
 
 MAX_REQUEST: Final = 64 * 1024
-"""Octets of a request."""
+"""Octets of a request, at most."""
 REQUEST_LIMIT: Final = 10.0
-"""Seconds for a request to come in, and for one line of the answer to be taken."""
+"""Seconds for a request to come in, and as many for the other side to take each line of the answer."""
 BACKLOG: Final = 128
 MAX_CONNECTIONS: Final = 64
-"""Connections at once; others wait in the kernel's backlog."""
+"""Connections at the same time, at most; others wait in the kernel's backlog."""
 MAX_FOLLOWERS: Final = 48
-"""Of these, how many may be answered without end (`trimta tail`): the rest is for requests with one answer."""
+"""Connections for `trimta tail`, which have no end of their own; the others stay free for single answers."""
 REFUSALS: Final = (ValueError, RecursionError, QueueError)
-"""Exceptions of a handler that the other side is told of."""
+"""Exceptions of a handler whose text is sent to the other side as a refusal."""
 HANG_UP_PAUSE: Final = 1.0
-"""Seconds between two looks at whether a connection on which nothing more is said is still open."""
+"""Seconds between two checks whether the other side still reads, once it has closed its own direction."""
 ACCEPT_PAUSE: Final = 0.1
-"""Seconds without accepting after the process ran out of descriptors: a session has to end first."""
+"""Seconds before the next accept after the process ran out of descriptors: a session has to end first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """A handler for a command that is answered line after line, until the other side hangs up."""
+    """A handler that answers with line after line, until the other side hangs up (`trimta tail`)."""
 
     lines: Lines
 
@@ -58,7 +58,7 @@ AnswerOnce: TypeAlias = "Callable[[Json], Awaitable[Json]]"
 
 
 def single(answer: AnswerOnce) -> Lines:
-    """A handler for a command whose answer is one line."""
+    """A handler that answers with one line, which `answer` returns."""
 
     async def handle(request: Json) -> AsyncGenerator[Json, None]:
         yield await answer(request)
@@ -67,7 +67,7 @@ def single(answer: AnswerOnce) -> Lines:
 
 
 async def listen(data_dir: Path) -> trio.SocketListener:
-    """Bind the control socket of a data_dir that this process has locked."""
+    """Bind the control socket of a data_dir that this process has locked.  Raises OSError."""
     path = choose(data_dir)
     unbound = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -86,7 +86,7 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer requests until cancelled; `handlers` by the request's "command"."""
+    """Answer requests until cancelled.  `handlers` maps the "command" of a request to the handler that answers it."""
     places = trio.Semaphore(MAX_CONNECTIONS)
     connections = _Connections(handlers)
 
@@ -95,7 +95,7 @@ async def serve(
             async with stream:
                 await connections.answer(stream)
         except (trio.BrokenResourceError, trio.TooSlowError):
-            return  # the other side went away, or does not read
+            return  # the other side has closed the connection, or does not read
         finally:
             places.release()
 
@@ -120,12 +120,12 @@ async def _accept(listener: trio.SocketListener) -> trio.SocketStream:
 
 
 class _Connections:
-    """The connections: those without a request yet, those that are answered, those that follow."""
+    """The connections of the control socket, with those that have not sent a request yet in the order of their age."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         self._handlers = handlers
         self._silent: dict[trio.CancelScope, None] = {}
-        """Connections without a request yet, the oldest first."""
+        """The scopes of the connections without a request yet, the oldest first."""
         self._followers = 0
 
     def drop_a_silent_one(self) -> None:
@@ -151,7 +151,7 @@ class _Connections:
             await _send(stream, {"refused": str(cause)})
 
     async def _request(self, stream: trio.SocketStream) -> Json | None:
-        """The request; None if it did not come before the place was needed."""
+        """The request of a connection; None if the connection was dropped before its request came."""
         with trio.CancelScope() as scope:
             self._silent[scope] = None
             try:
@@ -162,7 +162,10 @@ class _Connections:
         return None
 
     async def _follow(self, stream: trio.SocketStream, handler: Following, request: Json) -> None:
-        """Answer until the handler ends or the other side hangs up, which nothing that we send would tell in time."""
+        """Answer until the handler ends or the other side hangs up.
+
+        A hang-up is waited for: without events nothing is sent, and no write would fail.
+        """
         if self._followers >= MAX_FOLLOWERS:
             raise ValueError(f"{MAX_FOLLOWERS} follow already: end one of them")
         self._followers += 1
@@ -173,9 +176,9 @@ class _Connections:
                 try:
                     await _send_all(stream, handler(request))
                 except REFUSALS as cause:
-                    refused = cause  # told outside of the nursery, which would wrap it
+                    refused = cause  # raised below, since the nursery would put it into a group
                 except (trio.BrokenResourceError, trio.TooSlowError):
-                    pass  # as good as hung up
+                    pass  # the other side has hung up, or does not read
                 nursery.cancel_scope.cancel()
         finally:
             self._followers -= 1
@@ -186,8 +189,8 @@ class _Connections:
 async def _wait_for_hang_up(stream: trio.SocketStream, answering: trio.CancelScope) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
         while await stream.receive_some(MAX_REQUEST):
-            pass  # nothing more is asked here
-        # The other side has closed the connection; or only its own direction of it, and still reads.
+            pass  # octets behind the request have no meaning
+        # The other side has closed the connection, or only its own direction and still reads.
         poll = select.poll()
         poll.register(stream.socket.fileno(), 0)
         while not poll.poll(0):  # noqa: ASYNC110 - Trio can't wait for a hang-up alone

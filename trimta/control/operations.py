@@ -1,4 +1,7 @@
-"""Operations on a running server: its state, its events, its queue's clock.  `requests` presents them as JSON."""
+"""Operations on a running server: reading its status and events, moving the queue's clock.
+
+They take and return values; `requests` presents them as JSON.
+"""
 
 from __future__ import annotations
 
@@ -27,37 +30,38 @@ if TYPE_CHECKING:
     from trimta.store.queue.queue import Queue
 
 TAIL_BACKLOG: Final = 10_000
-"""Events that wait for a reader of `trimta tail`; one that is slower loses the oldest."""
+"""Events that wait for one reader of `trimta tail`, at most; a slower reader loses the oldest."""
 
 STEP_LIMIT: Final = 20.0
-"""Seconds to wait for one moment's work before the clock is moved further.  A delivery that takes longer, to a peer
-that hangs, is not waited for again.
+"""Seconds to wait for the deliveries of one moment before the clock is moved further.
+
+A delivery that takes longer, to a peer that hangs, is not waited for again.
 """
 
 FAREWELL_LIMIT: Final = 1.0
-"""Seconds at shutdown for readers of `trimta tail` to take what has happened."""
+"""Seconds at shutdown for readers of `trimta tail` to take the last events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
-    """What `trimta status` shows."""
+    """The status of a server at one moment, as `trimta status` shows it."""
 
     uptime: float
-    """Seconds."""
+    """Seconds since the server's start."""
     listening: tuple[str, ...]
     sessions: int
     deliveries: int
     queued_by_domain: dict[str, int]
-    """Envelopes that wait, held ones included."""
+    """The number of queued and held envelopes for each recipient domain."""
     held: int
     clock_offset: float
     """Seconds that the queue's clock is ahead of the machine's."""
     counters: dict[EventName, int]
-    """How often each event has happened."""
+    """The number of times that each event has happened since the start."""
 
 
 class Operations:
-    """What can be done to one running server."""
+    """The operations on one running server."""
 
     def __init__(
         self,
@@ -70,7 +74,7 @@ class Operations:
         scheduler: Scheduler,
         addresses: Callable[[], Sequence[str]],
     ) -> None:
-        """`addresses` returns those that the server listens on."""
+        """`addresses` returns the addresses on which the server listens."""
         self._clock = clock
         self._queue = queue
         self._events = events
@@ -83,7 +87,7 @@ class Operations:
         self._tails: set[Tail] = set()
 
     async def status(self) -> ServerStatus:
-        """The state of this moment.  QueueError."""
+        """The status of this moment.  Raises QueueError."""
         counts, held = await self._queue.run(
             lambda queue: (queue.entries.count_by_domain(), queue.entries.count(EnvelopeState.HELD))
         )
@@ -99,22 +103,22 @@ class Operations:
         )
 
     def active(self) -> frozenset[str]:
-        """Ids of the envelopes that are being delivered now."""
+        """The ids of the envelopes that are being delivered now."""
         return frozenset(self._scheduler.active)
 
     def wake(self) -> None:
-        """Something in the queue has changed."""
+        """Have the scheduler look at the queue, which another process has changed."""
         self._scheduler.wake()
 
     async def flush_message_log(self) -> None:
-        """Store what was noted about messages so far; afterwards it can be read."""
+        """Store all lines of the message log; when this returns, they can be read."""
         await self._message_log.flush()
 
     async def announce(self, message_id: str) -> None:
-        """A local program has put a message into the queue."""
+        """Log a message that a local program has put into the queue, as event `accepted`, and have it delivered."""
         try:
             message, envelopes = await self._queue.run(lambda queue: queue.entries.show(message_id))
-        except QueueError:  # it was due, and is gone already
+        except QueueError:  # delivered meanwhile, and gone
             self._events.emit("accepted", id=message_id)
         else:
             recipients = [recipient.recipient for envelope in envelopes for recipient in envelope.recipients]
@@ -130,7 +134,7 @@ class Operations:
 
     @contextmanager
     def follow(self) -> Iterator[Tail]:
-        """The events from now on, for the block."""
+        """A block with a Tail, which holds the events from the block's beginning on."""
         tail = Tail()
         unsubscribe = self._events.subscribe(tail)
         self._tails.add(tail)
@@ -142,7 +146,7 @@ class Operations:
             tail.done.set()
 
     async def farewell(self) -> None:
-        """At the end: let those who follow the events have the last ones, for a second at most."""
+        """Let the readers of `trimta tail` have the last events, within FAREWELL_LIMIT seconds; called at the end."""
         with trio.move_on_after(FAREWELL_LIMIT):
             tails = tuple(self._tails)
             for tail in tails:
@@ -151,21 +155,23 @@ class Operations:
                 await tail.done.wait()
 
     def now(self) -> float:
-        """The queue's clock, in seconds since the epoch."""
+        """The present moment on the queue's clock, in seconds since the epoch."""
         return self._clock.now()
 
     @property
     def clock_offset(self) -> float:
-        """Seconds that the queue's clock is ahead of the machine's."""
+        """Seconds by which the queue's clock is ahead of the machine's."""
         return self._clock.offset
 
     def record(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
-        """Give every event from now on to a subscriber; calling the result ends it."""
+        """Call `subscriber` with every event from now on; calling the result ends that."""
         return self._events.subscribe(subscriber)
 
     async def advance(self, seconds: float) -> int:
-        """Move the queue's clock forward.  What falls due in between happens in its order, each thing at its moment;
-        returns how many such moments there were.
+        """Move the queue's clock forward by `seconds`, stopping at each moment at which something falls due.
+
+        Retries, notices and expiry thus happen in their order, each at its own moment.  Returns the number of moments.
+        Raises QueueError.
         """
         moments = 0
         hanging: set[Worker] = set()
@@ -199,26 +205,26 @@ class Operations:
 
 
 class Tail:
-    """The events that one reader has still to get; a reader that is too slow loses the oldest."""
+    """The events that one reader of `trimta tail` has not got yet; a reader that is too slow loses the oldest."""
 
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque(maxlen=TAIL_BACKLOG)
         self._news = trio.Event()
         self._ended = False
         self.done = trio.Event()
-        """Set when nobody reads any more."""
+        """Set when the reader has ended."""
 
     def __call__(self, event: Event) -> None:
         self._waiting.append(event)
         self._news.set()
 
     def end(self) -> None:
-        """No more events come."""
+        """Let `events` end after the events that wait."""
         self._ended = True
         self._news.set()
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        """Each event, as it comes, until the server ends."""
+        """The events, each as it happens, until `end` is called."""
         while self._waiting or not self._ended:
             await self._news.wait()
             self._news = trio.Event()

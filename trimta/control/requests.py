@@ -1,4 +1,4 @@
-"""The requests that the control socket answers, by name, and their answers as JSON."""
+"""The requests of the control socket: their names, what each does, and their answers as JSON."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from trimta.runtime.events import Event
 
 TOLD: Final = 1_000
-"""Events that the answer to `trimta time` holds at most: the last ones."""
+"""Events in the answer to `trimta time`, at most: the last ones."""
 
 LONGEST: Final = 10 * 365 * 86400
-"""Seconds that the clock can be moved at once: ten years."""
+"""Seconds by which the clock can be moved at once, at most: ten years."""
 
 
 def handlers(operations: Operations, data_dir: Path) -> Mapping[str, Handler]:
-    """What answers each request, by its "command".  `data_dir` names the server to those that follow it."""
+    """The handler of each request, by its "command".  `data_dir` names the server in the first line of a tail."""
 
     async def status(_: Json) -> Json:
         state = await operations.status()

@@ -1,4 +1,4 @@
-"""The banner: what `trimta serve` says on standard error when it starts."""
+"""The banner, which `trimta serve` writes to standard error when it starts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def banner(mta: Mta, *, lost: bool, rescued: Sequence[Path]) -> list[str]:
-    """Lines that say where the server listens, where local mail goes, and what happens to remote mail.
+    """The lines that say where the server listens, where local mail goes, and what happens to remote mail.
 
-    `lost`: the queue that was here is gone.  `rescued`: files with the content of its messages.
+    `lost`: whether the queue of an earlier start is gone.  `rescued`: the files with the content of its messages.
     """
     config = mta.configuration
     lines = [f"trimta {__version__}, configuration: {config.source or 'built-in defaults'}"]

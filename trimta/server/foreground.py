@@ -1,4 +1,4 @@
-"""What `trimta serve` runs: a server, its log on standard error, and signals."""
+"""The process of `trimta serve`: a server in the foreground, its log on standard error, and its signals."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How `trimta serve` was called."""
+    """The options of `trimta serve` that are not part of the configuration."""
 
     time_scale: float = 1.0
     json_log: bool = False
     load: Callable[[], Configuration] | None = None
-    """Reads the configuration again, for SIGHUP; what it raises is reported, and the old one stays."""
+    """A function that reads the configuration again, at SIGHUP; if it raises, the present configuration stays."""
 
 
 def run(config: Configuration, options: Options, stderr: TextIO) -> None:
-    """Serve until SIGTERM or SIGINT.  StartError if that can't begin."""
-    # A session may have a body on disk open besides its socket, and so may a delivery.
+    """Run a server until SIGTERM or SIGINT.  Raises StartError if it can't start."""
+    # A session may have a spool file open beside its socket, and so may a delivery.
     raise_descriptor_limit(2 * (config.limits.connections + CROWD_MARGIN + config.queue.concurrency) + RESERVED)
     trio.run(_main, config, options, stderr)
 
 
 async def _main(config: Configuration, options: Options, stderr: TextIO) -> None:
-    # From the beginning: a program that sees the banner may send a signal at once.
+    # Before the start: a program that sees the banner may send a signal at once.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         async with AsyncExitStack() as cleanup:
             await _serve(config, options, stderr, received, cleanup)
@@ -60,7 +60,7 @@ async def _serve(
 
 
 async def _obey(server: MtaServer, signals: AsyncIterator[int], load: Callable[[], Configuration] | None) -> None:
-    """Do what signals say."""
+    """Stop the server at SIGTERM and SIGINT, and reload its configuration at SIGHUP."""
     async for number in signals:
         if number != signal.SIGHUP:
             server.stop()

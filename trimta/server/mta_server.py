@@ -1,4 +1,4 @@
-"""A running server: its nursery tree, how it stops and reloads.  What can fail at the start fails before any nursery.
+"""A running server: its nursery tree, its stop and its reload.  Steps of the start that can fail precede any nursery.
 
 message log, group commit, Maildirs     they outlive all that uses them
 └─ control socket
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import RecoveryReport
 
 CROWD_MARGIN: Final = 50
-"""Connections beyond `limits.connections` that are accepted to be told 421; others wait in the kernel's backlog."""
+"""Connections beyond `limits.connections` that are accepted only to get a 421; more wait in the kernel's backlog."""
 
 
 class MtaServer:
@@ -62,14 +62,14 @@ class MtaServer:
         self.mta = mta
         self.operations = mta.operations
         self.bugs = mta.bugs.latest
-        """Exceptions that were caught at the door of a session or a delivery: only a programmer can answer them."""
+        """Exceptions that no code expected, each of which has ended a session or a delivery."""
         self.ended = trio.Event()
         self._control_socket = control_socket
         self._recovered = recovered
         self._queue_was_lost = queue_was_lost
         self._acceptors = trio.CancelScope()
         self._work = trio.CancelScope()
-        """Sessions and deliveries."""
+        """The scope of sessions and deliveries."""
 
     @classmethod
     async def start(
@@ -82,13 +82,14 @@ class MtaServer:
         client_tls: TlsContexts | None = None,
         wall: Callable[[], float] = time.time,
     ) -> MtaServer:
-        """Bind, become the configured account, lock data_dir, open the queue.  StartError if any of it fails;
-        `cleanup` undoes it all.  `rng` decides the jitter of retries and the order of equal hosts; `client_tls` spares
-        reading the authorities that `tls.ca` means; `wall` is what the queue's clock goes by, in seconds of the epoch.
+        """Bind the sockets, become the configured account, lock data_dir and open the queue; `cleanup` undoes that.
+
+        `rng` decides the jitter of retries and the order of equal hosts.  `client_tls` is used in place of reading the
+        CAs of `tls.ca`.  `wall` returns seconds since the epoch, for the queue's clock.  Raises StartError.
         """
         bound = await bind_all(config, cleanup)
         with tls_at_start():
-            # A key is often root's alone; a development certificate is the account's, under the lock of data_dir.
+            # Often only root may read a key; a development certificate is made as the account, once data_dir is locked.
             own_tls = await trio.to_thread.run_sync(make_server_tls, config) if config.tls.certificate else None
         give_up_root(config)
         lock(config, cleanup)
@@ -120,10 +121,8 @@ class MtaServer:
         cleanup.push_async_callback(control_socket.aclose)
         return cls(mta, control_socket, recovered, queue_was_lost=queue_was_lost)
 
-    # While it runs.
-
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`."""
+        """Serve clients and deliver mail until `stop` is called."""
         mta = self.mta
         async with background(mta.serve_batches), background(mta.message_log.serve), trio.open_nursery() as helpers:
             helpers.start_soon(_tell_of_unsynced, mta.events)
@@ -147,7 +146,7 @@ class MtaServer:
         self.ended.set()
 
     def stop(self) -> None:
-        """Stop gracefully: nothing new begins, what is under way has `timeouts.shutdown`.  Twice: at once."""
+        """Stop gracefully: work under way has `timeouts.shutdown` seconds to end.  A second call stops at once."""
         mta = self.mta
         if mta.drain.started:
             mta.drain.start(trio.current_time())
@@ -181,32 +180,30 @@ class MtaServer:
         async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
             try:
                 await self.mta.session(listen, Wire(stream), client).run()
-            except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
+            except Exception as bug:  # noqa: BLE001 - a bug in one session must not end the others
                 self.mta.bugs.note(bug, client=str(client))
 
         return session
 
     async def reload(self, load: Callable[[], Configuration]) -> None:
-        """Read the configuration again, by `load`."""
+        """Read the configuration again with `load` and put it in place (see `server.reload`)."""
         await reload(self.mta, load)
-
-    # What people are told.
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses that the server listens on."""
+        """The addresses on which the server listens."""
         return self.mta.addresses
 
     def banner(self) -> list[str]:
-        """See `server.banner`."""
+        """The lines of the banner."""
         return banner(self.mta, lost=self._queue_was_lost, rescued=self._recovered.rescued)
 
 
 async def _tell_of_unsynced(events: Events) -> None:
-    """Until cancelled, log once for each file system that its directories can't be synced."""
+    """Log each file system whose folders can't be synced, once, until cancelled."""
     loop = trio.lowlevel.current_trio_token()
 
-    def tell(folder: Path, cause: OSError) -> None:  # in any thread
+    def tell(folder: Path, cause: OSError) -> None:  # called in any thread
         reason = f"{cause.strerror}: a power failure may lose new files on this file system"
         with suppress(trio.RunFinishedError):
             loop.run_sync_soon(lambda: events.emit("folders_not_synced", folder=str(folder), reason=reason))

@@ -1,4 +1,4 @@
-"""Reload (SIGHUP): the configuration is read again, and all of it changes together or not at all."""
+"""The reload at SIGHUP: the configuration is read again, and changes as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 
 async def reload(mta: Mta, load: Callable[[], Configuration]) -> None:
-    """Read the configuration again.  A broken one is reported and the old one stays, certificates included."""
+    """Read the configuration again with `load`, and put it in place.
+
+    If it has a mistake, event `reload_failed` tells so, and the present configuration and certificates stay.
+    """
     old = mta.configuration
     try:
         loaded = await mta.disk.run(load)
-        # What only a restart can change stays, before anything is made for it: a certificate in another data_dir.
+        # Keys that only a restart can change keep their values; set first, so that no certificate is made elsewhere.
         config = replace(loaded, listen=old.listen, data_dir=old.data_dir)
         swap = None
         if mta.server_tls is not None:
@@ -32,7 +35,7 @@ async def reload(mta: Mta, load: Callable[[], Configuration]) -> None:
         for line in str(cause).splitlines():
             mta.events.emit("reload_failed", reason=line)
         return
-    # Everything is read: from here on nothing can fail, and all of it changes together.
+    # Everything was read, and nothing below can fail.
     kept = swap() if swap is not None else ""
     if kept:
         mta.events.emit("certificate_kept", reason=f"{kept}; a restart reads it")

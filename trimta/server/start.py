@@ -1,4 +1,4 @@
-"""The steps of a start, each of which may fail: sockets, account, lock, queue, certificates."""
+"""The steps of a server's start: sockets, account, lock, queue, certificates.  Each raises StartError if it fails."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class StartError(Exception):
-    """The server can't start: one line that says why and what to do, and an exit code of sysexits.h."""
+    """The server can't start; the message says why and what to do, `exit_code` is one of sysexits.h."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -38,8 +38,8 @@ class StartError(Exception):
 
 
 async def bind_all(config: Configuration, cleanup: AsyncExitStack) -> list[Bound]:
-    """Bind every `[[listen]]`; `cleanup` closes them.  StartError names the address that could not be bound."""
-    found = []
+    """Bind every `[[listen]]`; `cleanup` closes them.  StartError names an address that can't be bound."""
+    listeners = []
     for listen in config.listen:
         try:
             with _hands_for(listen, config.user):
@@ -48,24 +48,24 @@ async def bind_all(config: Configuration, cleanup: AsyncExitStack) -> list[Bound
             raise StartError(str(cause), os.EX_NOPERM) from cause
         except BindError as cause:
             owner = locked_by(config.data_dir)
-            if owner is not None:  # the same configuration served twice: the address is the lesser part of it
+            if owner is not None:  # a second server on this data_dir: the more useful message
                 raise StartError(str(AlreadyLocked(config.data_dir, owner or None)), os.EX_TEMPFAIL) from cause
             code = os.EX_NOPERM if cause.permission else os.EX_UNAVAILABLE
             raise StartError(str(cause), code) from cause
         cleanup.push_async_callback(bound.close)
-        found.append(bound)
-    return found
+        listeners.append(bound)
+    return listeners
 
 
 def _hands_for(listen: ListenSection, user: str) -> AbstractContextManager[None]:
-    """A socket's name in a folder that is not root's alone is the account's to make, not root's."""
+    """A block that makes a unix socket: as the configured account, unless only root can change the folder."""
     if isinstance(listen.address, UnixAddress):
         return privileges.hands_for(user, listen.address.path.parent)
     return nullcontext()
 
 
 def give_up_root(config: Configuration) -> None:
-    """Become the configured account, if this is root.  StartError."""
+    """Become the configured account `user`, if this process is root's.  Raises StartError."""
     if not privileges.is_root() or not config.user:
         return
     try:
@@ -75,7 +75,7 @@ def give_up_root(config: Configuration) -> None:
 
 
 def lock(config: Configuration, cleanup: AsyncExitStack) -> None:
-    """Lock data_dir against a second server; `cleanup` unlocks it.  StartError."""
+    """Lock data_dir against a second server; `cleanup` unlocks it.  Raises StartError."""
     lock = DataDirLock(config.data_dir)
     try:
         lock.acquire()
@@ -91,7 +91,7 @@ def lock(config: Configuration, cleanup: AsyncExitStack) -> None:
 
 
 def open_queue(config: Configuration, cleanup: AsyncExitStack) -> Queue:
-    """Open the queue, or make one; `cleanup` closes it.  StartError."""
+    """Open the queue of data_dir, or make one; `cleanup` closes it.  Raises StartError."""
     try:
         queue = Queue(config.data_dir)
     except QueueUnreadable as cause:
@@ -101,7 +101,7 @@ def open_queue(config: Configuration, cleanup: AsyncExitStack) -> Queue:
 
 
 def queue_clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
-    """The queue's clock, ahead of `wall` by what the operator moved it forward.  StartError."""
+    """The queue's clock, ahead of `wall` by the time that the operator moved it forward.  Raises StartError."""
     try:
         return QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0), wall=wall)
     except QueueError as cause:
@@ -109,7 +109,7 @@ def queue_clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
 
 
 def recover(mta: Mta, queue: Queue, time_scale: float, now: float) -> RecoveryReport:
-    """Mend what a crash left in the queue.  `now` is the wall clock's.  StartError."""
+    """Repair what a crash left in the queue.  `now`: seconds since the epoch, wall clock.  Raises StartError."""
     try:
         if queue.meta.get(TIME_SCALE) != repr(time_scale):
             queue.meta.set(TIME_SCALE, repr(time_scale))
@@ -125,7 +125,7 @@ def recover(mta: Mta, queue: Queue, time_scale: float, now: float) -> RecoveryRe
 
 @contextmanager
 def tls_at_start() -> Iterator[None]:
-    """Trouble with certificates in the block is a StartError."""
+    """A block in which an error with certificates becomes a StartError."""
     try:
         yield
     except (TlsError, OSError) as cause:
@@ -133,14 +133,14 @@ def tls_at_start() -> Iterator[None]:
 
 
 def make_server_tls(config: Configuration) -> ServerTls | None:
-    """TLS for clients; None where no listener has it.  Blocking.  TlsError, OSError."""
+    """The TLS of the listeners; None if no listener has TLS.  Blocks.  Raises TlsError and OSError."""
     if all(listen.tls is ListenTls.NONE for listen in config.listen):
         return None
     return ServerTls(tls_settings(config))
 
 
 def tls_settings(config: Configuration) -> TlsSettings:
-    """Where the certificate is, or is to be made."""
+    """The settings of a configuration that decide on the server's certificate."""
     return TlsSettings(
         hostname=config.hostname, data_dir=config.data_dir, certificate=config.tls.certificate, key=config.tls.key
     )

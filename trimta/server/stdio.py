@@ -1,6 +1,6 @@
-"""One SMTP session on standard input and output (`sendmail -bs`), with no server around it.
+"""A single SMTP session on standard input and output (`sendmail -bs`), without a server.
 
-What it accepts is durable as a server's would be: local copies in their Maildirs, everything else in the queue, which
+Accepted messages are as durable as with a server: local copies are in their Maildirs, all else is in the queue, which
 the running server, or the next one, sends.
 """
 
@@ -35,7 +35,7 @@ STANDARD_OUTPUT: Final = 1
 
 
 class _Notifier:
-    """Tells the running server, which works on the queue, that something new is in it."""
+    """Tells the running server that the queue has changed, in a task of its own."""
 
     def __init__(self, data_dir: Path, disk: Disk) -> None:
         self._data_dir = data_dir
@@ -43,11 +43,11 @@ class _Notifier:
         self._unsaid = trio.Event()
 
     def wake(self) -> None:
-        """Something in the queue has changed."""
+        """Note that the queue has changed."""
         self._unsaid.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell until cancelled, and then once more if there is news."""
+        """Tell the server of changes until cancelled, and then of those that it was not told of yet."""
         task_status.started()
         try:
             while True:
@@ -56,7 +56,7 @@ class _Notifier:
                 await self._tell()
         finally:
             if self._unsaid.is_set():
-                # Else what was just accepted waits for the server's next look; tell() has a timeout.
+                # Else the last message would wait until the server next looks at the queue.  asking.tell has a timeout.
                 with trio.CancelScope(shield=True):
                     await self._tell()
 
@@ -65,7 +65,7 @@ class _Notifier:
 
 
 class _Output(trio.abc.SendStream):
-    """Standard output, and why it stopped taking what we say."""
+    """Standard output, with the error by which it failed."""
 
     def __init__(self, stream: trio.abc.SendStream) -> None:
         self._stream = stream
@@ -87,8 +87,9 @@ class _Output(trio.abc.SendStream):
 
 
 async def converse(config: Configuration, queue: Queue) -> OSError | None:
-    """Speak SMTP with the program that started this process, until one side ends it.  Returns why standard output took
-    less than was said, if it did.
+    """Speak SMTP with the program that started this process, until one side ends the session.
+
+    Returns the error by which standard output failed; None if all replies were written.
     """
     disk = ThreadDisk()
     notifier = _Notifier(config.data_dir, disk)
@@ -101,7 +102,7 @@ async def converse(config: Configuration, queue: Queue) -> OSError | None:
         time_scale=float(queue.meta.get(TIME_SCALE) or 1.0),
         wake=notifier.wake,
     )
-    # Duplicates, input first: closing gives both descriptors back as they were, blocking, input last.
+    # Duplicates, since closing them makes both descriptors blocking again.  The input's is made first and closed last.
     receiving = trio.lowlevel.FdStream(os.dup(STANDARD_INPUT))
     sending = _Output(trio.lowlevel.FdStream(os.dup(STANDARD_OUTPUT)))
     wire = Wire(trio.StapledStream(sending, receiving))

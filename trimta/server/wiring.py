@@ -1,4 +1,4 @@
-"""The wiring of an MTA: what is given to what.  Only this module knows every part; no part knows it.
+"""The wiring of an MTA: which part is given which others.  Only this module knows all parts, and no part knows it.
 
 acceptance ──┬─> maildirs                   sessions ─> transaction ─> acceptance
              ├─> queue (group commit)       scheduler ─> worker ─> dispatch ─> transports
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
     from trimta.store.queue.queue import Queue
 
 HASHERS: Final = 2
-"""Passwords that are hashed at once: a client that guesses gets no more of the machine, and no thread of the disk's."""
+"""Passwords hashed at the same time, at most: a client that guesses must not take the whole machine."""
 
 
 class Mta:
-    """The parts of one MTA, connected: a server with listeners has one, and so has `sendmail -bs`."""
+    """The parts of one MTA, connected; used by a server with listeners, and by `sendmail -bs`."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class Mta:
         rng: random.Random | None = None,
         wake: Callable[[], None] | None = None,
     ) -> None:
-        """`time_scale`: how many times faster than configured the queue's waits pass.  `rng` decides the jitter of
-        retries and the order of equal hosts.  `wake` is called when something new is in the queue; by default that is
-        the scheduler's own.
+        """`time_scale` is the factor by which the queue's waits pass faster than configured.  `rng` decides the jitter
+        of retries and the order of equal hosts.  `wake` is called when the queue has something new; by default it wakes
+        the scheduler.
         """
         rng = rng or random.Random()
         self.clock = clock
@@ -95,9 +95,9 @@ class Mta:
         self.maildirs = Maildirs(disk, self.drain)
         self.server_tls = server_tls
         self.bound: Sequence[Bound] = ()
-        """The listeners: what comes to one of them comes to this server."""
+        """The listeners, by which a host that is this server itself is recognized."""
         self.delays_guesses = True
-        """Whether a wrong password costs time."""
+        """Whether the reply to a wrong password is delayed."""
         self._hashing = disk.apart(HASHERS)
         self._time_scale = time_scale
         self._rng = rng
@@ -172,7 +172,7 @@ class Mta:
         self._queue_starter = QueueStarter(clock=clock, queue=self.queue, events=self.events, wake=wake)
 
     def apply(self, configuration: Configuration, client_tls: TlsContexts) -> None:
-        """Decide by this configuration from now on; sessions and deliveries under way go on as they began."""
+        """Put a configuration in place; sessions under way keep the one with which they began."""
         self.services = Services(
             configuration=configuration,
             policy=policy_of(configuration, time_scale=self._time_scale),
@@ -200,32 +200,32 @@ class Mta:
 
     @property
     def configuration(self) -> Configuration:
-        """The configuration of this moment."""
+        """The present configuration."""
         return self.services.configuration
 
     @property
     def policy(self) -> Policy:
-        """The policy of this moment."""
+        """The present policy."""
         return self.services.policy
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses that the server listens on."""
+        """The addresses on which the server listens."""
         return [address for bound in self.bound for address in bound.addresses]
 
     async def serve_batches(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Commit to the queue and write copies into Maildirs until cancelled: after all who ask for either."""
+        """Run the batchers of the queue and of the Maildirs until cancelled; they must outlive all their callers."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.queue.serve)
             await nursery.start(self.maildirs.serve)
             task_status.started()
 
     async def deliver_due(self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED) -> None:
-        """Deliver what is due until the scheduler is stopped.  The started value is the scope of the deliveries."""
+        """Deliver due envelopes until the scheduler is stopped.  The started value is the scope of the deliveries."""
         await self.scheduler.run(self.dispatch, task_status=task_status)
 
     def session(self, listen: ListenSection, wire: Wire, client: ClientAddress) -> Session:
-        """A session with a client that was accepted at a listener."""
+        """A session with a client whose connection a listener has accepted."""
         services = self.services
         configuration = services.configuration
         settings = server_settings(configuration, listen, client, now=self.clock.now())

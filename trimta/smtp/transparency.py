@@ -124,7 +124,7 @@ class DataDecoder(TextDecoder):
         return (end + 2, end + 5) if end >= 0 else (-1, -1)
 
     def _unstuff(self, block: bytes) -> bytes:
-        """The content of a block that does not hold the end of the content, and does not end in the middle of one."""
+        """A block with its line ends made LF and its doubled dots single; the end of the content is not in it."""
         if not block:
             return block
         starts_line = self._at_start

@@ -138,7 +138,10 @@ class Inside:
 
 
 def _messages(mailboxes: Mailboxes) -> frozenset[tuple[Path, str]]:
-    """The messages that are there already: a configuration may name the Maildirs of somebody who reads mail there."""
+    """The messages that are in the Maildirs already, which `clear` must not remove.
+
+    A configuration may name Maildirs that a person uses.
+    """
     return frozenset((one.path.parent.parent, one.name) for one in MaildirWatch(mailboxes.templates).look())
 
 

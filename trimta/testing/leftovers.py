@@ -33,13 +33,13 @@ DESCRIPTORS: Final = Path("/proc/self/fd")
 
 
 class LeftBehindError(AssertionError):
-    """A server has ended, and something of it is still there."""
+    """A server has ended, and left files, descriptors, connections or a lock behind; the message names them."""
 
 
 class ResourceWatch:
-    """What one server uses, noted while it runs, to be looked for when it has ended.
+    """The files and sockets of one server, noted while it runs and looked for after its end.
 
-    Only what is certainly its own counts: a test may open files and connections, and keep them longer.
+    Only what is certainly the server's counts: a test may have files and connections of its own.
     """
 
     def __init__(self) -> None:

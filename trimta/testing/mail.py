@@ -63,7 +63,7 @@ class _Tolerant(EmailPolicy):
 POLICY: Final = _Tolerant(utf8=True, content_manager=_Content())
 
 _MARKS: Final[WeakKeyDictionary[EmailMessage, ArrivalMark]] = WeakKeyDictionary()
-"""Of the messages that tests have been given."""
+"""The marks of the messages that were returned to tests."""
 
 
 def mark_of(message: EmailMessage) -> ArrivalMark:
@@ -121,10 +121,10 @@ def read(arrival: Arrival) -> EmailMessage:
 
 
 def read_all(templates: Iterable[str]) -> list[EmailMessage]:
-    """All messages of the Maildirs that some templates name, oldest first."""
+    """All messages of the Maildirs that the templates name, oldest first."""
     messages = []
     for arrival in MaildirWatch(templates).look():
-        with contextlib.suppress(FileNotFoundError):  # somebody has just removed it
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             messages.append(read(arrival))
     return messages
 
