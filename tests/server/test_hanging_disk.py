@@ -14,7 +14,7 @@ import trio
 
 from tests.support.receiving import configuration, mailbox, record
 from trimta.inbound import transaction
-from trimta.outbound.transports import maildir as maildirs
+from trimta.outbound.transports import maildir_delivery
 from trimta.server.mta_server import MtaServer
 from trimta.store import durable, maildir
 from trimta.store.queue.queue import Queue
@@ -76,10 +76,10 @@ async def send_again(stream: trio.SocketStream) -> None:
 
 async def ask_for_all_threads(server: MtaServer) -> None:
     """Return when every thread that was left alone has come back."""
-    together = threading.Barrier(maildirs.THREADS)
+    together = threading.Barrier(maildir_delivery.THREADS)
     for disk in (server.mta.maildirs.alone, server.mta.maildirs.batches):
         async with trio.open_nursery() as nursery:
-            for _ in range(maildirs.THREADS):
+            for _ in range(maildir_delivery.THREADS):
                 nursery.start_soon(disk.run, together.wait, HANGS)
 
 
@@ -181,25 +181,25 @@ async def test_a_maildir_that_hangs_holds_up_its_own_mail_only(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("BATCH_LIMIT", "SPOOLED_LIMIT", "ALONE_LIMIT"):
-        monkeypatch.setattr(maildirs, name, 1.0)
+        monkeypatch.setattr(maildir_delivery, name, 1.0)
     line = b"x" * 70 + b"\r\n"
     async with served(tmp_path) as server:
         told = record(server.mta)
         with hanging(monkeypatch, within="/alice/"):
             # Far more than there are threads.
-            for number in range(2 * maildirs.THREADS):
+            for number in range(2 * maildir_delivery.THREADS):
                 stream = await sent(server, line * (size // len(line) + 1), b"alice@dev.test", b"bob@dev.test")
                 await replied(stream, b"250 2.6.0")
                 await stream.aclose()
                 assert len(mailbox(tmp_path, "bob")) == number + 1, "before the 250"
                 assert mailbox(tmp_path, "alice") == []
-            assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 2 * maildirs.THREADS
+            assert await server.mta.queue.run(lambda queue: queue.entries.count()) == 2 * maildir_delivery.THREADS
         deferred = [str(event.fields["reply"]) for event in told if event.name == "deferred"]
-        assert len(deferred) == 2 * maildirs.THREADS
+        assert len(deferred) == 2 * maildir_delivery.THREADS
         assert deferred[0].endswith("no answer within 1 s")
         assert deferred[-1].endswith("it has not answered for a while")
         await ask_for_all_threads(server)
-        monkeypatch.setattr(maildirs, "ALONE_LIMIT", HANGS)
+        monkeypatch.setattr(maildir_delivery, "ALONE_LIMIT", HANGS)
         stream = await sent(server, b"the disk is back\r\n", b"alice@dev.test")
         await replied(stream, b"250 2.6.0")
         await stream.aclose()

@@ -19,7 +19,7 @@ import trio
 from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED
 from trimta.outbound.outcome_events import emit_outcome
-from trimta.outbound.transports.maildir import copies_of
+from trimta.outbound.transports.maildir_delivery import copies_of
 from trimta.routing.destination import LocalDestination, RoutedMessage
 from trimta.routing.policy import addresses
 from trimta.routing.route_table import MatchedRoute
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trimta.mail.envelope import Envelope, Recipient
     from trimta.outbound.reports import Reports
     from trimta.outbound.retries import Retries
-    from trimta.outbound.transports.maildir import Copy, Maildirs, WrittenCopies
+    from trimta.outbound.transports.maildir_delivery import Copy, Maildirs, WrittenCopies
     from trimta.routing.destination import Destination, ResolvedPath, RoutedEnvelope
     from trimta.runtime.events import Events
     from trimta.runtime.group_commit import GroupCommit

@@ -21,7 +21,7 @@ from trimta.outbound.retries import is_late
 from trimta.outbound.settlement import numbers_of, recipients_of
 from trimta.outbound.transports import pipe
 from trimta.outbound.transports.attempt import OutboundMessage
-from trimta.outbound.transports.maildir import copies_of
+from trimta.outbound.transports.maildir_delivery import copies_of
 from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.outbound.transports.smtp_client import SmtpClient
 from trimta.routing.destination import LocalDestination, RoutedEnvelope, UnknownUser
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from trimta.outbound.settlement import Settlement
     from trimta.outbound.transports.attempt import AttemptResult
     from trimta.outbound.transports.client_settings import ClientSettings
-    from trimta.outbound.transports.maildir import Maildirs
+    from trimta.outbound.transports.maildir_delivery import Maildirs
     from trimta.outbound.worker import Claimed, Worker
     from trimta.routing.destination import Destination
     from trimta.runtime.disk import Disk

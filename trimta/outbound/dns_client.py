@@ -83,7 +83,7 @@ Answer: TypeAlias = Records[T] | NoData | NoSuchName | DnsFailure
 
 
 @dataclass(frozen=True, slots=True)
-class _Alias:
+class _Cname:
     """A CNAME at which the answer stops."""
 
     target: str
@@ -195,7 +195,7 @@ class DnsClient:
             seen.append(name.lower())
             step = await self._ask_servers(name, rdtype, deadline)
             match step:
-                case _Alias():
+                case _Cname():
                     name, ttl = step.target, min(ttl, step.ttl)
                 case _TimedAnswer():
                     return _TimedAnswer(step.answer, min(ttl, step.ttl))
@@ -203,7 +203,7 @@ class DnsClient:
                     return step
         return DnsFailure(f"the chain of CNAMEs of {seen[0]} is too long")
 
-    async def _ask_servers(self, name: str, rdtype: str, deadline: float) -> _TimedAnswer | _Alias | DnsFailure:
+    async def _ask_servers(self, name: str, rdtype: str, deadline: float) -> _TimedAnswer | _Cname | DnsFailure:
         """Ask one nameserver after the other until one answers; those that are silent are asked again."""
         try:
             query = dns.message.make_query(_wire_name(name), rdtype)
@@ -319,7 +319,7 @@ def _parse(data: bytes, query: dns.message.Message) -> dns.message.Message:
     return answer
 
 
-def _meaning_of(answer: dns.message.Message) -> _TimedAnswer | _Alias | str:
+def _meaning_of(answer: dns.message.Message) -> _TimedAnswer | _Cname | str:
     """The meaning of an answer, or the fault in it, in words."""
     rcode = answer.rcode()
     if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -337,7 +337,7 @@ def _meaning_of(answer: dns.message.Message) -> _TimedAnswer | _Alias | str:
     if rcode == dns.rcode.NXDOMAIN:
         return _TimedAnswer(NoSuchName(), ttl)  # of the last name in the chain: RFC 6604 2.1
     if chain.cnames:
-        return _Alias(canonical, min(ttl, float(chain.cnames[-1].ttl)))
+        return _Cname(canonical, min(ttl, float(chain.cnames[-1].ttl)))
     return _TimedAnswer(NoData(), ttl)
 
 

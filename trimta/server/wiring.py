@@ -34,7 +34,7 @@ from trimta.outbound.retries import Retries
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.settlement import Settlement
 from trimta.outbound.transports.client_settings import ClientSettings, TlsContexts
-from trimta.outbound.transports.maildir import Maildirs
+from trimta.outbound.transports.maildir_delivery import Maildirs
 from trimta.runtime.bugs import Bugs
 from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
