@@ -8,14 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.store.support import deferred, envelope, message
 from tests.support.commands import Commands
 from trimta.control import socket_path
+from trimta.mail.envelope import BodyKind
+from trimta.store.queue.entries import Entries
 from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.sql_schema import FILE
 from trimta.store.queue.values import EnvelopeState
@@ -195,6 +198,50 @@ def test_a_header_of_any_length_is_shown_whole(trimta: Commands) -> None:
         queue.accept(message("m1", Body.of(header + b"\nbody\n" * 1000)), [envelope()])
     (shown,) = trimta("queue", "show", "--json", "m1").json
     assert shown["header"].encode().endswith(header)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "trace"),
+    [
+        (b"Subject: hi\n\n\xff\0\n.\nno end", BodyKind.EIGHT_BIT, b"Received: here\n"),
+        (b"", BodyKind.SEVEN_BIT, b"Received: here\n"),
+        (b"x" * (2 * MEMORY_LIMIT) + b"\n", BodyKind.SEVEN_BIT, b"Received: here\n"),
+        (b"A: b\r\n\r\na\rb\nc\r\n", BodyKind.BINARY, b"Received: here\r\n"),
+    ],
+)
+def test_raw_is_the_message_as_it_is_kept_and_nothing_else(
+    content: bytes, kind: BodyKind, trace: bytes, trimta: Commands
+) -> None:
+    with trimta.queue() as queue:
+        stored = replace(message("m1", content, body=kind), trace=b"Received: here\n")
+        queue.accept(stored, [envelope("ann"), envelope("bob", domain="b.test")])
+    for entry_id in ("m1", "m1.2"):
+        assert trimta.octets("queue", "show", entry_id, "--raw") == trace + content
+    for arguments in (("m1", "m1.2"), ("m1", "--json")):
+        ended = trimta("queue", "show", "--raw", *arguments)
+        assert (ended.code, ended.err) == (64, "trimta queue: show: --raw is for one ID, without --json\n")
+    ended = trimta("queue", "show", "--raw", "m9")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (65, "", 1)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--raw",)])
+def test_a_message_that_leaves_while_it_is_shown_is_no_traceback(
+    options: tuple[str, ...], trimta: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with trimta.queue() as queue:
+        stored = queue.accept(message("m1", Body.of(b"x" * (MEMORY_LIMIT + 1))), [envelope()])
+    path = stored.content.path
+    assert path is not None
+    show = Entries.show
+
+    def shown_then_gone(*arguments: Any) -> Any:
+        found = show(*arguments)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr(Entries, "show", shown_then_gone)
+    ended = trimta("queue", "show", "m1", *options)
+    assert (ended.code, ended.err) == (65, f"trimta queue: {path} is missing\n")
 
 
 def test_what_is_not_there_is_said_and_the_others_are_shown(trimta: Commands, queue: Queue) -> None:

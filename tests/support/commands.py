@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.support.process import DEADLINE
 from trimta.cli.main import main
 from trimta.store.queue.queue import Queue
 
@@ -49,6 +52,11 @@ class Commands:
         except SystemExit as end:  # of a usage error
             code = int(end.code or 0)
         return Ended(code, *self._capsys.readouterr())
+
+    def octets(self, *arguments: str) -> bytes:
+        """The standard output of a command that succeeds, in a process of its own."""
+        command = [sys.executable, "-m", "trimta", *arguments]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, check=True, timeout=DEADLINE).stdout
 
     @property
     def data_dir(self) -> Path:

@@ -43,10 +43,14 @@ def add_parser(subparsers: Subparsers) -> None:
         actions,
         "show",
         summary="everything about messages: envelopes, last replies, header",
-        description="Messages in the queue: their envelopes, each recipient's last reply, the header.",
-        example="trimta queue show 0s1bqzc4d2xkm9f7",
+        description=(
+            "Messages in the queue: their envelopes, each recipient's last reply, the header.  With --raw one message\n"
+            "as it is kept, trace fields first, and nothing else."
+        ),
+        example="trimta queue show 0s1bqzc4d2xkm9f7 --raw",
     )
     _take_ids(show, "+")
+    show.add_argument("--raw", action="store_true", help="print the message as it is kept")
     retry = add_command(
         actions,
         "retry",
@@ -152,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
     config = load(find(args.config))
     if args.action == "retry" and (bool(args.ids) + bool(args.domain) + args.all) != 1:
         raise CommandError(EX_USAGE, "retry: say what: IDs, or --domain D, or --all")
+    if args.action == "show" and args.raw and (args.json or len(args.ids) != 1):
+        raise CommandError(EX_USAGE, "show: --raw is for one ID, without --json")
     with queue_of(config) as queue:
         if args.action == "list":
             queue_view.print_list(config, queue, args)

@@ -14,9 +14,11 @@ from trimta.cli.text import duration, octets, print_json
 from trimta.content.header import HeaderReader
 from trimta.control import asking
 from trimta.control.asking import NoAnswer, NotRunning
+from trimta.mail.body import BodyForm
 from trimta.runtime.events import escape, timestamp
 from trimta.store.queue.errors import DamagedEntry, NoSuchEntry
 from trimta.store.queue.values import EnvelopeState, ListedEnvelope
+from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
     import argparse
@@ -169,18 +171,31 @@ def print_entries(config: Configuration, queue: Queue | None, args: argparse.Nam
             if queue is None:
                 raise NoSuchEntry(entry_id)
             message, envelopes = queue.entries.show(entry_id)
-        except (NoSuchEntry, DamagedEntry) as cause:
+            now = queue_time(queue)
+            if args.raw:
+                _write_raw(message)
+            elif args.json:
+                shown.append(_entry_document(message, envelopes, active, now))
+            else:
+                sys.stdout.write(_entry_text(message, envelopes, active, now))
+        except (NoSuchEntry, DamagedEntry, BodyDamagedError) as cause:  # the last: the message has just left
             streams.say(f"trimta queue: {escape(str(cause))}")
             code = EX_DATAERR
-            continue
-        now = queue_time(queue)
-        if args.json:
-            shown.append(_entry_document(message, envelopes, active, now))
-        else:
-            sys.stdout.write(_entry_text(message, envelopes, active, now))
     if args.json:
         print_json(shown)
     return code
+
+
+def _write_raw(message: StoredMessage) -> None:
+    """Write a message as a Maildir would hold it: trace fields, then the content, with the line ends of the content."""
+    octets = sys.stdout.buffer
+    sys.stdout.flush()
+    is_raw = message.content.form is BodyForm.RAW
+    octets.write(message.trace.replace(b"\n", b"\r\n") if is_raw else message.trace)
+    with contextlib.closing(message.content.chunks()) as pieces:
+        for piece in pieces:
+            octets.write(piece)
+    octets.flush()
 
 
 def _header(message: StoredMessage) -> str:
