@@ -23,7 +23,7 @@ WORTH_TELLING: Final = 60.0
 def bound_waits(
     queue: Queue, schedule: RetrySchedule, now: float, *, back: float = 0.0, busy: Collection[str] = ()
 ) -> int:
-    """Make no wait in the queue longer than its step of the schedule, counted from `now`; returns how many were.
+    """Make no wait in the queue longer than its step of the schedule, counted from `now`; returns how many were longer.
 
     `back`: seconds by which the clock was set back just now.  `busy`: ids of the envelopes that workers have.
     """
@@ -51,7 +51,7 @@ class ClockWatch:
     async def look(self, busy: Collection[str]) -> None:
         """Shorten the queue's waits if the clock was set back.  `busy`: ids of the envelopes that workers have.
 
-        QueueError; then the next call tries again.
+        Raises QueueError if the queue can't be written; then the next call tries again.
         """
         self._behind += self._clock.set_back()
         back = self._behind

@@ -1,4 +1,4 @@
-"""Dispatch: which transport delivers a claimed envelope.  What becomes of it is settled in `settlement`."""
+"""Dispatch: each claimed envelope is given to the transport that its route names, and its outcomes to `settlement`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 
 class Dispatch:
-    """The deliverer of the scheduler's workers."""
+    """The deliverer of the scheduler's workers: the side that `worker.Deliverer` describes."""
 
     def __init__(
         self,
@@ -103,42 +103,36 @@ class Dispatch:
         self.omit_notice = notices.omit
 
     async def deliver(self, worker: Worker) -> None:
-        """Deliver what is due at a next hop, as far as that goes over one connection."""
+        """Deliver the envelopes that the worker claims: all that are due, or as many as go over one connection."""
         settlement = self._settlement
         while (claimed := await worker.claim()) is not None:
-            part, *others = self._parts(claimed) or (None,)
+            routed, *others = self._routed(claimed) or (None,)
             if claimed.envelope.bounce:
                 cause = LocalCause("returned to the sender by the operator")
                 failures = _failed(claimed, POLICY_TROUBLE.permanent, cause)
                 await settlement.fail_untried(claimed, failures)
-            elif part is None:
+            elif routed is None:
                 await settlement.settle(claimed, _unroutable(claimed))
-            elif others or part.next_hop != claimed.envelope.next_hop:
-                await self._reroute(claimed, part, others)  # the configuration has changed since it was queued
+            elif others or routed.next_hop != claimed.envelope.next_hop:
+                await self._reroute(claimed, routed, others)  # the configuration has changed since it was queued
             elif self._is_late(claimed):
                 await settlement.fail_late(claimed)
-            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, MxRoute | HostRoute):
-                await self._send(worker, claimed, part, part.destination.route)
-                return
-            elif isinstance(part.destination, MatchedRoute) and isinstance(part.destination.route, HoldRoute):
-                await settlement.hold(claimed, "by its route")
             else:
-                try:
-                    outcomes = await self._deliver(claimed, part)
-                except BodyDamagedError as damage:
-                    await set_aside(self._queue, self._events, claimed.message.id, str(damage))
-                except OSError as error:
-                    cause = LocalCause(f"the message cannot be read: {error.strerror or error}")
-                    await settlement.settle(claimed, _deferred(claimed, SYSTEM_TROUBLE.transient, cause))
-                else:
-                    await settlement.settle(claimed, outcomes)
+                match routed.destination:
+                    case MatchedRoute(route=MxRoute() | HostRoute() as route):
+                        await self._send(worker, claimed, routed, route)
+                        return
+                    case MatchedRoute(route=HoldRoute()):
+                        await settlement.hold(claimed, "by its route")
+                    case _:
+                        await self._deliver(claimed, routed)
             worker.done(claimed.envelope.id)
 
-    # Where to.
+    # Destinations.
 
-    def _parts(self, claimed: Claimed) -> list[RoutedEnvelope]:
-        """The envelope as the configuration of this moment sees it: one part, unless what was one destination is
-        several now; none if the operator's `--via` is no route.
+    def _routed(self, claimed: Claimed) -> list[RoutedEnvelope]:
+        """The envelope, routed by the configuration of this moment: one for each destination, several if they were one
+        when it was queued; none if the operator's `--via` is no route.
         """
         services, envelope = self._services(), claimed.envelope
         recipients = tuple(recipients_of(claimed))
@@ -161,14 +155,16 @@ class Dispatch:
             for destination, members in groups.items()
         ]
 
-    async def _reroute(self, claimed: Claimed, part: RoutedEnvelope, others: Sequence[RoutedEnvelope]) -> None:
-        """The envelope is due at another next hop, or at several: workers there will deliver it."""
+    async def _reroute(self, claimed: Claimed, routed: RoutedEnvelope, others: Sequence[RoutedEnvelope]) -> None:
+        """Give an envelope its new next hop, and other recipients an envelope each with theirs: workers there deliver
+        them.
+        """
         envelope = claimed.envelope
 
         def reroute(queue: Queue) -> None:
             for other in others:
                 queue.split(envelope.id, numbers_of(other.recipients), other.next_hop)
-            queue.reroute(envelope.id, part.next_hop)
+            queue.reroute(envelope.id, routed.next_hop)
 
         await self._queue.run(reroute)
         self._wake()
@@ -178,34 +174,34 @@ class Dispatch:
 
     # By SMTP and LMTP.
 
-    async def _send(self, worker: Worker, claimed: Claimed, part: RoutedEnvelope, route: MxRoute | HostRoute) -> None:
+    async def _send(self, worker: Worker, claimed: Claimed, routed: RoutedEnvelope, route: MxRoute | HostRoute) -> None:
         client = SmtpClient(
             route,
-            part.domain,
+            routed.domain,
             self._client_settings(),
             self._resolver(),
             recipients_per_transaction=self._services().configuration.queue.recipients_per_transaction,
             now=self._clock.now,
         )
         worker.connection = client
-        taken = {claimed.envelope.id: claimed}
+        under_way = {claimed.envelope.id: claimed}
 
-        async def more() -> OutboundMessage | None:
+        async def claim_next() -> OutboundMessage | None:
             following = await worker.claim()
             if following is None:
                 return None
-            taken[following.envelope.id] = following
-            same = [each.destination for each in self._parts(following)] == [part.destination]
-            if not same or self._is_late(following):
+            under_way[following.envelope.id] = following
+            destinations = [other.destination for other in self._routed(following)]
+            if destinations != [routed.destination] or self._is_late(following):
                 worker.give_back(following.envelope.id)  # another worker will look at it
                 return None
             return self._outbound(following)
 
         async def report(message: OutboundMessage, result: AttemptResult) -> None:
-            await self._report(worker, taken.pop(message.id), result)
+            await self._report(worker, under_way.pop(message.id), result)
             worker.done(message.id)
 
-        await client.run(self._outbound(claimed), more, report)
+        await client.run(self._outbound(claimed), claim_next, report)
 
     def _outbound(self, claimed: Claimed) -> OutboundMessage:
         message = claimed.message
@@ -226,20 +222,32 @@ class Dispatch:
 
     # By the other transports.
 
-    async def _deliver(self, claimed: Claimed, part: RoutedEnvelope) -> Sequence[Outcome]:
+    async def _deliver(self, claimed: Claimed, routed: RoutedEnvelope) -> None:
+        try:
+            outcomes = await self._outcomes(claimed, routed)
+        except BodyDamagedError as damage:
+            await set_aside(self._queue, self._events, claimed.message.id, str(damage))
+        except OSError as error:
+            cause = LocalCause(f"the message cannot be read: {error.strerror or error}")
+            await self._settlement.settle(claimed, _deferred(claimed, SYSTEM_TROUBLE.transient, cause))
+        else:
+            await self._settlement.settle(claimed, outcomes)
+
+    async def _outcomes(self, claimed: Claimed, routed: RoutedEnvelope) -> Sequence[Outcome]:
+        """Carry out the delivery.  Raises BodyDamagedError, or OSError, for a message that can't be read."""
         message = claimed.message
-        match part.destination:
+        match routed.destination:
             case UnknownUser():
-                return [_unknown(recipient) for recipient in part.recipients]
+                return [_unknown(recipient) for recipient in routed.recipients]
             case LocalDestination(mailbox=mailbox):
-                if await self._was_there(message, mailbox.address):
+                if await self._was_delivered_to(message, mailbox.address):
                     loop = LocalCause(f"the message has been delivered to {mailbox.address} before: it is in a loop")
                     return _failed(claimed, ROUTING_LOOP.permanent, loop)
-                return await self._maildirs.deliver(copies_of(message, part))
+                return await self._maildirs.deliver(copies_of(message, routed))
             case MatchedRoute(route=MaildirRoute()):
-                return await self._maildirs.deliver(copies_of(message, part))
+                return await self._maildirs.deliver(copies_of(message, routed))
             case MatchedRoute(route=DiscardRoute()):
-                return [_discarded(recipient) for recipient in part.recipients]
+                return [_discarded(recipient) for recipient in routed.recipients]
             case MatchedRoute(route=RejectRoute() as route):
                 return _rejected(claimed, route)
             case MatchedRoute(route=PipeRoute() as route):
@@ -247,8 +255,8 @@ class Dispatch:
                 return await pipe.deliver(
                     route,
                     message,
-                    part.recipients,
-                    part.domain,
+                    routed.recipients,
+                    routed.domain,
                     folder=configuration.data_dir,
                     limit=configuration.timeouts.delivery,
                     disk=self._disk,
@@ -257,7 +265,7 @@ class Dispatch:
             case other:
                 raise AssertionError(f"{other} has a way of its own")
 
-    async def _was_there(self, message: StoredMessage, mailbox: Mailbox) -> bool:
+    async def _was_delivered_to(self, message: StoredMessage, mailbox: Mailbox) -> bool:
         header = await read_header(message.content, self._disk)
         return header.was_delivered_to(mailbox)
 

@@ -128,15 +128,15 @@ class DnsClient:
 
     async def addresses(self, name: str) -> Answer[str]:
         """The A records of `name`, then its AAAA records: IP addresses."""
-        found: dict[str, Answer[str]] = {}
+        answers: dict[str, Answer[str]] = {}
 
         async def look_up(rdtype: str) -> None:
-            found[rdtype] = await self._ask(name, rdtype, _address_values)
+            answers[rdtype] = await self._ask(name, rdtype, _address_values)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(look_up, "A")
             nursery.start_soon(look_up, "AAAA")
-        return _both(found["A"], found["AAAA"])
+        return _both(answers["A"], answers["AAAA"])
 
     async def nameservers(self) -> tuple[Nameserver, ...]:
         """The nameservers, those included that `[egress]` does not allow; empty if there are none."""
@@ -168,17 +168,17 @@ class DnsClient:
             await trio.lowlevel.checkpoint()
             return cast("Records[T] | NoData | NoSuchName", kept)
         async with self._limiter:
-            found = await self._follow(name, rdtype)
-        if isinstance(found, DnsFailure):
-            return found
+            followed = await self._follow(name, rdtype)
+        if isinstance(followed, DnsFailure):
+            return followed
         answer: Records[T] | NoData | NoSuchName
-        if isinstance(found.answer, Records):
-            values = convert(found.answer.values)
-            answer = Records(values, found.answer.canonical) if values else NoData()
+        if isinstance(followed.answer, Records):
+            values = convert(followed.answer.values)
+            answer = Records(values, followed.answer.canonical) if values else NoData()
         else:
-            answer = found.answer
+            answer = followed.answer
         limit = MAX_TTL if isinstance(answer, Records) else MAX_NEGATIVE_TTL
-        self._cache[key] = (trio.current_time() + min(found.ttl, limit), answer)
+        self._cache[key] = (trio.current_time() + min(followed.ttl, limit), answer)
         self._cache.move_to_end(key)
         while len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
@@ -275,7 +275,7 @@ async def _over_udp(server: Nameserver, query: dns.message.Message) -> bytes:
         await sock.send(wire)
         while True:
             data = await sock.recv(65535)
-            if data[:2] == wire[:2]:  # others are late answers to somebody else, or guesses of an attacker
+            if data[:2] == wire[:2]:  # other packets are late answers to another question, or an attacker's guesses
                 return data
 
 
@@ -342,7 +342,7 @@ def _meaning_of(answer: dns.message.Message) -> _TimedAnswer | _Cname | str:
 
 
 def _both(four: Answer[str], six: Answer[str]) -> Answer[str]:
-    """The answers for A and AAAA as one: a failure counts only where there are no records."""
+    """One answer for those about A and AAAA: a failure counts only where there are no records."""
     if isinstance(four, Records) and isinstance(six, Records):
         return Records(four.values + six.values, four.canonical)
     for kind in (Records, DnsFailure):

@@ -1,4 +1,4 @@
-"""Egress: every outgoing mail connection is made here, once `[egress] allow` has allowed it."""
+"""Egress: outgoing mail connections are made here, and nowhere else, once `[egress] allow` has allowed them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class EgressDeniedError(Exception):
     """An address to which `[egress] allow` lets no connection be made: the envelope is held."""
 
     def __init__(self, host: str, address: str, port: int) -> None:
-        where = f"{host} [{address}]:{port}" if host != address else f"[{address}]:{port}"
-        super().__init__(f"egress.allow has no room for {where}")
+        endpoint = f"{host} [{address}]:{port}" if host != address else f"[{address}]:{port}"
+        super().__init__(f"egress.allow has no room for {endpoint}")
         self.host = host
         self.address = address
         self.port = port

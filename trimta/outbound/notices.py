@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Notices:
-    """Tells senders, about one envelope at a time; the scheduler says when."""
+    """Composes notices, about one envelope at a time; the scheduler says when."""
 
     def __init__(
         self,
@@ -52,7 +52,9 @@ class Notices:
         self._wake = wake
 
     async def give(self, claimed: Claimed) -> None:
-        """Tell the sender that the message is late, if that is wanted (RFC 3461 4.1), or too late."""
+        """Tell the sender that the message is late, if NOTIFY asks for it (RFC 3461 4.1), or fail the envelope if
+        DELIVERBY does not let it be delivered any more.
+        """
         message, envelope = claimed.message, claimed.envelope
         now = self._clock.now()
         if is_late(message, now):
@@ -64,7 +66,7 @@ class Notices:
             lambda queue: queue.settle(envelope.id, now=now, attempted=False, warned=True, answered=answered, new=new)
         )
         if new:
-            to = addresses(recipient.recipient for recipient in envelope.recipients)
+            to = addresses(queued.recipient for queued in envelope.recipients)
             self._events.emit("delay_warning", id=message.id, to=to)
         self._wake()
 
@@ -81,16 +83,16 @@ class Notices:
         if message.terms.reverse_path is None or (retry_until is not None and retry_until <= now):
             return []  # no sender to tell; or the next try is the last one, and its report says more
         reason = "it is held at this server" if retry_until is None else "it has not been tried yet"
-        waiting = [_waiting(recipient, reason) for recipient in envelope.recipients]
+        deferrals = [_last_deferral(queued, reason) for queued in envelope.recipients]
         if at_deadline:
-            waiting = [replace(outcome, status=GIVEN_UP) for outcome in waiting]
+            deferrals = [replace(deferral, status=GIVEN_UP) for deferral in deferrals]
         return await self._reports.on_outcomes(
-            message, waiting, warn=True, retry_until=retry_until, last_attempt=envelope.last_attempt
+            message, deferrals, warn=True, retry_until=retry_until, last_attempt=envelope.last_attempt
         )
 
 
-def _waiting(recipient: QueuedRecipient, reason: str) -> Deferred:
-    """The last deferral of a recipient, or `reason` if there was none."""
-    return recipient.last_outcome or Deferred(
-        recipient=recipient.recipient, status=NO_ANSWER.transient, cause=LocalCause(reason)
+def _last_deferral(queued: QueuedRecipient, reason: str) -> Deferred:
+    """The last deferral of a recipient; one for `reason`, if the recipient has not been tried."""
+    return queued.last_outcome or Deferred(
+        recipient=queued.recipient, status=NO_ANSWER.transient, cause=LocalCause(reason)
     )

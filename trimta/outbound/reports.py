@@ -1,4 +1,4 @@
-"""DSNs: who is told of what became of a message, and the messages that tell it."""
+"""DSNs about outcomes: which are due, whom each goes to, and the message for the queue that it is (RFC 3464)."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 NewMessage: TypeAlias = tuple[StoredMessage, list[NewEnvelope]]
 """A message for the queue, with its envelopes."""
 
-
 NEVER: Final = frozenset({Notify.NEVER})
+"""NOTIFY of a DSN's recipient: no DSN is sent about a DSN (RFC 3461 6.1)."""
 
 
 class Reports:
@@ -54,10 +54,11 @@ class Reports:
         warn: bool = False,
         retry_until: float | None = None,
     ) -> list[NewMessage]:
-        """The DSNs that the sender asked for about these outcomes; `warn`: about deferred ones, too.  `last_attempt`:
-        when the last attempt ended, None if there was none.
+        """The DSNs that the sender asked for about these outcomes.
 
-        What fails of a message from the null reverse-path is told to postmaster, never back (RFC 5321 4.5.5, 6.1).
+        Failures of a message from the null reverse-path are reported to postmaster, never back (RFC 5321 4.5.5, 6.1).
+        `warn`: DSNs about deferrals are due, too.  `last_attempt`: when the last attempt ended, in seconds since the
+        epoch; None if there was none.  `retry_until`: when the message is given up; None if it is held.
         """
         if not may_be_reported(message.terms.reverse_path):
             failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
@@ -86,8 +87,8 @@ class Reports:
     async def shortened(
         self, message: StoredMessage, envelope: QueuedEnvelope, recipients: Sequence[Recipient]
     ) -> list[NewMessage]:
-        """The next shorter form of a DSN of ours, for recipients of the envelope whose host refused its content; empty
-        if there is none.
+        """The DSNs that make up the next shorter form of `message`, a DSN of this server, for those recipients of the
+        envelope whose host refused its content; empty if there is no shorter form.
         """
         if message.report is None:
             return []
@@ -97,10 +98,10 @@ class Reports:
         except (OSError, BodyDamagedError) as cause:
             self._events.emit("disk_trouble", id=message.id, reason=str(cause))
             return []
-        found = shorter(octets, message.report)
-        if found is None:
+        shorter_form = shorter(octets, message.report)
+        if shorter_form is None:
             return []
-        form, contents = found
+        form, contents = shorter_form
         now = self._clock.now()
         new: list[NewMessage] = []
         for short in contents:
@@ -116,14 +117,14 @@ class Reports:
                 origin=message.origin,
                 report=form,
             )
-            part = NewEnvelope(
+            new_envelope = NewEnvelope(
                 domain=envelope.domain,
                 next_hop=envelope.next_hop,
                 recipients=tuple(recipients),
                 next_try=now,
                 via=envelope.via,
             )
-            new.append((dsn, [part]))
+            new.append((dsn, [new_envelope]))
         return new
 
     async def _compose(
@@ -219,11 +220,11 @@ def report(
         report=ReportForm.FULL,
     )
     routed = policy.route([Recipient(address=addressee, original=addressee, notify=NEVER)])
-    return dsn, [NewEnvelope.of(part, next_try=now) for part in routed.envelopes]
+    return dsn, [NewEnvelope.of(envelope, next_try=now) for envelope in routed.envelopes]
 
 
 def expanded(recipients: Sequence[Recipient]) -> list[Delivered]:
-    """What became of recipients whose alias has many members."""
+    """The outcomes of recipients whose alias has several members."""
     cause = LocalCause("sent on to its members")
     return [
         Delivered(recipient=recipient, status=EXPANDED, cause=cause, handover=Handover.FINAL)

@@ -312,7 +312,7 @@ class Resolver:
         return await self._ask_system(name)
 
     async def _listed_addresses(self, name: str) -> tuple[str, ...] | DnsFailure:
-        """The addresses of a name in the hosts file.  Some, which block advertisements, have 100 000 lines."""
+        """The addresses of a name in the hosts file.  Hosts files that block advertisements have 100 000 lines."""
         with trio.move_on_after(self._timeout):
             return await trio.to_thread.run_sync(
                 _from_hosts_file, self._hosts_file, name, abandon_on_cancel=True, limiter=self._file_limiter
@@ -320,14 +320,14 @@ class Resolver:
         return DnsFailure(f"{self._hosts_file} could not be read within {self._timeout:g} s")
 
     async def _ask_system(self, name: str) -> Answer[str]:
-        """The addresses that getaddrinfo gives: it knows search domains, mDNS and names of containers."""
+        """The addresses that getaddrinfo gives, which knows search domains, mDNS and names of containers."""
         servers = await self._client.nameservers()
         refused = self._client.refused(servers) if servers else None
         if refused is not None:
             return refused
         with trio.move_on_after(self._timeout):
             try:
-                found = await trio.to_thread.run_sync(
+                addresses = await trio.to_thread.run_sync(
                     self._system_lookup, name, abandon_on_cancel=True, limiter=self._system_limiter
                 )
             except socket.gaierror as error:
@@ -336,7 +336,7 @@ class Resolver:
                 return DnsFailure(error.strerror or str(error))
             except (OSError, UnicodeError) as error:
                 return DnsFailure(str(error))
-            return Records(tuple(dict.fromkeys(found)), name) if found else NoData()
+            return Records(tuple(dict.fromkeys(addresses)), name) if addresses else NoData()
         return DnsFailure(f"no answer from the system within {self._timeout:g} s")
 
 
@@ -385,26 +385,27 @@ def _from_hosts_file(path: Path, name: str) -> tuple[str, ...]:
     file is, the event loop gets the interpreter between two blocks.
     """
     octets = name.encode()
-    found: list[str] = []
+    addresses: list[str] = []
     begun = b""
     with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:
         while block := file.read(BLOCK):
             lines, newline, begun = (begun + block).rpartition(b"\n")
             if octets in lines.lower():
-                _note_addresses(lines, name, found)
+                _note_addresses(lines, name, addresses)
             if not newline and len(begun) > BLOCK:
                 begun = b""  # no line with a name is so long
-        _note_addresses(begun, name, found)
-    return tuple(found)
+        _note_addresses(begun, name, addresses)
+    return tuple(addresses)
 
 
-def _note_addresses(lines: bytes, name: str, found: list[str]) -> None:
+def _note_addresses(lines: bytes, name: str, addresses: list[str]) -> None:
+    """Append the addresses that lines of a hosts file have for a name, each once."""
     for line in lines.decode("utf-8", "replace").splitlines():
         match line.partition("#")[0].lower().split():
             case [text, *names] if name in names:
                 address = _address(text)
-                if address is not None and address not in found:
-                    found.append(address)
+                if address is not None and address not in addresses:
+                    addresses.append(address)
 
 
 def _getaddrinfo(name: str) -> list[str]:

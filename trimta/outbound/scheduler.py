@@ -1,4 +1,4 @@
-"""The scheduler: when each due envelope is tried, and how many at once.  What is due the queue knows.
+"""The scheduler: starts workers for the next hops where envelopes are due.  The queue says what is due.
 
 The queue is read through windows: memory holds the envelopes that are being delivered, however many wait.  Destinations
 take turns, the longest due first and, every other time, the latest due: a backlog in front delays new mail by no more
@@ -6,7 +6,7 @@ than one turn.  A destination has one worker, and a worker one connection, over 
 destination gets more workers, up to `per_domain`, when one is slow or has too much to do.
 
 Calls go down only: the scheduler hands out workers, and a delivery asks its worker for envelopes (`claim`) and tells it
-what became of them (`done`, `give_back`, `heard`).
+when it is done with one (`done`, `give_back`) and that the host has talked (`heard`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SLOW: Final = 0.2
 """Seconds with one message after which what waits behind it gets a worker, and a connection, of its own."""
 
 TURN: Final = 20
-"""Messages that one worker is enough for, and after which it makes place if others wait for one."""
+"""Messages that one worker is enough for, and after which it makes room if other next hops wait for a worker."""
 
 WINDOW: Final = 16
 """Destinations looked at in one go."""
@@ -72,9 +72,9 @@ class _Look:
     notices: Sequence[tuple[str, bool]]
     """Ids of envelopes whose senders are to be told that they are late; whether they are to be tried now, too."""
     due: Sequence[tuple[str, int]]
-    """Next hops where something is due, and how much: counted until it is too much for the workers there."""
+    """Next hops where envelopes are due, and how many: counted until they are too many for the workers there."""
     next_moment: float | None
-    """The next one at which anything falls due."""
+    """The next moment at which an envelope or a notice falls due, on the queue's clock; None: there is none."""
 
 
 class Scheduler:
@@ -111,10 +111,10 @@ class Scheduler:
         self._stopping = False
         self._settled = trio.Event()
 
-    # What others see.
+    # For other modules.
 
     def wake(self) -> None:
-        """Something in the queue, or the clock, has changed."""
+        """Look again: something in the queue, or the clock, has changed."""
         self._news.set()
 
     @property
@@ -124,11 +124,11 @@ class Scheduler:
 
     @property
     def in_flight(self) -> int:
-        """How many delivery tasks there are."""
+        """The number of workers."""
         return len(self._workers)
 
     def stop(self) -> None:
-        """Start nothing any more; what runs goes on."""
+        """Start no more workers; those that run go on."""
         self._stopping = True
         self.wake()
 
@@ -209,7 +209,7 @@ class Scheduler:
         return self._services().configuration.queue
 
     async def _search(self, now: float, room: int, served: set[str]) -> _Look:
-        """Ask the queue, which answers in a thread: what changes meanwhile is given to it as a copy."""
+        """Ask the queue, in its thread, what is due.  The thread gets copies of the sets that may change meanwhile."""
         newest_first = self._newest_first
         workers = Counter(worker.next_hop for worker in self._workers)
         taken = self.active
@@ -229,8 +229,8 @@ class Scheduler:
         return await self._queue.run(search)
 
     def _without_those_tried_first(self, notices: Sequence[tuple[str, bool]]) -> tuple[list[str], float]:
-        """The envelopes whose notice waits for no try, or has waited for long enough; and until when, in Trio's time,
-        the next of the others waits.
+        """The envelopes whose notice waits for no try, or has waited long enough; and the moment, in Trio's time, at
+        which the next notice has waited long enough.
         """
         latest = trio.current_time() + TRY_FIRST
         waits = {envelope_id: self._tried_first.get(envelope_id, latest) for envelope_id, due in notices if due}
@@ -239,8 +239,8 @@ class Scheduler:
         return ready, min(self._tried_first.values(), default=math.inf)
 
     def _patience(self, next_hop: str, waiting: int) -> float | None:
-        """Until when what waits at a next hop can wait for the workers there, in Trio's time; None: one more is needed
-        now.
+        """The moment until which the envelopes at a next hop can wait for the workers there, in Trio's time; None: one
+        more worker is needed now.
         """
         workers = [worker for worker in self._workers if worker.next_hop == next_hop]
         if not waiting:
@@ -275,7 +275,7 @@ class Scheduler:
             self.wake()
 
     async def _postpone(self, worker: Worker) -> None:
-        """A bug keeps the worker's envelopes from being tried: they wait like any that can't be delivered now."""
+        """Have a worker's envelopes that a bug keeps from being tried wait like any that can't be delivered now."""
         now = self._clock.now()
         for envelope_id in sorted(worker.active):
             try:
@@ -330,18 +330,20 @@ class Scheduler:
     # Places for destinations that have no worker.
 
     def suspect(self, next_hop: str) -> None:
-        """The host at a next hop accepted a connection and said nothing: no other delivery gives way to this hop."""
+        """Note that the host at a next hop accepted a connection and sent nothing: no other delivery gives way to this
+        next hop.
+        """
         self._suspects[next_hop] = None
         self._suspects.move_to_end(next_hop)
         if len(self._suspects) > SUSPECTS:
             self._suspects.popitem(last=False)
 
     def trust(self, next_hop: str) -> None:
-        """The host at a next hop talked."""
+        """Note that the host at a next hop has sent something."""
         self._suspects.pop(next_hop, None)
 
     async def _make_room(self, now: float) -> float:
-        """All places are taken.  Where a next hop waits that was never silent, deliveries to hosts that have said
+        """When all workers are busy and a next hop waits that was never silent: have deliveries to hosts that have sent
         nothing yet give way.  Returns when to look again, in Trio's time.
         """
         exclude = {*(worker.next_hop for worker in self._workers), *self._suspects}
@@ -399,5 +401,5 @@ def _has_due(queue: Queue, now: float, but_for: Collection[Worker]) -> bool:
 
 
 def _waiting(queue: Queue, next_hop: str, now: float, workers: Counter[str], taken: set[str]) -> int:
-    """How many envelopes wait at a next hop, counted until they are too many for its workers."""
+    """The number of envelopes that wait at a next hop, counted until they are too many for its workers."""
     return len(queue.due.envelopes(next_hop, now, workers[next_hop] * TURN + 1, exclude=taken))

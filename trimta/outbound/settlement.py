@@ -1,4 +1,4 @@
-"""Settlement: what the outcomes of an attempt mean for the queue, for the sender and for the log."""
+"""Settlement: the outcomes of an envelope are written into the queue, with the DSNs that are due, and logged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ NO_ROOM_PAUSE: Final = 5.0
 
 
 class Settlement:
-    """Settles envelopes that a worker has claimed."""
+    """Settles envelopes that a worker has claimed.  A method waits until the queue has taken what it settles."""
 
     def __init__(
         self,
@@ -175,9 +175,9 @@ class Settlement:
     async def _shortened(
         self, claimed: Claimed, outcomes: Sequence[Outcome]
     ) -> tuple[Sequence[Outcome], Sequence[NewMessage]]:
-        """The outcomes of a DSN of ours that refuse its content, and the shorter DSNs that go to their recipients
-        instead: else no sender learned of a failure whose report is too much for the sender's host.  Both are empty
-        where no form is shorter.
+        """The failures of a DSN of this server whose content a host refused, and the shorter DSNs that go to their
+        recipients instead; both are empty where no form is shorter.  Without this, no sender would learn of a failure
+        whose DSN the sender's host does not take.
         """
         refused = [outcome for outcome in outcomes if isinstance(outcome, Failed) and outcome.of_content]
         if claimed.message.report is None or claimed.envelope.bounce or not refused:
@@ -216,24 +216,24 @@ class Settlement:
         return dsns
 
     async def _commit(self, operation: Callable[[Queue], None]) -> None:
-        """Commit an operation that notes what was done.  Where the disk has no room for it, wait: else what was done
-        would be done again.
+        """Commit an operation that notes outcomes.  Where the disk has no room for it, wait: without the note, what was
+        done would be done again.
         """
-        kept = False
-        while not kept:
+        is_committed = False
+        while not is_committed:
             try:
                 # Else: it is committed in any case, but a cancelled task does not learn it.
                 with self._drain.shielded() as shield:
                     await self._queue.run(operation)
-                kept = not shield.cancelled_caught
+                is_committed = not shield.cancelled_caught
                 await trio.lowlevel.checkpoint_if_cancelled()
             except QueueError as cause:
                 self._events.emit("queue_trouble", reason=str(cause))
                 await trio.sleep(NO_ROOM_PAUSE)
 
     def _final(self, outcome: Outcome, message: StoredMessage, *, now: float, expiry: float) -> Outcome:
-        """A deferral after which there is no other try is a failure; a report that can't reach postmaster stays
-        deferred.
+        """The outcome that counts: a deferral after which there is no other try is a failure; a failure of a DSN that
+        only postmaster could be told of is a deferral until its time is over.
         """
         expired = now >= expiry
         if isinstance(outcome, Deferred) and expired:
@@ -245,7 +245,7 @@ class Settlement:
         return outcome if expired or not self._is_last_resort(outcome, message) else _kept(outcome)
 
     def _is_last_resort(self, outcome: Outcome, message: StoredMessage) -> bool:
-        """A message from `<>` to postmaster: if it fails there is nobody left to tell."""
+        """Whether a message from `<>` goes to postmaster: if it fails there is nobody left to tell."""
         return message.terms.reverse_path is None and outcome.recipient.original == self._services().policy.postmaster
 
     def _emit(self, claimed: Claimed, outcomes: Sequence[Outcome], *, next_try: float | None, host: str = "") -> None:
@@ -265,12 +265,12 @@ def numbers_of(recipients: Iterable[Recipient]) -> list[int]:
 
 
 def _number(recipient: Recipient) -> int:
-    assert recipient.number is not None, "a recipient that the queue does not know"
+    assert recipient.number is not None, f"{recipient.address} is not in the queue"
     return recipient.number
 
 
 def _too_late(claimed: Claimed) -> list[Failed]:
-    """Failures since DELIVERBY's deadline has passed; the last deferral of each recipient tells why."""
+    """Failures of all recipients, since DELIVERBY's deadline has passed; the cause is that of the last deferral."""
     never_tried = LocalCause("it could not be delivered by the time asked for")
     return [
         Failed(
@@ -283,7 +283,7 @@ def _too_late(claimed: Claimed) -> list[Failed]:
 
 
 def _kept(outcome: Outcome) -> Outcome:
-    """A failure whose DSN could not be queued stays deferred."""
+    """The same outcome, unless it is a failure: one whose DSN could not be queued stays deferred."""
     if not isinstance(outcome, Failed):
         return outcome
     return Deferred(recipient=outcome.recipient, status=outcome.status.condition.transient, cause=outcome.cause)

@@ -1,4 +1,4 @@
-"""Workers: each delivers to one next hop; through it a delivery claims envelopes and reports what became of them."""
+"""Workers: delivery tasks, each for one next hop; a delivery claims its envelopes from its worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PatientConnection(Protocol):
-    """A worker's connection, as far as it concerns the destinations that wait for its place."""
+    """The part of a worker's connection that matters to destinations that wait for its place."""
 
     silent_since: float | None
     """The Trio time since which the host of a fresh connection has said nothing at all; None otherwise."""
@@ -28,7 +28,7 @@ class Claimed:
 
 
 class Deliverer(Protocol):
-    """Does the work that the scheduler hands out.  Each method may raise QueueError; any other exception is a bug."""
+    """The side of deliveries that the scheduler calls.  Methods may raise QueueError; any other exception is a bug."""
 
     async def deliver(self, worker: Worker) -> None:
         """Deliver what is due at the worker's next hop, until its `claim` returns None."""
@@ -75,14 +75,14 @@ class Worker:
         return await self._assigner.claim(self)
 
     def done(self, envelope_id: str) -> None:
-        """What became of an envelope is in the queue."""
+        """Note that the outcomes of an envelope are in the queue."""
         self.sent += 1
         self.give_back(envelope_id)
 
     def give_back(self, envelope_id: str) -> None:
-        """An envelope is not delivered by this worker: it is due as before."""
+        """Note that an envelope is not delivered by this worker: it is due as before."""
         self._assigner.release(self, envelope_id)
 
     def heard(self) -> None:
-        """The host at the next hop has talked."""
+        """Note that the host at the next hop has sent something."""
         self._assigner.trust(self.next_hop)

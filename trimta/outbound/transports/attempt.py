@@ -1,4 +1,4 @@
-"""One attempt to deliver an envelope to a next hop: which recipients are still to be tried, and what came of the rest.
+"""An attempt to deliver an envelope to a next hop: the recipients that are still to be tried, and the outcomes so far.
 
 A reply that says "not now" (4yz) leaves its recipient to the next host (RFC 5321 5.1).  A refusal for good is final,
 and so is a deferral where the host may have taken the message over, since another host would make it two.
@@ -41,7 +41,7 @@ class OutboundMessage:
 
 @dataclass(slots=True)
 class AttemptResult:
-    """What came of an attempt.
+    """The result of an attempt.
 
     Each recipient has one outcome, unless `denied`, `damaged` or `cut_short` is set: recipients without an outcome stay
     in the queue then, held or due, or are set aside with the damaged message.
@@ -96,7 +96,7 @@ class Attempt:
         self.result.host = str(endpoint)
 
     def note(self, transaction: OutboundTransaction, recipients: Sequence[Recipient]) -> None:
-        """Note what came of a transaction for `recipients`."""
+        """Note the outcomes of a transaction for `recipients`."""
         for outcome in transaction.outcomes:
             if isinstance(outcome, Deferred) and not outcome.possibly_taken:
                 self._put_off[outcome.recipient] = outcome
@@ -113,12 +113,12 @@ class Attempt:
         ]
 
     def take_up_again(self) -> None:
-        """Let the next host be asked about recipients that the one before has put off, too."""
+        """Let the next host be asked about recipients that the last host has put off, too."""
         waiting = {*self.undecided, *self._put_off}
         self.undecided = [recipient for recipient in self.message.envelope.recipients if recipient in waiting]
 
     def keep_put_off(self) -> None:
-        """Where there is no other host: defer the recipients that were put off, with the reply to each."""
+        """Defer the recipients that were put off, each with the last host's reply, since there is no other host."""
         self.result.outcomes.extend(self._put_off.values())
         self.undecided = [recipient for recipient in self.undecided if recipient not in self._put_off]
         if self._put_off:
@@ -149,7 +149,7 @@ class Attempt:
             self.defer(failure.status, LocalCause(failure.text))
 
     def conclude(self) -> None:
-        """Give recipients that no host said anything about their outcome, once all hosts were tried."""
+        """Once all hosts were tried: give an outcome to the recipients that no host has given an answer about."""
         result = self.result
         self.keep_put_off()
         if not self.undecided:

@@ -1,4 +1,4 @@
-"""One conversation with a host: commands and content go out, each reply is waited for no longer than RFC 5321 says."""
+"""A client's conversation with a host: commands and content out, replies in, none awaited longer than RFC 5321 says."""
 
 from __future__ import annotations
 

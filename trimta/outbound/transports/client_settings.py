@@ -1,4 +1,4 @@
-"""The settings of an SMTP client: what all its connections share, what a route says of its own, and where one leads."""
+"""The settings of an SMTP client: those that all connections share, those of one route, and the endpoint of one."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class Endpoint:
     def __str__(self) -> str:
         if self.path is not None:
             return f"unix:{self.path}"
-        where = f"[{self.address}]:{self.port}"
-        return where if self.host == self.address else f"{self.host} {where}"
+        address = f"[{self.address}]:{self.port}"
+        return address if self.host == self.address else f"{self.host} {address}"
 
 
 class Dial(Protocol):
     """A way to make a connection."""
 
     async def __call__(self, endpoint: Endpoint) -> trio.abc.Stream:
-        """Connect.  OSError if nobody answers; a cancelled call leaves nothing open."""
+        """Connect.  Raises OSError if nobody answers; a cancelled call leaves nothing open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class TlsContexts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSettings:
-    """What all connections of a server to other hosts share."""
+    """The settings that all connections of a server to other hosts share."""
 
     hostname: str
     """The name in EHLO (RFC 5321 4.1.1.1)."""
@@ -92,8 +92,8 @@ class ClientSettings:
     """How connections are made once `egress` has allowed them; None: over TCP and unix sockets."""
 
     async def connect(self, endpoint: Endpoint) -> trio.abc.Stream:
-        """Connect to an endpoint.  EgressDeniedError before any packet if `egress` does not allow it; OSError if nobody
-        answers.  The timeout is the caller's.
+        """Connect to an endpoint.  Raises EgressDeniedError before any packet if `egress` does not allow it, OSError if
+        nobody answers.  The timeout is the caller's.
         """
         if endpoint.path is None:
             self.egress.check(endpoint.host, endpoint.address, endpoint.port)
@@ -106,7 +106,7 @@ class ClientSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings:
-    """What a route says of the connections to its hosts."""
+    """The settings that a route has for the connections to its hosts."""
 
     lmtp: bool = False
     tls: TlsPolicy = TlsPolicy.MAY

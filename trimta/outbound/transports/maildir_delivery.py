@@ -1,4 +1,4 @@
-"""The deliverer into Maildirs, for messages that are being accepted and for envelopes out of the queue.
+"""The transport into Maildirs, for messages that are being accepted and for envelopes out of the queue.
 
 Copies are written in threads of their own: a Maildir that hangs holds up its own mail and no other.  The copies of many
 messages are written in one visit to a thread, and each folder is synced once for all.  Where a visit takes too long,
@@ -133,7 +133,7 @@ class Writing:
 
 
 Written: TypeAlias = "Pending | Path | MaildirError"
-"""What came of one copy: it is in tmp/, it is visible, or it could not be written."""
+"""The result for one copy: it is in tmp/, it is visible, or it could not be written."""
 
 
 class WrittenCopies:
