@@ -62,7 +62,11 @@ def read(content: bytes, size: int) -> tuple[list[Field], int]:
         (b">From a@b Thu Jan  1 00:00:00 1970\nA: 1\n", b"\nx"),
         (b"From : a@b.test\nA: 1\n", b"\nx"),  # a field in the obsolete syntax: RFC 5322 4.5
         (b"From a@b\n", b"From b@c\nA: 1\n"),
-        (b"", b"From " + b"a" * 999 + b"\nA: 1\n"),
+        (b"From " + b"a" * 5000 + b"\nA: 1\n", b"\nx"),
+        (b">From " + b" " * 5000 + b":\nA: 1\n", b"\nx"),
+        (b"", b"From " + b"a" * 5000),
+        (b"", b"From a@b"),
+        (b"", b">>From a@b\nA: 1\n"),
         (b"a" * 998 + b": b\n", b"\n"),
         (b"", b"a" * 999 + b": b\n"),
     ],
@@ -109,6 +113,8 @@ _TOKENS = st.sampled_from(
             b":",
             b"From ",
             b">From x",
+            b"From " + b"w" * 3000,
+            b"From" + b" " * 998,
         ),
         *(b"\0", b"\xe9", b"\n folded", b"y" * 999, b"A: " + b"z" * 3000, b"\n  q" * 900),
     ]
@@ -211,6 +217,7 @@ def test_a_line_begins_a_field_or_does_not(line: bytes, begins: bool) -> None:
         (b"From: a@b\n", b"From: a@b\n"),
         (b"A: 1\nFrom a@b\n", b"A: 1\nFrom a@b\n"),
         (b"From a@b", b"From a@b"),
+        (b"From " + b"a" * 5000 + b"\nA: 1\n", b"A: 1\n"),
     ],
 )
 def test_from_lines_of_an_mbox_are_taken_away(content: bytes, without: bytes) -> None:

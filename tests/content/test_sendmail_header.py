@@ -152,6 +152,8 @@ def test_other_fields_stay_as_they_are() -> None:
         (b"From x\n", False),
         (b"\n", True),
         (b"x" * 999, True),
+        (b"From " + b"x" * 999, False),
+        (b"Subject: s\nFrom " + b"x" * 999, True),
         (b"Subject: " + b"x" * 9999, False),
     ],
 )

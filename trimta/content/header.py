@@ -8,8 +8,8 @@ The grammar, for content with LF or CRLF line ends:
 - The header ends before the first line that is no field and continues none.  In a well-formed message that is the empty
   line; a line of any other kind ends the header too, and belongs to the body.  A first line that begins with white
   space continues nothing, so that such content has no header.
-- The From_ line of an mbox (`From ` or `>From ` at the very beginning, then up to 998 octets), which some programs pass
-  on, belongs to the header and is no field.
+- The From_ line of an mbox (a line with `From ` or `>From ` at the very beginning, however long), which some programs
+  pass on, belongs to the header and is no field.
 - Octets are taken as they are: NUL, bare CR and 8-bit octets may stand in a value.  In a value as text, octets that are
   not UTF-8 are surrogates (PEP 383).
 
@@ -42,8 +42,12 @@ _FIELD_START: Final = re.compile(_START)
 _FIELD: Final = re.compile(rb"([!-9;-~]{1,998}+)[ \t]{0,998}+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 _INCOMPLETE_START: Final = re.compile(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
 _REST_OF_FIELD: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
-_FROM_LINE: Final = re.compile(rb">?From (?![ \t]*+:)[^\n]{0,998}+\n")  # "From :" is a field in the obsolete syntax
-_FROM_LINES: Final = re.compile(rb"(?:>*+From (?![ \t]*+:)[^\n]{0,998}+\n)+")
+_FROM: Final = rb"From (?![ \t]{0,997}+:)"  # "From :" is a field in the obsolete syntax
+_FROM_LINE: Final = re.compile(rb">?" + _FROM + rb"[^\n]*+\n")
+_FROM_LINES: Final = re.compile(rb"(?:>*+" + _FROM + rb"[^\n]*+\n)+")
+_FROM_START: Final = re.compile(rb">?" + _FROM)
+_QUOTED_FROM_START: Final = re.compile(rb">*+" + _FROM)
+_FROM_OR_FIELD: Final = re.compile(rb">?From [ \t]{0,997}+")
 _POSSIBLE_DELIMITER: Final = re.compile(rb"^--[^\n]*+\n", re.MULTILINE)
 _LINES: Final = re.compile(rb"(?:[^\n]++(?:\n|\Z))++")
 _STRICT_START: Final = re.compile(rb"([!-9;-~]+):")
@@ -108,6 +112,11 @@ def without_from_lines(content: bytes) -> bytes:
     return content if found is None else content[found.end() :]
 
 
+def begins_from_line(content: bytes) -> bool:
+    """Whether content begins with a From_ line of an mbox, quoted or not, whose line end may be still to come."""
+    return _QUOTED_FROM_START.match(content) is not None
+
+
 def begins_field(line: bytes) -> bool:
     """Whether a line is the first line of a field."""
     return _FIELD_START.match(line) is not None
@@ -136,6 +145,8 @@ class HeaderReader:
         """The content begins with the empty line: its header is complete and has no fields."""
         self._held = b""
         """The last octets of the content so far, from the beginning of a field or a line that may still go on."""
+        self._from_line = 0
+        """Octets of the From_ line so far, as long as its line end is still to come; nothing of it is kept."""
         self._long: Field | None = None
         """The beginning of a field of which no more is kept; `_held` is at most a line end then."""
 
@@ -149,11 +160,15 @@ class HeaderReader:
         position = 0
         if self._long is not None:
             position = self._skip_long(data, found)
+        elif self._from_line:
+            position = self._skip_from_line(data)
         elif self.size == 0:
             position = self.size = _after_from_line(data)
             if not position and _may_begin_from_line(data):
                 self._held = data
                 return []
+            if not position and _FROM_START.match(data):
+                position = self._skip_from_line(data)
         if position < len(data):
             self._read(data, position, found)
         return found
@@ -200,6 +215,16 @@ class HeaderReader:
         self.ended = True
         self.begins_with_empty_line = self.size == 0 and rest.startswith((b"\n", b"\r\n"))
 
+    def _skip_from_line(self, data: bytes) -> int:
+        """Go over the next octets of the From_ line; returns the position behind it, or the end of the data."""
+        position = data.find(b"\n") + 1
+        if not position:
+            self._from_line += len(data)
+            return len(data)
+        self.size = self._from_line + position
+        self._from_line = 0
+        return position
+
     def _skip_long(self, data: bytes, found: list[Field]) -> int:
         """Go over what continues the long field; returns the position behind it, which may be the end of the data."""
         assert self._long is not None
@@ -220,10 +245,8 @@ class HeaderReader:
 
 
 def _may_begin_from_line(data: bytes) -> bool:
-    """Whether the beginning of a content may yet prove to be a From_ line."""
-    if b">From ".startswith(data) or b"From ".startswith(data):
-        return True
-    return data.startswith((b"From ", b">From ")) and b"\n" not in data and len(data) <= MAX_TEXT_LINE + 6
+    """Whether too little of the content has come to know if it begins with a From_ line."""
+    return b">From ".startswith(data) or b"From ".startswith(data) or _FROM_OR_FIELD.fullmatch(data) is not None
 
 
 # -- entities of a MIME message ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.address_list import readable_addresses, with_domains
-from trimta.content.header import fields, split_header, without_from_lines
+from trimta.content.header import begins_from_line, fields, split_header, without_from_lines
 from trimta.mail.address import AddressError
 from trimta.mail.limits import MAX_TEXT_LINE
 
@@ -44,7 +44,9 @@ class HeaderRecipients:
 
 def has_whole_header(content: bytes) -> bool:
     """Whether no octets that follow `content` can still belong to its header."""
-    _, rest = split_header(without_from_lines(content))
+    header, rest = split_header(without_from_lines(content))
+    if not header and begins_from_line(rest):
+        return False
     return b"\n" in rest or len(rest) > MAX_TEXT_LINE
 
 

@@ -33,6 +33,7 @@ from trimta.mail.envelope import Ret
         (HEADER + b"Subject: cut in the mid", False, HEADER),
         (HEADER + b"this is no field\nsecret\n", False, HEADER),
         (b"\nonly a body\n", False, b""),
+        (b"From a@b Thu Jan  1 00:00:00 1970\n" + HEADER + b"\nhi", False, HEADER),
         (b" folded\nA: b\n\n", False, b""),
         (b"A: b\0c\rd\n\nhi\n", True, b"A: b?c?d\n"),
         (b"A: " + b"x" * 1500 + b"\n\nhi", True, b"A: " + b"x" * 994 + b"\n " + b"x" * 506 + b"\n"),
