@@ -1,7 +1,7 @@
-"""The Maildirs of local mailboxes.  None of them is a folder that a `maildir:` route captures into, or part of one.
+"""The Maildirs of local mailboxes, each apart from the Maildirs into which `maildir:` routes capture mail.
 
-Two paths may be one folder: symbolic links lead from the one to the other, or the file system knows no letter case.  So
-links are followed, as far as they were there when the configuration was read, and letter case makes no difference.
+Two paths may lead to the same folder: through symbolic links, or on a file system without letter case.  So paths are
+compared with the links resolved that existed when the configuration was read, and without regard to case.
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ if TYPE_CHECKING:
 
 _WORDS: Final = {
     "user": ".+",
-    "domain": r"(?:[^%]+\.[^%]+|%5b.*%5d|%%[^%.]+)",  # as `domain_set_apart` gives it
+    "domain": r"(?:[^%]+\.[^%]+|%5b.*%5d|%%[^%.]+)",  # a result of `domain_set_apart`
     "detail": ".*",
 }
-"""What each word in braces may be in a path, as a regular expression, in lower case."""
+"""The texts that may take the place of each word in braces, as regular expressions, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalMaildirs:
-    """The Maildirs of local mailboxes.
+    """The look-up of the Maildir of a local mailbox.
 
-    `maildir:` routes and local mailboxes share a name space where their templates are `mail/remote` and `mail/{user}`.
-    A mailbox whose Maildir would be one that is captured into, or part of one, has the first letter of its name
-    percent-encoded there: `mail/%72emote`.
+    Routes and mailboxes share names if their templates are, for example, `mail/remote` and `mail/{user}`.  A mailbox
+    whose Maildir would be that of a route, or a part of it, has the first letter of its name percent-encoded:
+    `mail/%72emote`.
     """
 
     template: str
     """The path of a Maildir, with {user}, {domain} and {detail} in it; absolute."""
     captures: tuple[str, ...] = ()
-    """The templates of the Maildirs that routes capture into, with {domain} in them or not; absolute."""
+    """The templates of the routes' Maildirs, with or without {domain} in them; absolute."""
     links: Mapping[str, str] = field(default_factory=dict)
-    """Symbolic links on the way to any of these Maildirs, each with the folder that it leads to; neither path goes over
-    a link itself.
+    """The symbolic links in the paths of all these Maildirs, each with the folder to which it leads.
+
+    Neither of the two paths leads over another link.
     """
     _captures: tuple[tuple[str, ...], ...] = field(init=False, repr=False)
 
@@ -53,7 +54,7 @@ class LocalMaildirs:
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """The templates of all Maildirs: of local mailboxes, then of those that routes capture into."""
+        """The templates of all Maildirs: that of local mailboxes, then those of routes."""
         return (self.template, *self.captures)
 
     def path(self, mailbox: LocalMailbox) -> Path:
@@ -61,18 +62,18 @@ class LocalMaildirs:
         return _path(self, mailbox)
 
     def may_meet(self, capture: str) -> bool:
-        """Whether the Maildir of some mailbox might be one that is captured into by this template, or part of one."""
+        """Whether the Maildir of some mailbox may be that of a route with the template `capture`, or a part of it."""
         without_detail = self.template.replace("{detail}", "")
         captured = self._steps(capture)
         return any(_meet(self._steps(template), captured) for template in (self.template, without_detail))
 
     def is_captured(self, path: str) -> bool:
-        """Whether a folder is one that a route captures into, or part of one, or holds one as a part of its own."""
+        """Whether a folder is the Maildir of a route, lies in its cur, new or tmp, or has it in its own."""
         steps = self._steps(path)
         return any(_meet(steps, captured) for captured in self._captures)
 
     def _steps(self, path: str) -> tuple[str, ...]:
-        """The components of the folder that a path, or a template, leads to; in one letter case."""
+        """The components of the folder to which a path or template leads, links resolved, in lower case."""
         folder = "/"
         for name in path.split("/"):
             if name == "..":
@@ -83,7 +84,7 @@ class LocalMaildirs:
         return tuple(folder.casefold().split("/")[1:])
 
 
-@lru_cache(maxsize=1024)  # asked at RCPT and at the end of data, for the same few names
+@lru_cache(maxsize=1024)  # called at RCPT and at the end of data, for the same few mailboxes
 def _path(maildirs: LocalMaildirs, mailbox: LocalMailbox) -> Path:
     def path(user: str) -> str:
         return fill(
@@ -91,13 +92,13 @@ def _path(maildirs: LocalMaildirs, mailbox: LocalMailbox) -> Path:
         )
 
     usual = path(component(mailbox.user))
-    # A template takes one of these at most, unless it takes the whole folder of all mailboxes.
+    # Each route's template matches one of these at most, unless it matches all paths of the folder.
     others = map(path, itertools.islice(user_set_apart(mailbox.user), len(maildirs.captures) + 1))
     return Path(next((each for each in (usual, *others) if not maildirs.is_captured(each)), usual))
 
 
 def _meet(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    """Whether two Maildirs might be the same folder, or one a folder of the other's messages."""
+    """Whether two Maildirs may be the same folder, or one may lie in cur, new or tmp of the other."""
     if not all(_may_be_one(one, other) for one, other in zip(first, second, strict=False)):
         return False
     below = (first if len(first) > len(second) else second)[min(len(first), len(second)) :]
@@ -105,7 +106,7 @@ def _meet(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 def _may_be_one(first: str, second: str) -> bool:
-    """Whether two components, which may have words in braces, might be the same."""
+    """Whether two path components, which may have words in braces, may stand for the same name."""
     match FIELD.search(first), FIELD.search(second):
         case None, None:
             return first == second
@@ -119,7 +120,7 @@ def _may_be_one(first: str, second: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _pattern(template: str) -> re.Pattern[str]:
-    """A component of a template as a regular expression."""
+    """A regular expression for the names that a component of a template may stand for."""
     first, *rest = FIELD.split(template)  # text, word, text, word, text
     words = zip(rest[::2], rest[1::2], strict=True)
     return re.compile(re.escape(first) + "".join(_WORDS[word] + re.escape(text) for word, text in words), re.DOTALL)

@@ -1,4 +1,4 @@
-"""Local mailboxes: which domains are local, and which mailbox an address means."""
+"""Local domains and local mailboxes: which addresses are local, and the mailbox of each."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class LocalMailbox:
     """A mailbox of this server, in lower case."""
 
     user: str
-    """Without the detail; never empty."""
+    """The local part without the detail; never empty."""
     detail: str
-    """What follows the subaddress separator; empty where there is none."""
+    """The text behind the subaddress separator (RFC 5233); empty without one."""
     domain: str
-    """The domain_key."""
+    """The domain, as domain_key."""
 
     @property
     def address(self) -> Mailbox:
@@ -30,15 +30,15 @@ class LocalMailbox:
 
 @dataclass(frozen=True, slots=True)
 class LocalDomains:
-    """What is local.  AddressError if a domain is not one."""
+    """The local domains and users of the configuration.  Raises AddressError for a domain that is none."""
 
     domains: tuple[str, ...]
-    """Domains or address literals in the configuration's order; the hostname is local besides them."""
+    """Domains or address literals in the configuration's order; the hostname is local, too."""
     hostname: str
     users: Literal["any"] | tuple[str, ...] = "any"
-    """Whose mailboxes there are: local parts (content).  postmaster has one always (RFC 5321 4.5.1)."""
+    """The local parts that have a mailbox, without quotes; postmaster always has one (RFC 5321 4.5.1)."""
     subaddress: str = "+"
-    """The characters any of which separates user and detail (RFC 5233); empty: none does."""
+    """The characters each of which separates user and detail (RFC 5233); empty for no subaddresses."""
 
     hostname_key: str = field(init=False, repr=False)
     _keys: frozenset[str] = field(init=False, repr=False)
@@ -46,7 +46,7 @@ class LocalDomains:
 
     def __post_init__(self) -> None:
         hostname_key = parse_domain(self.hostname)
-        Mailbox(POSTMASTER, hostname_key)  # what the bare <postmaster> means must be an address
+        Mailbox(POSTMASTER, hostname_key)  # raises AddressError: the bare <postmaster> needs a full address
         object.__setattr__(self, "hostname_key", hostname_key)
         object.__setattr__(self, "_keys", frozenset({hostname_key, *map(parse_domain, self.domains)}))
         listed = None if self.users == "any" else frozenset({POSTMASTER, *map(fold_local_part, self.users)})
@@ -54,26 +54,26 @@ class LocalDomains:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The domain_key of every local domain, in an order that does not change."""
+        """The domain_key of every local domain, sorted."""
         return tuple(sorted(self._keys))
 
     @property
     def first(self) -> str:
-        """The domain_key that a name alone belongs to: the first local domain, else the hostname."""
+        """The domain_key of names without a domain: that of the first local domain, else of the hostname."""
         return parse_domain(self.domains[0]) if self.domains else self.hostname_key
 
     def is_local(self, mailbox: Mailbox) -> bool:
-        """Whether the domain is ours; the bare `<postmaster>` is."""
+        """Whether the domain of an address is local, as it is for the bare `<postmaster>`."""
         return not mailbox.domain or mailbox.domain_key in self._keys
 
     def domain_of(self, mailbox: Mailbox) -> str:
-        """The domain_key; the hostname's for the bare `<postmaster>`."""
+        """The domain_key of an address; the hostname's for the bare `<postmaster>`."""
         return mailbox.domain_key or self.hostname_key
 
     def names(self, local_part: str) -> Iterator[tuple[str, str]]:
-        """The names that a local part may mean as (user, detail), in lower case: as a whole, then without its detail.
+        """The ways to read a local part as (user, detail), in lower case.
 
-        `alice+lists` is `("alice+lists", "")`, then `("alice", "lists")`.
+        `alice+lists` gives `("alice+lists", "")`, then `("alice", "lists")`.
         """
         whole = fold_local_part(local_part)
         yield whole, ""
@@ -83,8 +83,9 @@ class LocalDomains:
                 return
 
     def mailbox_of(self, mailbox: Mailbox) -> LocalMailbox | None:
-        """The mailbox that an address means, aliases left aside; None where there is no such user, and for a domain
-        that is not ours.  A listed user's whole name comes before a subaddress.
+        """The mailbox of an address, without regard to aliases; None for an unknown user or a domain that is not local.
+
+        A user of `users` whose name is the whole local part is preferred to one with a detail.
         """
         if not self.is_local(mailbox):
             return None

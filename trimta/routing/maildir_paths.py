@@ -1,7 +1,7 @@
 """The paths of Maildirs, made from a template such as `mail/{user}`.
 
-A path holds nothing from an address but `[a-z0-9._+=-]` and percent-encoded octets, without a leading dot, so no name
-leaves the folder of its template, and two different names never get the same path component.
+Names from addresses are put in as `[a-z0-9._+=-]` and percent-encoded octets, without a leading dot.  So no name leads
+out of the template's folder, and two different names never get the same path component.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def template_fields(template: str) -> frozenset[str]:
 def maildir_path(template: str, user: str, domain: str, detail: str) -> str:
     """The path of a mailbox's Maildir: `maildir_path("mail/{user}", "../x", "dev.test", "")` is `mail/%2E.%2Fx`.
 
-    ValueError for an empty user.
+    Raises ValueError for an empty user.
     """
     if not user:
         raise ValueError("a mailbox has a name")
@@ -40,7 +40,7 @@ def maildir_path(template: str, user: str, domain: str, detail: str) -> str:
 
 
 def fill(template: str, **components: str) -> str:
-    """The template with the component of each name in its place; other words in braces stay."""
+    """The template with words in braces replaced by the path components of these names; other words stay."""
     return FIELD.sub(lambda word: components.get(word[1], word[0]), template)
 
 
@@ -52,20 +52,21 @@ def component(name: str) -> str:
     )
     if len(encoded) <= _MAX_NAME:
         return encoded
-    # No file system holds it.  "%%" does not occur in an encoded name, so this is nobody else's.
+    # Too long for a file name.  "%%" does not occur in an encoded name, so no other name has this component.
     return f"{encoded[:120]}%%{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def detail_component(detail: str) -> str:
-    """A detail as one component of a path; in "mail/{user}/{detail}" it is no folder of the user's own Maildir."""
+    """A detail as one component of a path, never cur, new or tmp: in "mail/{user}/{detail}" these are the user's."""
     if detail in MAILDIR_FOLDERS:
         return f"%{ord(detail[0]):02X}{detail[1:]}"
     return component(detail)
 
 
 def user_set_apart(name: str) -> Iterator[str]:
-    """Other path components for a user, one after the other without end.  No other user has any of them, in whatever
-    letter case: `%72emote`, then `%%%%remote`.
+    """Other path components for a user, without end: `%72emote`, then `%%%%remote`.
+
+    No other user has any of them, in any letter case.
     """
     usual = component(name)
     if usual[0] != "%":
@@ -75,7 +76,9 @@ def user_set_apart(name: str) -> Iterator[str]:
 
 
 def domain_set_apart(name: str) -> str:
-    """The path component of a domain where users have theirs: that of a domain with a dot, or of an address literal, is
-    the usual one, a single label has "%%" before it, which is in no path component of a user.
+    """The path component of a domain in a folder that has users' components, too.
+
+    A domain that is a single label gets "%%" before it, which no user's component has; other domains, and address
+    literals, have their usual component.
     """
     return component(name) if "." in name or name.startswith("[") else f"%%{component(name)}"

@@ -1,4 +1,4 @@
-"""IP networks, as `[relay] networks` and `[egress] allow` list them."""
+"""IP networks, as `[relay] networks` and `[egress] allow` of the configuration list them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The schedule of retries: when a deferred envelope is tried again, warned about and given up (RFC 5321 4.5.4.1).
+"""The schedule of retries: when a deferred envelope is tried again, when its sender is warned, and when it is given up.
 
-All moments are seconds since the epoch on the queue's clock, all spans are seconds.  Randomness comes in as an
-argument, so that the same arguments always give the same answer.
+RFC 5321 4.5.4.1.  Moments are seconds since the epoch on the queue's clock, durations are seconds.  Random numbers are
+arguments, so that equal arguments give equal results.
 """
 
 from __future__ import annotations
@@ -9,21 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-JITTER: Final = 0.2  # of the wait, to both sides: messages deferred together do not come back together
+JITTER: Final = 0.2
+"""The part of a wait by which it is made longer or shorter, so that messages deferred together are not retried
+together.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrySchedule:
-    """`[queue]` of the configuration: the waits between tries, the lifetime, and when the sender is warned."""
+    """The retry schedule of `[queue]`: the waits between tries, the lifetime, and the time of the delay warning."""
 
     steps: tuple[float, ...]
     """The wait after the first failed try, after the second, and so on; the last one repeats."""
 
     lifetime: float
-    """From arrival (or from the end of a HOLDFOR) to the failure DSN."""
+    """Seconds from arrival, or from the end of a HOLDFOR, to the failure DSN."""
 
     delay_warning: float | None
-    """From arrival to the one delayed DSN; None: there is none."""
+    """Seconds from arrival to the one `delayed` DSN; None if there is none."""
 
     def __post_init__(self) -> None:
         if not self.steps or min(self.steps) <= 0:
@@ -32,21 +35,20 @@ class RetrySchedule:
             raise ValueError("lifetime and delay_warning cannot be negative")
 
     def expiry(self, arrived: float, deadline: float | None = None) -> float:
-        """When an envelope that arrived at `arrived` is given up: at the end of its lifetime, or at `deadline` where
-        that is sooner (DELIVERBY in R mode, RFC 2852).
+        """The moment at which an envelope that arrived at `arrived` is given up.
 
-        A deferral then or later is the last one.  To be compared after a try, not before it: the last try is due
-        exactly at expiry.
+        It is the end of the lifetime, or `deadline` if that is sooner (DELIVERBY in R mode, RFC 2852).  A deferral at
+        that moment or later becomes a failure.  Compare after a try and not before it: the last try is due at expiry.
         """
         end = arrived + self.lifetime
         return end if deadline is None else min(end, deadline)
 
     def longest_wait(self, attempts: int) -> float:
-        """The longest wait that may follow so many tries (at least 1)."""
+        """The longest wait in seconds that may follow a number of tries, 1 or more."""
         return self._step(attempts) * (1 + JITTER)
 
     def wait(self, attempts: int, random: float) -> float:
-        """The wait after so many tries (at least 1); `random` is in [0, 1) and picks it within JITTER of the step."""
+        """The wait in seconds after a number of tries, 1 or more; `random`, in [0, 1), picks it within JITTER."""
         return self._step(attempts) * (1 - JITTER + 2 * JITTER * random)
 
     def _step(self, attempts: int) -> float:
@@ -55,14 +57,14 @@ class RetrySchedule:
         return self.steps[min(attempts, len(self.steps)) - 1]
 
     def next_try(self, *, attempts: int, now: float, expiry: float, random: float) -> float:
-        """When to try again after `attempts` (at least 1) tries, the latest of which ended at `now`.
+        """The moment of the next try after `attempts` tries, 1 or more, the last of which ended at `now`.
 
-        `random` is in [0, 1): it picks the moment within JITTER of the step.  Never later than `expiry`.
+        `random`, in [0, 1), picks the moment within JITTER.  It is never later than `expiry`.
         """
         return min(now + self.wait(attempts, random), expiry)
 
     def warning_at(self, arrived: float, *, expiry: float) -> float | None:
-        """When the sender is told of the delay; None when the failure would come first, or with it."""
+        """The moment of the delay warning; None if there is none, or if the failure would come first or with it."""
         if self.delay_warning is None:
             return None
         moment = arrived + self.delay_warning

@@ -1,4 +1,4 @@
-"""The table of routes: which route an address has."""
+"""The table of routes, `[routes]` of the configuration, and the look-up of an address in it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class MatchedRoute:
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """Routes by key: `RouteTable({"partner.test": …, ".corp.test": …, "*": …})`.
+    """The routes of a configuration: `RouteTable({"partner.test": …, ".corp.test": …, "*": …})`.
 
-    A key is a full address, a domain or address literal, a ".suffix", which holds for every domain below it but not for
-    itself, or "*", which must be there.  Letter case makes no difference.  RouteError, with its `key`, for any other
-    key, and for two that are the same.
+    A key is a full address, a domain or address literal, a ".suffix", which means every domain below it but not the
+    domain itself, or "*", which must be there.  Letter case makes no difference.  Raises RouteError, with its `key`,
+    for any other key, and for two equal keys.
     """
 
     routes: Mapping[str, Route]
-    """By their keys as the configuration writes them."""
+    """The routes, by their keys as the configuration writes them."""
     _addresses: dict[tuple[str, str], str] = field(init=False, repr=False, compare=False)
     _domains: dict[str, str] = field(init=False, repr=False, compare=False)
-    """Domains, suffixes with their dot, and "*", each to its key as written."""
+    """The key of each domain, suffix (with its dot) and "*", as the configuration writes it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_addresses", {})
@@ -54,17 +54,16 @@ class RouteTable:
             raise RouteError('"*" is missing: where mail for every other domain goes', key="*")
 
     def lookup(self, mailbox: Mailbox) -> MatchedRoute:
-        """The route of an address: that of the full address, else of its domain, else of the longest suffix, else of
-        "*".
-        """
+        """The route of an address: for the full address, else for its domain, else for the longest suffix, else "*"."""
         specific = self.specific(mailbox)
         if specific is not None:
             return specific
         return self._matched(next(self._domains[name] for name in _suffixes(mailbox) if name in self._domains))
 
     def specific(self, mailbox: Mailbox) -> MatchedRoute | None:
-        """The route of the full address, else of its exact domain; None where neither is a key.  Such a route comes
-        before local mailboxes.
+        """The route for the full address, else for its exact domain; None if neither is a key.
+
+        Such a route is preferred to a local mailbox.
         """
         key = self._addresses.get((fold_local_part(mailbox.local_part), mailbox.domain_key))
         if key is None:
@@ -95,8 +94,9 @@ def _table_key(key: str) -> str | tuple[str, str]:
 
 
 def _suffixes(mailbox: Mailbox) -> Iterator[str]:
-    """The keys for a domain that is none itself, the longest first: ".b.test", ".test" and "*" for "a.b.test"; only "*"
-    for a literal, whose dots are no hierarchy.
+    """The suffixes of an address's domain, the longest first: ".b.test", ".test" and "*" for "a.b.test".
+
+    An address literal has only "*", since its dots are no hierarchy.
     """
     if not mailbox.is_literal:
         rest = mailbox.domain_key

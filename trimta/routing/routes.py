@@ -1,4 +1,4 @@
-"""Routes: where mail for an address goes, and what becomes of it there.  `config.route_syntax` reads them."""
+"""Routes: the ways in which mail leaves this server, or ends in it.  `config.route_syntax` reads them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _NEEDS_NO_QUOTES: Final = re.compile(r"[^\s'\"\\]+")
 
 
 class RouteError(ValueError):
-    """A route, or a table of routes, that means nothing.  The message says what was found and what is expected.
+    """A route, or a table of routes, that can't be used; the message says what was found and what is expected.
 
-    `key`: the key of the table whose route is meant, where there are several.  `option`: the wrong option of a route.
+    `key`: the key of the route in its table, if the route is in a table.  `option`: the wrong option of the route.
     """
 
     def __init__(self, message: str, *, key: str | None = None, option: str | None = None) -> None:
@@ -41,18 +41,18 @@ class RouteError(ValueError):
 
 
 class TlsPolicy(enum.StrEnum):
-    """How much TLS a connection to a next hop needs."""
+    """The TLS that a connection to a next hop must have."""
 
     NONE = "none"
     MAY = "may"
-    """STARTTLS where it is offered and works, else plain text (RFC 7435)."""
+    """STARTTLS if it is offered and works, else no TLS (RFC 7435)."""
     ENCRYPT = "encrypt"
     VERIFY = "verify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MxRoute:
-    """Sent to the hosts of the recipient's domain, which its MX records name (RFC 5321 5.1)."""
+    """The route to the hosts that the MX records of the recipient's domain name (RFC 5321 5.1)."""
 
     port: int = SMTP_PORT
     tls: TlsPolicy = TlsPolicy.MAY
@@ -71,17 +71,17 @@ class MxRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRoute:
-    """Relayed to one host, without an MX look-up.  RouteError for options that exclude each other."""
+    """The route to one host, without an MX look-up.  Raises RouteError for options that exclude each other."""
 
     host: str = ""
     """A domain in lower case and A-labels, or an IP address without brackets; empty with a unix socket."""
     port: int = 0
-    """0 with a unix socket, and only with it."""
+    """The TCP port; 0 with a unix socket."""
     protocol: Literal["smtp", "lmtp"] = "smtp"
     unix_path: str | None = None
     tls: TlsPolicy = TlsPolicy.MAY
     implicit_tls: bool = False
-    """TLS from the first octet (RFC 8314 3.3); then `tls` is ENCRYPT or VERIFY."""
+    """Whether TLS begins with the first octet (RFC 8314 3.3); `tls` is then ENCRYPT or VERIFY."""
     username: str | None = None
     password_file: Path | None = None
 
@@ -101,14 +101,14 @@ class HostRoute:
 
     @property
     def destination(self) -> str:
-        """ "host:port", "[2001:db8::1]:port" or "unix:/path"."""
+        """The host's address: "host:port", "[2001:db8::1]:port" or "unix:/path"."""
         if self.unix_path is not None:
             return f"unix:{self.unix_path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def transport(self) -> Literal["smtp", "smtps", "lmtp"]:
-        """The word before the colon of the short form."""
+        """The word before the colon in the short form of the route."""
         return "smtps" if self.implicit_tls else self.protocol
 
     @property
@@ -128,7 +128,7 @@ class HostRoute:
 
 @dataclass(frozen=True, slots=True)
 class PipeRoute:
-    """Piped to the standard input of a command, which no shell starts."""
+    """The route to the standard input of a command, which is run without a shell."""
 
     argv: tuple[str, ...]
     """The command's absolute path and its arguments, with placeholders."""
@@ -139,12 +139,12 @@ class PipeRoute:
 
 @dataclass(frozen=True, slots=True)
 class MaildirRoute:
-    """Captured in a Maildir."""
+    """The route into a Maildir, which captures mail for elsewhere."""
 
     template: str
-    """The path, in which {domain} may stand."""
+    """The path of the Maildir, with or without {domain} in it."""
     labels_apart: bool = False
-    """Whether the folder of a domain that is a single label would be the Maildir of a local user of that name."""
+    """Whether a domain that is a single label needs `domain_set_apart`: its folder may be a local user's Maildir."""
 
     def path(self, domain_key: str) -> str:
         """The Maildir that captures mail for a domain."""
@@ -156,7 +156,7 @@ class MaildirRoute:
 
 @dataclass(frozen=True, slots=True)
 class DiscardRoute:
-    """Accepted, then dropped."""
+    """The route of mail that is accepted and dropped."""
 
     def __str__(self) -> str:
         return "discard"
@@ -164,7 +164,10 @@ class DiscardRoute:
 
 @dataclass(frozen=True, slots=True)
 class RejectRoute:
-    """Refused at RCPT.  RouteError for a reply that refuses nothing, or whose code and status disagree."""
+    """The route of mail that is refused at RCPT.
+
+    Raises RouteError for a reply that refuses nothing, and for a code and status that disagree.
+    """
 
     code: int
     status: EnhancedStatus | None
@@ -182,7 +185,7 @@ class RejectRoute:
 
     @property
     def reply(self) -> str:
-        """ "550 5.7.1 text"."""
+        """The negative reply on one line: "550 5.7.1 text"."""
         return " ".join(str(part) for part in (self.code, self.status, self.text) if part is not None)
 
     def __str__(self) -> str:
@@ -191,7 +194,7 @@ class RejectRoute:
 
 @dataclass(frozen=True, slots=True)
 class HoldRoute:
-    """Kept in the queue until the operator releases it."""
+    """The route of mail that stays in the queue until the operator releases it."""
 
     def __str__(self) -> str:
         return "hold"
@@ -201,7 +204,7 @@ Route: TypeAlias = MxRoute | HostRoute | PipeRoute | MaildirRoute | DiscardRoute
 
 
 def describe(route: Route) -> str:
-    """A phrase for people that says what becomes of mail with this route: "captured in maildir-example/remote"."""
+    """The route as a phrase for people: "captured in maildir-example/remote"."""
     match route:
         case MxRoute():
             return "sent by MX look-up"
@@ -224,10 +227,10 @@ def describe(route: Route) -> str:
 
 
 def next_hop(route: Route, domain_key: str) -> str:
-    """The next hop of mail with this route, which `per_domain` counts and a connection serves: the domain for mx, host
-    and port for smtp and lmtp.
+    """The next hop of mail with this route, as the queue keeps it: the domain for mx, host and port for smtp and lmtp.
 
-    Unusual options make another next hop: a host that can't do what one route asks for may serve the others.
+    `per_domain` limits the connections to a next hop.  Options that differ from the usual ones are part of it: a host
+    that fails with the options of one route may work with those of another.
     """
     match route:
         case MxRoute():
@@ -249,10 +252,10 @@ def next_hop(route: Route, domain_key: str) -> str:
 
 
 def usual_tls(*, implicit: bool, unix_path: str | None) -> TlsPolicy:
-    """The TLS policy of a route to one host that names none."""
+    """The TLS policy of a route to one host without the option `tls`."""
     if implicit:
         return TlsPolicy.ENCRYPT
-    return TlsPolicy.MAY if unix_path is None else TlsPolicy.NONE  # nobody listens in on a unix socket
+    return TlsPolicy.MAY if unix_path is None else TlsPolicy.NONE  # a unix socket can't be tapped
 
 
 def _options(**options: str | None) -> str:

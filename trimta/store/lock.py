@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 LOCK_FILE: Final = "lock"
 
 TURN_LIMIT: Final = 10.0
-"""Seconds to wait for a turn: all turns are short, but a process may be stopped in the middle of its own."""
+"""Seconds to wait for a turn: turns are short, but a process may be stopped in the middle of its turn."""
 
 
 class AlreadyLocked(Exception):  # noqa: N818
-    """Another server is at work on this data directory."""
+    """Another server runs on this data directory."""
 
     def __init__(self, data_dir: Path, pid: int | None) -> None:
         owner = "another server" if pid is None else f"another server (process {pid})"
         super().__init__(f"{data_dir} is in use by {owner}: stop it, or give this one another data_dir")
         self.data_dir = data_dir
         self.pid = pid
-        """Its process id, if it could be read."""
+        """The process id of the other server; None if it could not be read."""
 
 
 class DataDirLock:
@@ -66,7 +66,7 @@ class DataDirLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Release the lock.  Idempotent."""
+        """Release the lock; a second call does nothing."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)  # the number in it no longer means anything
             fcntl.flock(self._fd, fcntl.LOCK_UN)  # closing is not enough: a forked child may have the file open, too
@@ -82,9 +82,9 @@ class DataDirLock:
 
 
 def locked_by(data_dir: Path) -> int | None:
-    """The process id of the server at work on `data_dir`; None if there is none, 0 if it has not noted its id yet."""
-    with contextlib.suppress(OSError):  # what can't be opened is not locked by a server of ours
-        # Asked as root, too, about a folder that is somebody else's: no link is followed, no FIFO waited for.
+    """The process id of the server that runs on `data_dir`; None without a server, 0 if it has not noted its id yet."""
+    with contextlib.suppress(OSError):  # a file that can't be opened is not locked by a server of this account
+        # Root may call this for another account's folder: links are not followed, and a FIFO is not waited for.
         fd = os.open(data_dir / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -97,10 +97,11 @@ def locked_by(data_dir: Path) -> int | None:
 
 @contextlib.contextmanager
 def taking_turns(folder: Path, limit: float = TURN_LIMIT) -> Iterator[bool]:
-    """A block that one process at a time is in, for this folder; gives whether that is so.
+    """A block in which one process at a time is, for this folder; gives whether this process has the turn.
 
-    It is a flock() on the folder itself.  Where the file system has no such locks, or where another process has not
-    left the block for `limit` seconds, the block is entered all the same.  Raises OSError if the folder can't be read.
+    The lock is a flock() on the folder itself.  The block is entered without a turn if the file system has no such
+    locks, and if another process has not left the block for `limit` seconds.  Raises OSError if the folder can't be
+    read.
     """
     give_up = monotonic() + limit
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

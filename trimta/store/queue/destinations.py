@@ -1,11 +1,11 @@
-"""The table `destinations`: for every next hop with queued envelopes, when the first of them is due, and when the next
-hop failed.
+"""The table of next hops: when the first envelope of each is due, and when the next hop failed.
 
-The table is derived from the envelopes.  It makes "what is due" and "when is the next" a look at one index, however
-long the queue is.  So whoever changes an envelope's state, next hop or times calls `refresh` in the same transaction.
+The table `destinations` is derived from the envelopes.  With its index the query for due envelopes, or for the next
+moment, reads few rows, however long the queue.  So every change of an envelope's state, next hop or times must be
+followed by `refresh` in the same transaction.
 
-A next hop that failed is spared: what was queued for it then is not tried before `not_before`.  A message that comes
-later is not concerned, its first try is at once.
+A next hop that failed is spared: envelopes that were queued for it before are not tried until `not_before`.  The first
+try of an envelope that comes later is not delayed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Destinations:
-    """The next hops of queued envelopes."""
+    """The next hops of queued envelopes.  Moments are seconds since the epoch on the queue's clock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection = database.connection
 
     def defer(self, next_hop: str, now: float, until: float) -> None:
-        """Spare a next hop that failed just now: what is queued for it waits until then, which counts as no attempt."""
+        """Spare a next hop that has failed: envelopes queued for it wait until `until`, without counting an attempt."""
         with self._database.transaction():
             self._connection.execute(
                 "UPDATE destinations SET failed = max(failed, ?), not_before = max(not_before, ?) WHERE next_hop = ?",
@@ -33,19 +33,19 @@ class Destinations:
             self.refresh(next_hop)
 
     def forget_failure(self, next_hop: str) -> None:
-        """Spare a next hop no longer."""
+        """End the sparing of a next hop."""
         self._connection.execute("UPDATE destinations SET failed = 0, not_before = 0 WHERE next_hop = ?", (next_hop,))
         self.refresh(next_hop)
 
     def failure(self, next_hop: str) -> tuple[float, float]:
-        """When a next hop failed, and until when what was queued for it then is not tried; zeros if it did not."""
+        """The moments at which a next hop failed and until which it is spared; zeros if it has not failed."""
         row = self._connection.execute(
             "SELECT failed, not_before FROM destinations WHERE next_hop = ?", (next_hop,)
         ).fetchone()
         return (0.0, 0.0) if row is None else (float(row[0]), float(row[1]))
 
     def add(self, next_hop: str, next_try: float, attempts: int) -> None:
-        """Bring a next hop up to date after a new envelope, which can only make it due earlier."""
+        """Bring a next hop up to date after a new envelope was added, which can only make it due earlier."""
         self._connection.execute(
             "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (:hop, :due, 0, 0)"
             " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
@@ -54,8 +54,9 @@ class Destinations:
         )
 
     def refresh(self, next_hop: str) -> None:
-        """Bring a next hop up to date after a change to an envelope of it.  A damaged moment, which is no number, is
-        left to `repair.recover`.
+        """Bring a next hop up to date after one of its envelopes was changed.
+
+        A damaged moment, which is no number, is ignored: `repair.recover` handles it.
         """
         (first,) = self._connection.execute(
             "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try <= 9e999",
@@ -80,9 +81,10 @@ class Destinations:
         )
 
     def bound_failures(self, now: float, *, back: float, longest: float) -> list[str]:
-        """Bring failures near that a clock which was ahead has dated after `now`; returns the next hops, for refresh().
+        """Bring failures forward that are dated after `now`, since the clock was set back; returns their next hops.
 
-        `back`: seconds by which the clock was set back; `longest`: seconds for which a next hop is spared at most.
+        `back`: seconds by which the clock was set back.  `longest`: seconds for which a next hop is spared, at most.
+        The caller calls refresh() for the next hops.
         """
         rows = self._connection.execute(
             "SELECT next_hop, failed, not_before FROM destinations WHERE failed > ? OR not_before > ?", (now, now)

@@ -1,4 +1,4 @@
-"""Due envelopes: which destinations and envelopes are to be tried now, and in which order.
+"""Queries for due envelopes: which next hops and envelopes are to be tried now, and in which order.
 
 Each query reads as many rows as it returns and excludes, however long the queue.
 """
@@ -23,7 +23,10 @@ _TRIED_AT: Final = """
 
 
 class Due:
-    """Envelopes to be tried, and senders to be told that a message is late.  Moments are seconds since the epoch."""
+    """Queries for envelopes that are due for a try, or for a notice to their sender.
+
+    Moments are seconds since the epoch on the queue's clock.
+    """
 
     def __init__(self, database: Database, destinations: Destinations) -> None:
         self._database = database
@@ -33,8 +36,9 @@ class Due:
     def destinations(
         self, now: float, limit: int, *, exclude: Collection[str] = (), newest_first: bool = False
     ) -> list[tuple[str, float]]:
-        """At most `limit` next hops where an envelope is due, each with the moment since when: the longest due first,
-        or the latest due, with `newest_first`.  `exclude`: next hops to leave out.
+        """The next hops with due envelopes, `limit` at most, each with the moment since which it is due.
+
+        The longest due is first; with `newest_first`, the latest due.  `exclude`: next hops to leave out.
         """
         order = "DESC" if newest_first else "ASC"
         with self._database.reading():
@@ -54,8 +58,9 @@ class Due:
     def envelopes(
         self, next_hop: str, now: float, limit: int, *, exclude: Collection[str] = (), newest_first: bool = False
     ) -> list[str]:
-        """Ids of at most `limit` envelopes that are due at a next hop, the longest due first, or the latest due.  Of a
-        next hop that is spared: of those that came after its failure.  `exclude`: envelopes in flight.
+        """The ids of due envelopes of a next hop, `limit` at most; of a spared one, those that came after its failure.
+
+        The longest due is first; with `newest_first`, the latest due.  `exclude`: ids of envelopes in flight.
         """
         order = "DESC" if newest_first else "ASC"
         with self._database.reading():
@@ -71,8 +76,8 @@ class Due:
     def next_moment(self, now: float, *, exclude: Collection[str] = (), busy: Collection[str] = ()) -> float | None:
         """The first moment after `now` at which an envelope falls due; None if none will.
 
-        What is due already does not count: destinations() has it.  `busy`: next hops with deliveries in flight, whose
-        later envelopes are looked at one by one; `exclude`: next hops that could not take more anyway.
+        Envelopes that are due already do not count; destinations() gives them.  `busy`: next hops with deliveries in
+        flight, each of which costs a query for its later envelopes.  `exclude`: next hops that can take no more.
         """
         with self._database.reading():
             rows = self._connection.execute(
@@ -91,11 +96,11 @@ class Due:
             return min(moments, default=None)
 
     def notices(self, now: float, limit: int, *, exclude: Collection[str] = ()) -> list[tuple[str, bool]]:
-        """Ids of at most `limit` envelopes whose senders are to be told by now that the message is late, the longest
-        due first: of queued envelopes after the delay warning's moment, of all after DELIVERBY's deadline.  With each
-        id: whether the envelope is due to be tried as well, which may make an end of it.
+        """The ids of envelopes whose senders are to be told of a delay, `limit` at most, the longest due first.
 
-        `Queue.settle(warned=..., answered=...)` notes that a sender has been told.
+        These are queued envelopes past the moment of their delay warning, and queued or held ones past the deadline of
+        DELIVERBY.  With each id comes whether the envelope is due for a try, too, which may deliver it.  `exclude`: ids
+        to leave out.  `Queue.settle(warned=..., answered=...)` notes that a sender has been told.
         """
         statement = (
             f"SELECT e.id, {{column}}, e.state = 'queued' AND {_TRIED_AT} <= :now"

@@ -1,4 +1,4 @@
-"""Entries of the queue as they are read: an envelope for an attempt, a message for a person, lists and counts."""
+"""Queries of the queue: an envelope for an attempt, a message with its envelopes, lists and counts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import EnvelopeState, ListedEnvelope, QueuedEnvelope, StoredMessage
 
 _WINDOW: Final = 200
-"""Envelopes that a list reads at a time."""
+"""Envelopes that a list reads at once."""
 
 
 class Entries:
-    """What is in the queue.  An entry's id is a message's, which means all its envelopes, or an envelope's."""
+    """The entries of the queue.  An entry's id is an envelope's, or a message's, which means all its envelopes."""
 
     def __init__(self, database: Database, envelopes: Envelopes) -> None:
         self._database = database
@@ -39,7 +39,7 @@ class Entries:
             return None if row is None else self._reader.loaded(envelope_id, row)
 
     def show(self, entry_id: str) -> tuple[StoredMessage, tuple[QueuedEnvelope, ...]]:
-        """A message with the envelopes that the id names.  Raises NoSuchEntry, DamagedEntry."""
+        """The message and the envelopes with an id.  Raises NoSuchEntry and DamagedEntry."""
         with self._database.reading():
             pairs = [pair for _, name in self._envelopes.named(entry_id) if (pair := self.load(name)) is not None]
             if not pairs:
@@ -54,11 +54,11 @@ class Entries:
         sender: str | None = None,
         recipient: str | None = None,
     ) -> Iterator[ListedEnvelope]:
-        """Envelopes in order of arrival, read a window at a time: the first comes at once however many there are,
-        and what changes meanwhile disturbs nothing.
+        """The envelopes that match, in order of arrival.
 
-        `domain` is a recipient domain (Mailbox.domain_key); `sender` ("<>" for the null path) and `recipient` are
-        addresses or globs, without case.  A damaged entry is listed, with the reason in `hold_reason`.
+        They are read in windows: the first comes at once, however long the queue, and changes meanwhile do no harm.
+        `domain` is a recipient domain (Mailbox.domain_key); `sender` ("<>" for the null reverse-path) and `recipient`
+        are addresses or globs, compared without case.  A damaged entry is listed, with the damage in `hold_reason`.
         """
         conditions, values = ["e.seq > ?"], []
         if domain is not None:
@@ -89,14 +89,14 @@ class Entries:
             yield from window
 
     def count(self, state: EnvelopeState | None = None) -> int:
-        """How many envelopes there are (in this state)."""
+        """The number of envelopes, in one state or in all."""
         where, values = ("", ()) if state is None else (" WHERE state = ?", (str(state),))
         with self._database.reading():
             (count,) = self._connection.execute(f"SELECT count(*) FROM envelopes{where}", values).fetchone()
             return int(count)
 
     def count_by_domain(self) -> dict[str, int]:
-        """How many envelopes there are of each recipient domain, held ones included; most first."""
+        """The number of envelopes for each recipient domain, held ones included, the largest number first."""
         with self._database.reading():
             return dict(
                 self._connection.execute(

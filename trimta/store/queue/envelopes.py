@@ -1,6 +1,6 @@
-"""Envelopes as rows: inserted, found by id, deleted, each time with `destinations` brought up to date.
+"""The tables of envelopes and recipients: insertion, look-up by id, deletion.
 
-No other module inserts or deletes an envelope.
+No other module inserts or deletes an envelope; each change brings the table `destinations` up to date.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ _LAST_NUMBER: Final = "last_number"
 
 
 class Place(NamedTuple):
-    """Where an envelope is: its row, its message, and how far the message's envelopes are numbered."""
+    """The place of an envelope in the tables."""
 
     seq: int
+    """The row of the envelope."""
     message: int
-    """The message's row."""
+    """The row of its message."""
     message_id: str
     last_number: int
+    """The highest number of the message's envelopes."""
 
 
 class Envelopes:
@@ -41,9 +43,9 @@ class Envelopes:
         self._meta = meta
 
     def named(self, entry_id: str) -> list[tuple[int, str]]:
-        """(row, id) of the envelope that an id names, or of all envelopes of the message that it names.
+        """The (row, id) of the envelope with an id, or of all envelopes of the message with that id.
 
-        Raises NoSuchEntry if there are none.
+        Raises NoSuchEntry if there is none.
         """
         rows = self._connection.execute(
             "SELECT seq, id FROM envelopes WHERE id = :id OR message = (SELECT seq FROM messages WHERE id = :id)"
@@ -55,7 +57,7 @@ class Envelopes:
         return rows
 
     def place(self, envelope_id: str) -> Place | None:
-        """Where an envelope is; None if it is gone."""
+        """The place of an envelope; None if it is gone."""
         row = self._connection.execute(
             "SELECT e.seq, m.seq, m.id, (SELECT max(number) FROM envelopes WHERE message = m.seq)"
             " FROM envelopes e JOIN messages m ON m.seq = e.message WHERE e.id = ?",
@@ -76,7 +78,10 @@ class Envelopes:
     def insert(
         self, message: int, envelope_id: str, number: int, envelope: NewEnvelope, deadline: float | None
     ) -> None:
-        """Insert an envelope and its recipients.  `message`: its row; `deadline`: that of DELIVERBY, if it counts."""
+        """Insert an envelope and its recipients.
+
+        `message`: the row of its message.  `deadline`: the deadline of DELIVERBY; None if it has no effect.
+        """
         seq = self._connection.execute(
             "INSERT INTO envelopes (id, message, number, domain, next_hop, state, hold_reason, via, released, bounce,"
             " attempts, next_try, last_attempt, warn_at, warned, deadline)"

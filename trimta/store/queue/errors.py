@@ -1,4 +1,4 @@
-"""The queue's errors.  All are QueueError; what is refused leaves no trace, in the database or in the spool.
+"""Errors of the queue, all of them QueueError.  An operation that raises one leaves database and spool as they were.
 
 | error            | raised by                                               | what the caller does                    |
 | ---------------- | ------------------------------------------------------- | --------------------------------------- |
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 class QueueError(Exception):
-    """An operation that the queue did not do."""
+    """The queue has not done an operation; the message says why."""
 
 
 class QueueUnavailable(QueueError):  # noqa: N818
-    """Nothing can be stored or changed now: the disk is full or fails, or another process holds the lock for too long.
-    Trying again later may help.
+    """The queue can't store or change anything now: the disk is full or fails, or another process holds the lock.
+
+    A later try may succeed.
     """
 
 
@@ -51,5 +52,5 @@ class DamagedEntry(QueueError):  # noqa: N818
     def __init__(self, entry_id: str, reason: str) -> None:
         super().__init__(f"queue entry {entry_id} is damaged: {reason}")
         self.id = entry_id
-        """The message's id, or the envelope's if only that is damaged."""
+        """The id of the message, or of the envelope if only that is damaged."""
         self.reason = reason

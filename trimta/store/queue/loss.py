@@ -1,10 +1,10 @@
-"""The loss of a queue: its database was there, and was deleted, or cut to nothing, while no process had it open.
+"""The loss of a queue: its database was deleted or emptied while no process had it open.
 
-A marker, the file `queue.made` beside the database, remembers that there was one, since an empty queue looks the same
-as a new one.  Several processes may open the queue at once, so two rules hold:
+A marker, the file `queue.made` beside the database, remembers that there was a database, since a lost queue looks like
+a new one.  Several processes may open the queue at once, so two rules hold:
 
-- whoever makes a database in place of the lost one has noted the loss in the marker before;
-- whoever changes the marker decides what to write in a turn of its own, and replaces the file as a whole.
+- a process that makes a database in place of a lost one has noted the loss in the marker before;
+- a process that changes the marker decides what to write while it has the turn, and replaces the file as a whole.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _LOST: Final = b"The queue of this folder was lost; nobody has been told yet.\n"
 
 
 def is_lost(data_dir: Path) -> bool:
-    """Whether there was a queue here that is gone, and no server has told of the loss yet.  Raises OSError."""
+    """Whether the queue of a data directory is gone, and no server has told of the loss yet.  Raises OSError."""
     return _is_lost(*_look(data_dir))
 
 
 def note(data_dir: Path, *, told: bool = False) -> None:
-    """Bring the marker up to date, before the queue is opened and after it; a loss is remembered until it is `told`.
+    """Bring the marker up to date; called before the queue is opened, and after it.  Raises OSError.
 
-    Raises OSError.
+    A loss is remembered until a call with `told`.
     """
-    if _next_content(data_dir, told=told) is None:  # as nearly always: no need to wait for anybody
+    if _next_content(data_dir, told=told) is None:  # the usual case, which need not wait for a turn
         return
     with taking_turns(data_dir):
         content = _next_content(data_dir, told=told)
@@ -43,9 +43,9 @@ def note(data_dir: Path, *, told: bool = False) -> None:
 
 
 def rescue(data_dir: Path, strays: Iterable[Path]) -> list[Path]:
-    """Move spool files that belong to no message of today's queue, and so may be of the lost one, to `damaged/`.
+    """Move spool files to `damaged/` that belong to no message, and so may be of the lost queue.
 
-    Returns where they are now.  Raises OSError.
+    Returns their new paths.  Raises OSError.
     """
     folder = data_dir / "damaged"
     rescued: list[Path] = []
@@ -67,9 +67,9 @@ def explanation(data_dir: Path) -> str:
 
 
 def _look(data_dir: Path) -> tuple[bool, bytes | None]:
-    """Whether the database is gone or empty, and the marker's content; None: there is no marker.
+    """Whether the database is missing or empty, and the content of the marker; None without a marker.
 
-    The database comes first: one that another process has just made is seen only with the marker of that process.
+    The database is looked at first: that way a database that another process has just made is seen with its marker.
     """
     is_empty = _is_empty(data_dir / FILE)
     try:
@@ -83,10 +83,10 @@ def _is_lost(is_empty: bool, content: bytes | None) -> bool:
 
 
 def _next_content(data_dir: Path, *, told: bool) -> bytes | None:
-    """What to write to the marker; None if it may stay as it is."""
+    """The content to write to the marker; None if it is right already."""
     is_empty, content = _look(data_dir)
     due = _LOST if _is_lost(is_empty, content) and not told else _MADE
-    if due == content or (due == _MADE and is_empty):  # a queue that is about to be made is not marked yet
+    if due == content or (due == _MADE and is_empty):  # a queue is marked only once its database was made
         return None
     return due
 

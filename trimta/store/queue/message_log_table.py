@@ -1,6 +1,6 @@
-"""Logs of messages, for `trimta log`: bounded per message, in age and in all.
+"""The table of message logs, for `trimta log`, bounded in size for each message, in age, and in the number of rows.
 
-A log outlives its message.  Rows hold the lines of one moment, or of one dialogue, each with its own time.
+A log outlives its message.  A row holds the lines of one moment, or of one dialogue, each line with its own time.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from trimta.store.queue.database import Database
 
 MESSAGE_LIMIT: Final = 64 * 1024
-"""Characters kept for one message."""
+"""Characters kept for one message, at most."""
 APPEND_LIMIT: Final = MESSAGE_LIMIT // 4
-"""Characters kept of one append."""
+"""Characters kept of one append, at most."""
 MAX_ROWS: Final = 100_000
 MAX_AGE: Final = 7 * 86_400.0
 PRUNE_EVERY: Final = 64
 """Appends between two prunings."""
 PRUNE_ROWS: Final = 4 * PRUNE_EVERY
-"""Rows that one pruning removes at most: short, yet faster than the log can grow."""
+"""Rows that one pruning removes, at most: few, yet more than are added between two prunings."""
 
 _STAMP: Final = re.compile(r"(-?[0-9]+)\t")
-"""Milliseconds after the row's time, before each line that has its own: no line that is logged has a tab."""
+"""The time of a line, in milliseconds after that of its row, and a tab, which no logged line has."""
 
 
 class MessageLogTable:
@@ -41,8 +41,9 @@ class MessageLogTable:
         self.append_timed(message_id, [(at, line) for line in lines])
 
     def append_timed(self, message_id: str, lines: Sequence[tuple[float, str]]) -> None:
-        """Add lines, each with its time.  What does not fit pushes out the oldest appends but the first: how the
-        message came stays.
+        """Add lines, each with its time, to a message's log.
+
+        If the log gets too long, its oldest appends are deleted, but never the first, which tells how the message came.
         """
         if not lines:
             return
@@ -71,10 +72,10 @@ class MessageLogTable:
             moment = at
             for line in text.split("\n"):
                 stamp = _STAMP.match(line)
-                if stamp is not None:  # else it belongs to the line before, or is of a server that did not write any
+                if stamp is not None:  # else the line has the time of the line before; older servers wrote no stamps
                     moment = at + int(stamp[1]) / 1000
                 lines.append((moment, line[stamp.end() if stamp else 0 :]))
-        return sorted(lines, key=lambda line: line[0])  # the server writes a moment later than the commands
+        return sorted(lines, key=lambda line: line[0])  # rows are out of order: the server writes later than commands
 
     def _make_room(self, message_id: str, length: int) -> None:
         rows = self._connection.execute(
@@ -88,7 +89,7 @@ class MessageLogTable:
             surplus -= row_length
 
     def _prune(self, now: float) -> None:
-        """Remove some of the rows that are too old or too many."""
+        """Delete some of the rows that are too old or too many."""
         self._connection.execute(
             "DELETE FROM log WHERE seq IN (SELECT seq FROM log ORDER BY seq LIMIT ?)"
             " AND (at < ? OR seq <= (SELECT max(seq) FROM log) - ?)",
@@ -101,5 +102,5 @@ def _without_its_middle(text: str) -> str:
     begun = text.rfind("\n", 0, len(text) - half) + 1
     stamp = _STAMP.match(text, begun)
     rest = max(len(text) - half, stamp.end() if stamp else begun)
-    # What is left of a line keeps its time.
+    # The rest of a line that was cut keeps its time.
     return f"{text[:half]}\n[{rest - half} more characters]\n{stamp[0] if stamp else ''}{text[rest:]}"

@@ -1,4 +1,4 @@
-"""Single values that outlive the process, such as how far the queue's clock is ahead of the wall clock."""
+"""The table of single values that outlive the process, such as the offset of the queue's clock."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from trimta.store.queue.database import Database
 
 CLOCK_OFFSET: Final = "clock_offset"
-"""The key for what the queue's clock was moved forward by, in seconds: it holds after a restart too."""
+"""The key of the seconds by which the queue's clock was moved forward, so that they are not lost by a restart."""
 
 TIME_SCALE: Final = "time_scale"
-"""The key for `serve --time-scale`: commands that queue mail beside the server need it."""
+"""The key of the factor of `serve --time-scale`, which commands that queue mail beside the server need."""
 
 
 class Meta:
-    """The table `meta`: a text for each key."""
+    """The table `meta`, which holds a text for each key."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,7 +1,7 @@
-"""The operator's verbs: what `trimta queue` and trimta.testing change in the queue, beside what the server does.
+"""The operator's changes to the queue, as `trimta queue` and trimta.testing make them beside the server.
 
-An id is a message's, which means all its envelopes, or an envelope's.  Every verb raises NoSuchEntry where an id names
-nothing.  What an attempt under way reports afterwards changes as much as `Queue.settle` says.
+An id is an envelope's, or a message's, which means all its envelopes; NoSuchEntry is raised for an unknown id.  An
+attempt may be under way meanwhile: `Queue.settle` says what its outcome still changes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import NewEnvelope
 
 BOUNCE_HOP: Final = "bounce"
-"""The next hop of envelopes that the operator has bounced: no trouble of their real one is to keep them waiting."""
+"""The next hop of envelopes that the operator has bounced, which must not wait for their real next hop."""
 
 _RETRY_CHUNK: Final = 2000
-"""Envelopes that retry_domain() and retry_all() change in one transaction: the server waits for each of them."""
+"""Envelopes that retry_domain() and retry_all() change in one transaction, for whose end the server has to wait."""
 
 
 class Operator:
-    """Hold, release, retry, redirect and bounce."""
+    """The operator's actions on envelopes: retry, hold, release, redirect and bounce."""
 
     def __init__(self, database: Database, envelopes: Envelopes, destinations: Destinations) -> None:
         self._database = database
@@ -35,14 +35,15 @@ class Operator:
         self._destinations = destinations
 
     def retry(self, entry_id: str, now: float) -> tuple[str, ...]:
-        """Make envelopes due now, and their next hops too; held ones are left alone.  Returns the others' ids."""
+        """Make envelopes due now, also if their next hop is spared; returns their ids.  Held envelopes stay held."""
         with self._database.transaction():
             return self._retry([seq for seq, _ in self._envelopes.named(entry_id)], now)
 
     def retry_domain(self, domain: str, now: float, *, subdomains: bool = False) -> int:
         """retry() for all envelopes of a recipient domain (Mailbox.domain_key), in short transactions.
 
-        `subdomains`: and of the domains below it, as ETRN's "@" means (RFC 1985 5.3).  Returns how many envelopes.
+        With `subdomains` also those of the domains below it, as "@" in ETRN means (RFC 1985 5.3).  Returns their
+        number.
         """
         if subdomains:
             below = f".{domain}"
@@ -50,20 +51,21 @@ class Operator:
         return self._retry_many("domain = ? AND", (domain,), now)
 
     def retry_all(self, now: float) -> int:
-        """retry() for all envelopes, in short transactions.  Returns how many."""
+        """retry() for all envelopes, in short transactions.  Returns their number."""
         return self._retry_many("", (), now)
 
     def hold(self, entry_id: str, reason: str = "by the operator") -> tuple[str, ...]:
-        """Keep envelopes until release(), also if an attempt under way defers them.  Returns ids of those not held
-        before.
+        """Hold envelopes until release(), also if an attempt under way defers them.
+
+        Returns the ids of those that were not held before.
         """
         with self._database.transaction():
             return self._change(entry_id, "state = 'held', hold_reason = ?", (reason,), "state = 'queued'")
 
     def release(self, entry_id: str, now: float, *, via: str = "", next_hop: str | None = None) -> tuple[str, ...]:
-        """Send held envelopes now, past any `hold` route.  Returns ids of those that were held.
+        """Make held envelopes due now, without regard to `hold` routes; returns the ids of those that were held.
 
-        `via`: the route to take, as the operator wrote it; `next_hop`: that route's.
+        `via`: the route to take, as the operator wrote it.  `next_hop`: the next hop of that route.
         """
         with self._database.transaction():
             return self._change(
@@ -75,8 +77,9 @@ class Operator:
             )
 
     def redirect(self, envelope_id: str, envelopes: Sequence[NewEnvelope]) -> tuple[str, ...]:
-        """Replace an envelope by others of the same message, under new ids, which are returned: `release --to`.
-        What an attempt under way reports of the old one is then without effect.
+        """Replace an envelope by others of the same message (`release --to`); returns their ids, which are new.
+
+        The outcome of an attempt under way at the old envelope has no effect.
         """
         with self._database.transaction():
             place = self._envelopes.place(envelope_id)
@@ -95,7 +98,10 @@ class Operator:
             return tuple(new_ids)
 
     def bounce(self, entry_id: str, now: float) -> tuple[str, ...]:
-        """Return envelopes to their sender: due now, held or not, marked `bounce`, at BOUNCE_HOP.  Returns ids."""
+        """Have envelopes returned to their sender, also held ones; returns their ids.
+
+        They are due now, marked `bounce`, with the next hop BOUNCE_HOP.
+        """
         with self._database.transaction():
             return self._change(
                 entry_id,

@@ -1,6 +1,6 @@
-"""The queue's main operations: accept, claim, settle.  A message exists once the commit of its `accept` has returned.
+"""The queue and its main operations: accept, claim, settle.  A message exists once the commit of `accept` has returned.
 
-Here is a message's way through the queue: accepted, claimed, settled.  Other matters have a part of their own.
+Operations beside a message's usual way are in modules of their own, which are parts of `Queue`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ T = TypeVar("T")
 
 
 def exists(data_dir: Path) -> bool:
-    """Whether there is a queue in this data directory: commands that only look need not make one."""
+    """Whether there is a queue in a data directory, for commands that must not make one."""
     return (data_dir / FILE).exists()
 
 
 def _deadline(message: StoredMessage) -> float | None:
-    """When DELIVERBY has a consequence: in mode N the sender is told, so the null path has none."""
+    """The deadline of DELIVERBY; None if it has no effect, as in mode N with a null reverse-path: no sender is told."""
     by = message.terms.deliver_by
     if by is None or (by.mode is ByMode.NOTIFY and message.terms.reverse_path is None):
         return None
@@ -52,14 +52,14 @@ def _deadline(message: StoredMessage) -> float | None:
 class Queue:
     """The queue of one data directory: `queue.sqlite3`, `spool/`, `damaged/`.
 
-    One thread at a time uses it; other processes may have theirs at the same time.  Each operation is a transaction of
-    its own, or part of one when called inside `transaction()` or by `run()`.  All raise QueueUnavailable when the disk
-    or the lock refuses, QueueUnreadable when the database is corrupt.  Times are seconds since the epoch on the
-    queue's clock, which the caller reads.
+    One thread at a time may use a Queue; other processes may have a Queue of the same directory.  Each operation is a
+    transaction of its own, or part of one if called inside `transaction()` or by `run()`.  All raise QueueUnavailable
+    if the disk or another process's lock is in the way, QueueUnreadable if the database is corrupt.  Times are seconds
+    since the epoch on the queue's clock, which the caller reads.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Open the queue; where there is none it is made.  Raises QueueUnreadable if the database can't be read."""
+        """Open the queue, or make a new one.  Raises QueueUnreadable if the database can't be read."""
         database = Database(data_dir)
         self._database = database
         self._connection = database.connection
@@ -75,12 +75,13 @@ class Queue:
 
     @property
     def spool(self) -> Path:
-        """The folder where SpoolWriter puts large content, so that accept() can take it over by renaming."""
+        """The folder in which SpoolWriter puts large content, so that accept() can take it over by renaming."""
         return self._database.spool_files.folder
 
     def close(self) -> None:
-        """Close the database.  Idempotent.  Where a thread is still at work on a disk that hangs, it stays open:
-        nothing that was committed depends on its being closed.
+        """Close the database; a second call does nothing.
+
+        While a thread is at work on a disk that hangs, the database stays open: commits do not depend on its close.
         """
         self._database.close()
 
@@ -267,9 +268,9 @@ class Queue:
             return new_id
 
     def remove(self, entry_id: str) -> tuple[str, ...]:
-        """Delete envelopes, telling nobody: what the operator removes, and what could not be acknowledged.
+        """Delete envelopes without a report: those that the operator removes, and those that could not be acknowledged.
 
-        The id is a message's, which means all its envelopes, or an envelope's.  Returns the ids of the envelopes.
+        The id is an envelope's, or a message's, which means all its envelopes.  Returns the ids of the envelopes.
         Raises NoSuchEntry.
         """
         with self._database.transaction():

@@ -1,7 +1,7 @@
-"""Spool files as a transaction changes them: whatever becomes of it, they match the database afterwards.
+"""The changes of a transaction to spool files, so that they match the database, however the transaction ends.
 
-A file that a message takes over gets its old name back if the transaction fails.  A file whose message leaves is
-removed once the transaction is committed, never before.  `repair.recover` removes what a crash leaves between the two.
+A file that a message takes over gets its old name back if the transaction fails.  The file of a message that leaves is
+removed after the commit, never before.  `repair.recover` removes files that a crash between the two leaves.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from trimta.store.spool import Body
 
 AdoptionMark: TypeAlias = tuple[int, int]
-"""A point within a transaction: how many files had been adopted, and how many were to be removed."""
+"""A point within a transaction: the numbers of files adopted and of files to be removed so far."""
 
 
 class SpoolFiles:
-    """The files that the transaction under way adopts, and those that it removes."""
+    """The spool files that the transaction under way adopts and removes."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._adopted: list[tuple[Path | None, Path]] = []
-        """(name before, name now); None: the file was written for the message."""
+        """The old and new path of each adopted file; the old one is None for a file that was written here."""
         self._leaving: list[Path] = []
 
     def adopt(self, content: Body, message_id: str) -> Body:
-        """Make a body's file the spool file of a message; a body in memory is written to one.  Raises OSError."""
+        """Make the file of a body the spool file of a message, or write a body in memory to one.  Raises OSError."""
         target = self.folder / message_id
         durable.make_dirs(self.folder)
         if content.path is None:
@@ -43,28 +43,28 @@ class SpoolFiles:
         return replace(content, data=None, path=target)
 
     def remove_after_commit(self, paths: Iterable[Path]) -> None:
-        """Files to be removed once the transaction is committed."""
+        """Note files that are to be removed once the transaction is committed."""
         self._leaving += paths
 
     def sync(self) -> None:
-        """Before the commit: make the names of adopted files durable.  Raises OSError."""
+        """Make the names of adopted files durable; called before the commit.  Raises OSError."""
         if self._adopted:
             durable.fsync_dir(self.folder)
 
     def finish(self) -> None:
-        """After the commit: remove the files of messages that left."""
+        """Remove the files of messages that have left; called after the commit."""
         self._adopted.clear()
         leaving, self._leaving = self._leaving, []
         for path in leaving:
-            with contextlib.suppress(OSError):  # recover() removes it at the next start
+            with contextlib.suppress(OSError):  # recover() removes the file at the next start
                 path.unlink(missing_ok=True)
 
     def mark(self) -> AdoptionMark:
-        """This point of the transaction, for roll_back()."""
+        """The present point of the transaction, for roll_back()."""
         return len(self._adopted), len(self._leaving)
 
     def roll_back(self, mark: AdoptionMark = (0, 0)) -> None:
-        """Give the files that were adopted since `mark` their old names, so that whoever wrote them still has them."""
+        """Give files that were adopted since `mark` their old names, and keep those that were to be removed since."""
         adopted, leaving = mark
         for source, target in reversed(self._adopted[adopted:]):
             with contextlib.suppress(OSError):  # then recover() removes it

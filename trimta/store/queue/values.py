@@ -1,4 +1,7 @@
-"""Values of the queue: messages and envelopes as they are handed to it, as it holds them, and as it tells of them."""
+"""Values of the queue: messages and envelopes, as they are handed in, stored and listed.
+
+Moments are seconds since the epoch on the queue's clock.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class EnvelopeState(enum.StrEnum):
-    """Whether the server tries an envelope."""
+    """The state of an envelope in the queue."""
 
     QUEUED = "queued"
     """The envelope is tried when it is due."""
@@ -37,28 +40,28 @@ def is_message_id(text: str) -> bool:
 
 
 def message_id(entry_id: str) -> str:
-    """The id of the message that an id, a message's or an envelope's, belongs to."""
+    """The message's id in the id of a message or of an envelope."""
     return entry_id.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """What all envelopes of a message share.  Times are wall-clock seconds since the epoch."""
+    """A message in the queue, which all its envelopes share."""
 
     id: str
-    """ASCII letters, digits, "-" and "_": it is a file name too."""
+    """The message's id: ASCII letters, digits, "-" and "_", since it is a file name, too."""
     arrived: float
     terms: Terms
     content: Body
-    """Header and body as the client sent them, without the trace."""
+    """The header and body as the client sent them, without `trace`."""
     trace: bytes = b""
-    """Our Received field, and what else we put on top, with LF line ends."""
+    """The Received field of this server, and further fields that it puts on top, with LF line ends."""
     origin: str = ""
-    """Where it came from, in one line for people: client address, HELO name, who authenticated."""
+    """The origin of the message, in one line for people: client address, HELO name, authenticated user."""
     helo: str = ""
-    """What the client that brought it called itself; empty: it did not come by SMTP."""
+    """The client's name for itself in HELO or EHLO; empty for a message that did not come by SMTP."""
     report: ReportForm | None = None
-    """It is a DSN of ours, in this form."""
+    """The form of a DSN that this server has made; None for any other message."""
 
     def __post_init__(self) -> None:
         if self.content.form is not BodyForm.of(self.terms.body):
@@ -72,22 +75,22 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEnvelope:
-    """An envelope as it is handed to the queue: the recipients of a message that go the same way."""
+    """A new envelope for the queue: recipients of a message with the same next hop."""
 
     domain: str
-    """The recipients' domain (Mailbox.domain_key): for lists and filters."""
+    """The recipients' domain (Mailbox.domain_key), for lists and filters."""
     next_hop: str
-    """What is limited and deferred together: a key of mail.routing.next_hop."""
+    """The next hop (see routing.routes.next_hop), which is limited and deferred as a whole."""
     recipients: tuple[Recipient, ...]
     next_try: float
-    """When it is due: now, or the end of FUTURERELEASE, or later if it was tried already."""
+    """The moment of the first try: now, the end of FUTURERELEASE, or later if there was a try already."""
     warn_at: float | None = None
-    """When its sender is told that it is delayed; None: never."""
+    """The moment at which the sender is told of the delay; None for never."""
     state: EnvelopeState = EnvelopeState.QUEUED
     hold_reason: str = ""
     via: str = ""
     attempts: int = 0
-    """1 if it was tried before it was queued, as local recipients are."""
+    """The number of tries so far: 1 for local recipients, whose copies are tried before the message is queued."""
     last_attempt: float | None = None
     last_outcomes: tuple[Deferred, ...] = ()
     """The outcomes of that attempt, one for each of `recipients`, in their order; empty if there was none."""
@@ -98,9 +101,9 @@ class NewEnvelope:
 
     @classmethod
     def of(cls, routed: RoutedEnvelope, *, next_try: float, warn_at: float | None = None) -> Self:
-        """The envelope that the routing made, due at `next_try`, or held where its route is `hold`.
+        """The envelope that the policy has routed, due at `next_try`, or held if its route is `hold`.
 
-        `warn_at`: when the sender is told that the message is late; None: never.
+        `warn_at`: the moment at which the sender is told of the delay; None for never.
         """
         return cls(
             domain=routed.domain,
@@ -115,12 +118,12 @@ class NewEnvelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedRecipient:
-    """A recipient for whom nothing final has happened yet."""
+    """A recipient in the queue, for whom no outcome is final yet."""
 
     recipient: Recipient
-    """With its number within the envelope."""
+    """The recipient, with its number within the envelope."""
     last_outcome: Deferred | None = None
-    """Why the last attempt deferred this recipient; None before the first attempt."""
+    """The outcome of the last attempt; None before the first."""
 
     @property
     def status(self) -> str:
@@ -138,43 +141,43 @@ class QueuedEnvelope:
     """An envelope in the queue."""
 
     id: str
-    """The message's id if it was stored with one envelope, else "<message id>.<number>"."""
+    """The envelope's id: the message's id if it was stored with one envelope, else "<message id>.<number>"."""
     message_id: str
     number: int
-    """From 1."""
+    """The envelope's number within the message, from 1."""
     domain: str
     next_hop: str
     state: EnvelopeState
     hold_reason: str
-    """Why it is held, for people; "" if it is not."""
+    """The reason of a hold, for people; "" if the envelope is not held."""
     via: str
     """The route that the operator chose with `release --via`, or ""."""
     released: bool
-    """The operator let it go: `hold` routes are skipped."""
+    """Whether the operator has released the envelope, so that `hold` routes are skipped."""
     bounce: bool
-    """The operator wants it returned to the sender: the next attempt fails all recipients without trying."""
+    """Whether the operator returns the envelope to its sender: the next attempt fails without a try."""
     attempts: int
     next_try: float
     not_before: float
-    """The destination failed while it waited: it is not tried before this moment (0: nothing like that)."""
+    """The moment until which the envelope waits since its next hop has failed; 0 if it does not."""
     last_attempt: float | None
     warn_at: float | None
-    """When the sender is told of the delay; None: never."""
+    """The moment at which the sender is told of the delay; None for never."""
     warned: bool
-    """The sender has been told of the delay."""
+    """Whether the sender has been told of the delay."""
     deadline: float | None
-    """DELIVERBY's, which holds while it is held, too; None: there is none, or it has had its consequence."""
+    """The deadline of DELIVERBY, also while the envelope is held; None without one, and once it has had its effect."""
     recipients: tuple[QueuedRecipient, ...]
 
     @property
     def due(self) -> float:
-        """When it is tried, unless it is held."""
+        """The moment of the next try, unless the envelope is held."""
         return max(self.next_try, self.not_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedEnvelope:
-    """An envelope in a list, with what is known of its message without reading the content."""
+    """An envelope in a list, with the arrival, size and reverse-path of its message."""
 
     envelope: QueuedEnvelope
     arrived: float
@@ -185,13 +188,13 @@ class ListedEnvelope:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What `repair.recover` has put in order."""
+    """The repairs that `repair.recover` has made."""
 
     removed: tuple[Path, ...]
-    """Spool files of messages that were never accepted, or had left: removed."""
+    """Spool files that were removed: of messages that were never accepted, or had left."""
     set_aside: tuple[SetAside, ...]
     rescued: tuple[Path, ...]
-    """Contents that are left of a queue that is gone."""
+    """Files with contents of messages whose queue is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,4 +204,4 @@ class SetAside:
     id: str
     reason: str
     path: Path
-    """Its JSON file in `data_dir/damaged`; its content, where there was any, lies beside it with suffix .content."""
+    """The entry's JSON file in `data_dir/damaged`; its content, if any, is beside it, with the suffix .content."""
