@@ -9,6 +9,7 @@ import smtplib
 import tempfile
 import threading
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,6 +110,37 @@ def test_after_is_a_message_of_the_servers() -> None:
         pytest.raises(ValueError, match="expected a message that wait_for, mailbox or captured"),
     ):
         server.wait_for(after=EmailMessage())
+
+
+@pytest.mark.parametrize("timeout", ["0.02s", "0s", 0.02, 0, timedelta(milliseconds=20)])
+def test_a_wait_may_be_as_long_as_a_span_of_the_clock(timeout: str | float | timedelta) -> None:
+    with run_server() as server:
+        server.settle(timeout="20s")
+        with pytest.raises(NotArrivedError, match=r"no message to 'bob' within 0(\.02)? s"):
+            server.wait_for(to="bob", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error", "problem"),
+    [
+        ("soon", ValueError, 'found "soon", expected a duration'),
+        (-1, ValueError, "found -1, expected a length of time"),
+        (None, TypeError, "found None, expected a length of time: "),
+    ],
+)
+def test_what_is_no_span_is_said(timeout: Any, error: type[Exception], problem: str) -> None:
+    with run_server() as server:
+        for ask in (server.wait_for, server.settle):
+            with pytest.raises(error, match=problem):
+                ask(timeout=timeout)
+        with pytest.raises(error, match=problem):
+            server.advance(timeout)
+
+
+@pytest.mark.parametrize("config", [5, ["[queue]"], b""])
+def test_what_is_no_configuration_is_said(config: Any) -> None:
+    with pytest.raises(TypeError, match=r"found .*, expected a configuration: a mapping"), run_server(config):
+        raise AssertionError("it has started")
 
 
 # What others do to the files.

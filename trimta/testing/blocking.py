@@ -37,7 +37,7 @@ class BlockingServer(Handle):
         subject: str | None = None,
         count: None = None,
         after: EmailMessage | None = None,
-        timeout: float = DEADLINE,
+        timeout: Duration = DEADLINE,
     ) -> EmailMessage: ...
 
     @overload
@@ -49,7 +49,7 @@ class BlockingServer(Handle):
         subject: str | None = None,
         count: int,
         after: EmailMessage | None = None,
-        timeout: float = DEADLINE,
+        timeout: Duration = DEADLINE,
     ) -> list[EmailMessage]: ...
 
     def wait_for(
@@ -60,7 +60,7 @@ class BlockingServer(Handle):
         subject: str | None = None,
         count: int | None = None,
         after: EmailMessage | None = None,
-        timeout: float = DEADLINE,
+        timeout: Duration = DEADLINE,
     ) -> EmailMessage | list[EmailMessage]:
         """Wait for a message that all given criteria match, and return the oldest; it may be there already.
 
@@ -70,23 +70,25 @@ class BlockingServer(Handle):
         `subject`   a glob that matches the whole subject, without regard to case
         `count`     wait for that many messages and return them as a list, oldest first
         `after`     a message that the server returned before: only messages that came later
-        Raises NotArrivedError, an AssertionError that tells what did arrive, after `timeout` seconds.
+        `timeout`   how long: seconds, "10s", or a timedelta
+        Raises NotArrivedError, an AssertionError that tells what did arrive, when the time is up.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test that waits
         wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
+        limit = seconds(timeout)
         if self._thread.forked:
-            found = self._look_until(wanted, timeout)
+            found = self._look_until(wanted, limit)
         else:
-            found = self._thread.call(partial(self._inside.wait_for, wanted, timeout))
-        self._must_have(found, wanted, timeout)
+            found = self._thread.call(partial(self._inside.wait_for, wanted, limit))
+        self._must_have(found, wanted, limit)
         return found[0] if count is None else found
 
-    def settle(self, timeout: float = DEADLINE) -> None:
+    def settle(self, timeout: Duration = DEADLINE) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.
 
-        Raises TimeoutError if that takes longer than `timeout` seconds.
+        Raises TimeoutError if that takes longer than `timeout`: seconds, "10s", or a timedelta.
         """
-        self._thread.call(partial(self._inside.settle, timeout))
+        self._thread.call(partial(self._inside.settle, seconds(timeout)))
 
     def advance(self, span: Duration) -> None:
         """Move the queue's clock forward by `span`: "4h", seconds, or a timedelta.

@@ -30,7 +30,8 @@ def complete(given: ConfigurationSource, folder: Path) -> Configuration:
     """The configuration of a test's server.
 
     What is not given and would be shared with others is in `folder`, an absolute path: data_dir and the Maildirs.
-    Relative paths are relative to the file, or, where there is none, to `folder`.  Raises ConfigErrors.
+    Relative paths are relative to the file, or, where there is none, to `folder`.  Raises ConfigErrors, and
+    TypeError for what is no configuration.
     """
     file, base, text, tables = "config", folder, "", {}
     if isinstance(given, Mapping):
@@ -38,6 +39,8 @@ def complete(given: ConfigurationSource, folder: Path) -> Configuration:
     elif isinstance(given, str) and ("\n" in given or not given.endswith(".toml")):
         text = given
     elif given is not None:
+        if not isinstance(given, str | os.PathLike):
+            raise TypeError(f"found {given!r}, expected a configuration: a mapping like conf.toml, its text, or a path")
         path = Path(given)
         file, base, text = str(path), path.absolute().parent, load.read(path)
     tables = tables or load.document(text, file=file)

@@ -20,12 +20,16 @@ Duration: TypeAlias = str | float | timedelta
 
 
 def seconds(span: Duration) -> float:
-    """The seconds of a span.  Raises ValueError, which says what is expected, for text that is none and below 0."""
+    """The seconds of a span.  Raises ValueError for text that is none and below 0, TypeError for another type; both say
+    what is expected.
+    """
     if isinstance(span, str):
         try:
             return duration(0)(span)
         except BadValueError as error:
             raise ValueError(str(error)) from None
+    if not isinstance(span, int | float | timedelta):
+        raise TypeError(f'found {span!r}, expected a length of time: "90s", seconds, or a timedelta')
     length = span.total_seconds() if isinstance(span, timedelta) else float(span)
     if not length >= 0:
         raise ValueError(f"found {span!r}, expected a length of time: time goes forward")
