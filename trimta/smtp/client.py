@@ -1,7 +1,7 @@
-"""The sending side of one conversation: commands to octets, octets to replies, each reply matched with its command.
+"""The client's side of an SMTP session: from commands to octets, from octets to replies, each matched with its command.
 
-The core knows what the peer offers, and when the conversation can't go on.  Which command comes when is for `outbound`
-and for the caller, as are time and I/O.
+The core knows the peer's extensions, and when the session can't go on.  The order of commands is the matter of
+`outbound` and of the caller; so are time and I/O.
 """
 
 from __future__ import annotations
@@ -19,44 +19,43 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
 
 CLOSING: Final = 421
-"""The reply that may stand in for any other, and ends the conversation (RFC 5321 3.8)."""
+"""The code of a reply that may take the place of any other, and ends the session (RFC 5321 3.8)."""
 
 
 class PeerClosedError(ProtocolError):
-    """The peer closed the connection while we had a right to a reply."""
+    """The peer has closed the connection while a reply was due."""
 
 
 class UnaskedError(ProtocolError):
-    """The peer sent octets that answer no command of ours."""
+    """The peer has sent octets that answer no command."""
 
 
 class ClientConnection:
-    """The conversation with one server: `send` gives the octets of a command, `receive_data` takes the server's octets,
-    `next_reply` gives the answer to the oldest command without one.
+    """The session with one server: `send` renders a command, `receive_data` takes octets, `next_reply` gives a reply.
 
-    The greeting is expected from the start.  A reply that nothing asked for raises ProtocolError at the next `send`:
-    whatever came before it may have been the answer to something else.
+    Replies come in the order of the commands; the first is the greeting.  A reply that no command has asked for raises
+    ProtocolError at the next `send`, since the replies before it may have been matched with wrong commands.
     """
 
     def __init__(self) -> None:
         self._reader = ReplyReader()
         self._eof = False
         self._unanswered: deque[Command | None] = deque([None])
-        """Commands without an answer yet, oldest first; None is what is no command, the greeting to begin with."""
+        """The commands without a reply, oldest first; None stands for the greeting, content, or an AUTH response."""
         self.offered = Offered()
-        """The extensions in the reply to the last EHLO or LHLO; none before, after HELO, and after the start of TLS."""
+        """The extensions in the reply to the last EHLO or LHLO; none before it, after HELO, and after STARTTLS."""
         self.closing = False
-        """The peer said 421, broke the protocol, or closed: no command will be answered any more."""
+        """Whether no command will be answered any more: the peer has said 421, broken the protocol, or closed."""
 
     @property
     def unanswered(self) -> int:
-        """How many replies are still to come."""
+        """The number of replies that are still to come."""
         return len(self._unanswered)
 
     def send(self, command: Command, *, smtputf8: bool = False) -> bytes:
-        """The octets of a command, one reply to which is expected from now on; `smtputf8` as in `render_command`.
+        """The octets of a command, whose reply is due from now on; `smtputf8` as in `render_command`.
 
-        ProtocolError: the peer has already answered more than it was asked, or answers no more.
+        Raises ProtocolError if the peer has sent a reply that was not due, or has closed; LocalProtocolError after 421.
         """
         if self.closing:
             if self._eof:
@@ -70,24 +69,25 @@ class ClientConnection:
         return render_command(command, smtputf8=smtputf8)
 
     def expect(self, replies: int = 1) -> None:
-        """Replies are due to what is no command: the end of a body, in LMTP once for each accepted recipient; a
-        response in the AUTH exchange.
+        """Note that replies are due to octets that are no command.
+
+        These are the end of the content (in LMTP one reply for each accepted recipient), and a response in AUTH.
         """
         if not self.unanswered:
             self._refuse_surplus()
         self._unanswered.extend([None] * replies)
 
     def receive_data(self, data: bytes) -> None:
-        """Take octets from the wire; b"" is the end of them."""
+        """Take octets from the wire; b"" once the peer has closed."""
         if data:
             self._reader.feed(data)
         else:
             self._eof = True
 
     def next_reply(self) -> Reply | None:
-        """The answer to the oldest unanswered command; None: more octets are needed.
+        """The reply to the oldest command without one; None if more octets are needed.
 
-        Raises ProtocolError for what is no reply, PeerClosedError if the rest will not come.
+        Raises ReplyError for octets that are no reply, PeerClosedError if the peer has closed before the reply's end.
         """
         if not self.unanswered:
             raise LocalProtocolError("no reply is expected")
@@ -106,7 +106,7 @@ class ClientConnection:
         return self._answered(reply)
 
     def cut_off(self) -> Reply | None:
-        """The reply that has begun, when the time for the rest of it is over; None if nothing is certain."""
+        """The reply under way, when the time for its rest is over; None if its code is not certain."""
         self.closing = self._eof = True
         reply = self._reader.cut_off()
         return None if reply is None else self._answered(reply)
@@ -122,16 +122,16 @@ class ClientConnection:
         return reply
 
     def start_tls_done(self) -> None:
-        """Begin anew under TLS: what was said before it does not count (RFC 3207 4.2).
+        """Forget the peer's extensions after the handshake (RFC 3207 4.2).
 
-        UnaskedError: octets followed the 220 in the clear, which would be taken for replies under TLS.
+        Raises UnaskedError if octets followed the 220 in the clear, which would count as replies under TLS.
         """
         self._refuse_octets()
         self.offered = Offered()
 
     @property
     def ready(self) -> bool:
-        """Commands may be sent: the conversation goes on, and the peer has said no more than it was asked."""
+        """Whether commands may be sent: the session goes on, and the peer has sent no reply that was not due."""
         return not (self.closing or (not self.unanswered and self._reader.surplus()))
 
     def _refuse_octets(self) -> None:

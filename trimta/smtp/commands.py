@@ -37,10 +37,10 @@ class By(NamedTuple):
     """The BY parameter of MAIL (RFC 2852 4)."""
 
     seconds: int
-    """From MAIL until the deadline; zero and less: it has passed."""
+    """Seconds from MAIL to the deadline; 0 or less if it has passed."""
     mode: ByMode
     trace: bool = False
-    """The sender wants a DSN from each relay."""
+    """Whether the sender asks for a DSN from each relay."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +48,20 @@ class MailParameters:
     """The ESMTP parameters of MAIL; None: not given.  `parameters.MAIL_PARAMETERS` has how each is written."""
 
     size: int | None = None
-    """Octets (RFC 1870)."""
+    """SIZE: octets of the message, as the client announces them (RFC 1870)."""
     body: BodyKind | None = None
     smtputf8: bool = False
-    """Given, or implied by an address with other characters than ASCII (RFC 6531)."""
+    """Whether SMTPUTF8 was given, or an address with characters outside ASCII implies it (RFC 6531)."""
     ret: Ret | None = None
     envid: str | None = None
-    """Decoded from xtext: 1 to 100 printable ASCII characters (RFC 3461 4.4)."""
+    """ENVID, decoded from xtext: 1 to 100 printable ASCII characters (RFC 3461 4.4)."""
     auth: str | None = None
-    """Decoded from xtext: a mailbox, or "<>" (RFC 4954 5)."""
+    """AUTH, decoded from xtext: a mailbox, or "<>" (RFC 4954 5)."""
     by: By | None = None
     hold_for: int | None = None
-    """Seconds (RFC 4865)."""
+    """HOLDFOR: seconds (RFC 4865)."""
     hold_until: datetime | None = None
-    """An aware datetime (RFC 4865)."""
+    """HOLDUNTIL: an aware datetime (RFC 4865)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class Mail:
     """MAIL (RFC 5321 4.1.1.2)."""
 
     reverse_path: Mailbox | None
-    """None is the null reverse-path."""
+    """The reverse-path; None is the null reverse-path, `<>`."""
     parameters: MailParameters = field(default_factory=MailParameters)
     tolerated: tuple[str, ...] = field(default=(), compare=False)
-    """The mistakes in how the client wrote the path, in words for the log."""
+    """The mistakes in the path as the client wrote it, in words for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Rcpt:
     notify: frozenset[Notify] | None = None
     orcpt: OriginalRecipient | None = None
     tolerated: tuple[str, ...] = field(default=(), compare=False)
-    """As in Mail."""
+    """The mistakes in the path, as in Mail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Vrfy:
 
     string: str
     smtputf8: bool = False
-    """The reply may have UTF-8 (RFC 6531 3.7.4.2), whatever `string` has."""
+    """Whether the command has SMTPUTF8, so that the reply may have UTF-8 in it (RFC 6531 3.7.4.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Etrn:
     """ETRN (RFC 1985 5)."""
 
     node: str
-    """A domain; "@" before it means its subdomains too, "#" before a text the name of a queue."""
+    """A domain; "@" and a domain for its subdomains, too; or "#" and the name of a queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +156,9 @@ class Auth:
     """AUTH (RFC 4954 4)."""
 
     mechanism: str
-    """In upper case."""
+    """The SASL mechanism, in upper case."""
     initial: bytes | None = None
-    """The initial response, decoded from Base64; None: there is none."""
+    """The initial response, decoded from Base64; None without one."""
 
 
 Command: TypeAlias = (

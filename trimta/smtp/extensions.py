@@ -44,7 +44,7 @@ _NEEDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class FutureRelease:
-    """How long a message may be held (RFC 4865 2): seconds, and the moment (aware) that they are counted to."""
+    """The longest hold of a message (RFC 4865 2): in seconds, and as the last moment (an aware datetime)."""
 
     max_interval: int
     max_datetime: datetime
@@ -56,23 +56,23 @@ class Offer:
 
     protocol: MailProtocol = MailProtocol.SMTP
     hide: frozenset[str] = frozenset()
-    """Keywords that are neither offered nor accepted, in any case."""
+    """The keywords, in any letter case, that are neither offered nor accepted."""
     size_limit: int = 0
-    """Octets of a message; 0: no limit (RFC 1870 4)."""
+    """Octets of a message, at most; 0 for no limit (RFC 1870 4)."""
     max_recipients: int = 0
-    """LIMITS RCPTMAX (RFC 9422); 0: not said."""
+    """The number of LIMITS RCPTMAX (RFC 9422); 0 if it is not offered."""
     future_release: FutureRelease | None = None
     starttls: bool = False
-    """TLS can be started now."""
+    """Whether TLS can be started now."""
     auth: tuple[str, ...] = ()
-    """SASL mechanisms that are accepted now."""
+    """The SASL mechanisms that are accepted now."""
     auth_behind_tls: bool = False
-    """AUTH is accepted once TLS is active, not now."""
+    """Whether AUTH is accepted once TLS is active, but not now."""
     extended: bool = True
-    """The client said EHLO or LHLO; after HELO no parameter is accepted."""
+    """Whether the client may use parameters: it may not after HELO."""
 
     keywords: frozenset[str] = field(init=False)
-    """The extensions on offer."""
+    """The keywords of the extensions on offer, in upper case."""
 
     def __post_init__(self) -> None:
         hidden = {keyword.upper() for keyword in self.hide}
@@ -115,38 +115,39 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """The extensions in a peer's reply to EHLO or LHLO; with nothing given, those before EHLO, after HELO, and after
-    STARTTLS until the next EHLO.
+    """The extensions in a peer's reply to EHLO or LHLO.
+
+    Without arguments there are none: before EHLO, after HELO, and from STARTTLS to the next EHLO.
     """
 
     host: str = ""
     """The peer's name for itself."""
     keywords: Mapping[str, str] = field(default_factory=dict)
-    """Keyword in upper case to its parameters, as one text."""
+    """The parameters of each extension, as one text, by its keyword in upper case."""
 
     @classmethod
     def parse(cls, reply: Reply) -> Self:
-        """Read the 250 reply to EHLO.  Lines that make no sense are passed over."""
+        """The extensions in the 250 reply to EHLO.  Lines without a keyword are ignored."""
         keywords: dict[str, str] = {}
         for line in reply.lines[1:]:
-            found = _KEYWORD.fullmatch(line.strip())
-            if found is None:
+            parts = _KEYWORD.fullmatch(line.strip())
+            if parts is None:
                 continue
-            keyword, values = found[1].upper(), (found[2] or "").strip()
+            keyword, values = parts[1].upper(), (parts[2] or "").strip()
             if keyword not in keywords:
                 keywords[keyword] = values
-            elif keyword == "AUTH":  # "AUTH PLAIN" and, for clients of long ago, "AUTH=PLAIN" too
+            elif keyword == "AUTH":  # some servers also have "AUTH=PLAIN", for very old clients
                 keywords[keyword] = f"{keywords[keyword]} {values}".strip()
         first = reply.lines[0].split() if reply.lines else []
         return cls(first[0] if first else "", keywords)
 
     def offers(self, keyword: str) -> bool:
-        """Whether an extension (keyword in upper case) is offered."""
+        """Whether the peer offers an extension; `keyword` in upper case."""
         return keyword in self.keywords
 
     @property
     def size(self) -> int | None:
-        """The most octets that the peer takes for a message, 0 if it sets no limit; None: not offered (RFC 1870)."""
+        """The octets of the largest message that the peer takes; 0 for no limit, None without SIZE (RFC 1870)."""
         if not self.offers("SIZE"):
             return None
         value = self.keywords["SIZE"]
@@ -154,49 +155,49 @@ class Offered:
 
     @property
     def pipelining(self) -> bool:
-        """RFC 2920."""
+        """Whether the peer offers PIPELINING (RFC 2920)."""
         return self.offers("PIPELINING")
 
     @property
     def eight_bit_mime(self) -> bool:
-        """RFC 6152."""
+        """Whether the peer offers 8BITMIME (RFC 6152)."""
         return self.offers("8BITMIME")
 
     @property
     def chunking(self) -> bool:
-        """RFC 3030."""
+        """Whether the peer offers CHUNKING (RFC 3030)."""
         return self.offers("CHUNKING")
 
     @property
     def binarymime(self) -> bool:
-        """RFC 3030; of no use without CHUNKING, hence False then."""
+        """Whether the peer offers BINARYMIME together with CHUNKING, which it needs (RFC 3030)."""
         return self.offers("BINARYMIME") and self.chunking
 
     @property
     def dsn(self) -> bool:
-        """RFC 3461."""
+        """Whether the peer offers DSN (RFC 3461)."""
         return self.offers("DSN")
 
     @property
     def smtputf8(self) -> bool:
-        """RFC 6531."""
+        """Whether the peer offers SMTPUTF8 (RFC 6531)."""
         return self.offers("SMTPUTF8")
 
     @property
     def starttls(self) -> bool:
-        """RFC 3207."""
+        """Whether the peer offers STARTTLS (RFC 3207)."""
         return self.offers("STARTTLS")
 
     @property
     def auth(self) -> frozenset[str]:
-        """SASL mechanisms, in upper case (RFC 4954)."""
+        """The SASL mechanisms that the peer offers with AUTH, in upper case (RFC 4954)."""
         return frozenset(self.keywords.get("AUTH", "").upper().split())
 
     @property
     def deliver_by(self) -> int | None:
-        """DELIVERBY's least by-time in seconds, 0 if it names none; None: not offered (RFC 2852).
+        """The least by-time of DELIVERBY in seconds; 0 if none is given, None without DELIVERBY (RFC 2852).
 
-        What follows a comma is for extensions to come.
+        Text behind a comma is ignored, as the RFC asks.
         """
         if not self.offers("DELIVERBY"):
             return None
@@ -205,8 +206,9 @@ class Offered:
 
     @property
     def limits(self) -> dict[str, int]:
-        """LIMITS' names and numbers: `{"RCPTMAX": 100}` (RFC 9422).  A limit whose value is no number of one to six
-        digits, the first of them no zero, counts as not given.
+        """The limits that the peer offers with LIMITS: `{"RCPTMAX": 100}` (RFC 9422).
+
+        A limit whose value is not a number of one to six digits, without a leading zero, is ignored.
         """
         pairs = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
         return {name: int(value) for name, _, value in pairs if _LIMIT.fullmatch(value)}
@@ -223,29 +225,30 @@ _DATETIME: Final = re.compile(
 
 
 def format_datetime(moment: datetime) -> str:
-    """A moment (aware) as RFC 3339 date-time in UTC: `2026-01-31T12:00:00Z`."""
+    """An aware datetime as RFC 3339 date-time in UTC: `2026-01-31T12:00:00Z`."""
     moment = moment.astimezone(UTC)
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
 def zoned_datetime(moment: datetime) -> str:
-    """A moment (aware) as RFC 3339 date-time in its own zone, with what it has of a fraction."""
+    """An aware datetime as RFC 3339 date-time in its own zone, with its fraction of a second, if any."""
     return moment.isoformat().replace("+00:00", "Z")
 
 
 def parse_datetime(text: str) -> datetime:
-    """An RFC 3339 date-time as a moment (aware, in the zone that was given); else ValueError.  A leap second is the one
-    before.
+    """The aware datetime of an RFC 3339 date-time, in the zone given there.  Raises ValueError for any other text.
+
+    A leap second is read as the second before it.
     """
-    found = _DATETIME.fullmatch(text)
-    if found is None:
+    parts = _DATETIME.fullmatch(text)
+    if parts is None:
         raise ValueError("not a date-time of RFC 3339: 2026-01-31T12:00:00Z")
-    date, time, seconds, fraction, zone = found.groups(default="")
+    date, time, seconds, fraction, zone = parts.groups(default="")
     try:
         moment = datetime.fromisoformat(
             f"{date}T{time}:{'59' if seconds == '60' else seconds}{fraction[:7]}{zone.upper()}"
         )
-        moment.astimezone(UTC)  # beyond the calendar there is no such moment
+        moment.astimezone(UTC)  # raises OverflowError for a moment outside Python's calendar
     except (ValueError, OverflowError) as error:
         raise ValueError(f"no such date or time: {error}") from error
     return moment

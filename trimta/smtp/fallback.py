@@ -1,7 +1,7 @@
-"""The means that a connection does without (TLS, credentials, EHLO), and the refusals that may come of that.
+"""Fallbacks of a connection (no TLS, no credentials, HELO in place of EHLO), and refusals that they may have caused.
 
-A host that says 5yz to plain text, to HELO or to a client without login has not said it to the message: with TLS, EHLO
-or credentials the next attempt may fare better.
+A 5yz reply to plain text, to HELO or to a client without login is not about the message: with TLS, EHLO or credentials
+the next attempt may succeed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fallback:
-    """The means that a connection does without; nothing given: none."""
+    """The fallbacks of one connection; by default there are none."""
 
     plain: bool = False
-    """There is no TLS: it was not offered, it failed, or the route does not want it."""
+    """Whether there is no TLS: it was not offered, has failed, or the route excludes it."""
     anonymous: bool = False
-    """The route names this host and no credentials for it."""
+    """Whether the route names this host without credentials."""
     ehlo_refusal: Reply | None = None
-    """The reply to an EHLO that was refused, and not because the host does not know EHLO: its extensions are not known.
-    """
+    """The refusal of EHLO by a host that knows EHLO, whose extensions are therefore unknown; None without such."""
 
     def excuses(self, reply: Reply, stage: ReplyStage) -> bool:
-        """Whether a 5yz reply is, or may be, about a means that was done without, and not about the message."""
+        """Whether a 5yz reply may be caused by a fallback, and not by the message."""
         if stage not in (ReplyStage.MAIL, ReplyStage.RCPT, ReplyStage.DATA):
             return False
         if reply.status is not None and reply.status.subject in _OF_ADDRESSES:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def help_reply(offer: Offer, topic: str = "") -> Reply:
-    """The commands on offer, or the syntax of the one that `topic` names (in any case); 504 for another topic."""
+    """The reply to HELP: the commands on offer, or the syntax of the command `topic`; 504 for an unknown topic."""
     on_offer = {name: verb for name, verb in VERBS.items() if verb.belongs_to(offer.protocol) and verb.is_on(offer)}
     name = topic.strip().upper()
     if not name:

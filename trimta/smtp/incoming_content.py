@@ -1,6 +1,6 @@
-"""The content of a message on its way in, by DATA or by BDAT: octets to pieces of content, and what is wrong with it.
+"""Content on its way in, by DATA or by BDAT: from octets of the connection to pieces of content, with its faults.
 
-Each class here is asked `next` with the octets that have come in, and takes what is its own.
+The method `next` of each class takes its octets out of those that were received.
 """
 
 from __future__ import annotations
@@ -17,23 +17,21 @@ if TYPE_CHECKING:
 
 
 class IncomingContent(abc.ABC):
-    """The content of one message, and the faults that keep it from being taken."""
+    """The content of one message, and the faults for which it must be refused."""
 
     def __init__(self, decoder: TextDecoder | None, *, size_limit: int, reject_bare_lf: bool) -> None:
-        """Without a decoder the octets are raw, and taken as they are.  `size_limit`: octets as on the wire; 0: no
-        limit.
-        """
+        """Without a decoder the content is raw octets (BODY=BINARYMIME).  `size_limit`: octets on the wire; 0: none."""
         self._text = decoder
         self._size_limit = size_limit
         self._reject_bare_lf = reject_bare_lf
         self._octets = 0
-        """Those of chunks that have come in."""
+        """Octets of chunks that were received."""
         self._announced = 0
-        """Those of chunks, come in or not."""
+        """Octets of chunks that BDAT has announced, received or not."""
 
     @abc.abstractmethod
     def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
-        """A piece, the end, or None where more octets are needed.  After a fault no piece is given out any more."""
+        """The next piece, or the end; None if more octets are needed.  After a fault there are no more pieces."""
 
     @property
     def _size(self) -> int:
@@ -48,7 +46,7 @@ class IncomingContent(abc.ABC):
         return self._is_too_large or self._text_fault() is not None
 
     def _end(self, *, last: bool) -> ContentEnd:
-        # Size first, wherever in the octets the other fault is: the answer must not depend on how they were split.
+        # Size first, wherever the other fault is: the reply must not depend on how the octets were split.
         if self._is_too_large:
             too_large = Reply.of(552, "5.3.4", f"the message is larger than {self._size_limit} octets")
             return ContentEnd(last, self._size, too_large)
@@ -76,7 +74,7 @@ class DataContent(IncomingContent):
         super().__init__(self._decoder, size_limit=size_limit, reject_bare_lf=reject_bare_lf)
 
     def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
-        """See IncomingContent.  Octets behind the end stay in `received`."""
+        """The next piece, or the end, as in IncomingContent.  Octets behind the end stay in `received`."""
         decoder = self._decoder
         if not decoder.done:
             if not len(received):
@@ -94,21 +92,21 @@ class ChunkedContent(IncomingContent):
     """The content of a message that comes by BDAT (RFC 3030 2), chunk by chunk."""
 
     def __init__(self, *, binary: bool, size_limit: int, reject_bare_lf: bool) -> None:
-        """`binary`: BODY=BINARYMIME, content without lines."""
+        """`binary`: whether the content is raw octets (BODY=BINARYMIME)."""
         super().__init__(None if binary else TextDecoder(), size_limit=size_limit, reject_bare_lf=reject_bare_lf)
         self._left = 0
-        """Octets of the chunk that have not come in yet."""
+        """Octets of the present chunk that were not received yet."""
         self._last = False
         self._finished = False
 
     def begin_chunk(self, size: int, *, last: bool) -> None:
-        """The octets of a chunk follow."""
+        """Note that `size` octets of a chunk follow; `last`: whether its BDAT has LAST."""
         self._announced += size
         self._left = size
         self._last = last
 
     def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
-        """See IncomingContent; the end is that of the chunk."""
+        """The next piece, or the end of the chunk, as in IncomingContent."""
         if self._left:
             if not len(received):
                 return None
@@ -129,13 +127,13 @@ class ChunkedContent(IncomingContent):
 
 
 class DiscardedChunk:
-    """The chunk of a BDAT that is refused: its octets are no commands, and the reply comes behind them (RFC 3030 2)."""
+    """The chunk of a refused BDAT, whose octets are read and dropped before the reply (RFC 3030 2)."""
 
     def __init__(self, size: int, refusal: Reply) -> None:
         self._left = size
         self._refusal = refusal
 
     def next(self, received: LineBuffer) -> BadInput | None:
-        """The refusal, once the whole chunk has come in."""
+        """The refusal, once the whole chunk was received; None if more octets are needed."""
         self._left -= len(received.take(self._left))
         return None if self._left else BadInput(self._refusal)

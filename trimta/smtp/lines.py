@@ -1,7 +1,7 @@
-"""Command lines from the octets of a client (RFC 5321 2.3.8, 4.5.3.1.4): a line ends in CRLF, or, since people type
-lines, in LF alone.
+"""Command lines, read from the octets of a client (RFC 5321 2.3.8, 4.5.3.1.4).
 
-Memory is bounded whatever comes: of a line that is too long only its length is kept.
+A line ends in CRLF, or in LF alone, as people type it.  Memory is bounded: of a line that is too long only the length
+is kept.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
-MAX_LINE: Final = 12 * 1024  # octets, line end included: what RFC 4954 4 wants for AUTH; all extensions' needs fit in
-MAX_ENDLESS: Final = 1024 * 1024  # octets after which the end of a line is no longer waited for
+MAX_LINE: Final = 12 * 1024
+"""Octets of a command line, line end included, as RFC 4954 4 asks for AUTH; other extensions need less."""
+MAX_ENDLESS: Final = 1024 * 1024
+"""Octets after which the end of a line is no longer waited for."""
 
 
 def printable(text: str) -> str:
-    """A client's text, fit to be shown: "?" for each character that is not printable."""
+    """A client's text with "?" for each character that is not printable, to be shown to people."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
@@ -37,7 +39,7 @@ class Unfit(enum.Enum):
 
 
 class LineBuffer:
-    """The octets of a client that have come in and are not used yet."""
+    """The octets that a client has sent and that were not taken out yet."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -52,11 +54,11 @@ class LineBuffer:
         self._buffer += data
 
     def beginning(self, most: int) -> bytes:
-        """The first `most` octets of the next line; none once some of the line were dropped."""
+        """The first octets of the next line, `most` at most; b"" if octets of a too long line were dropped."""
         return b"" if self._dropped else bytes(self._buffer[:most])
 
     def line(self) -> Line | Unfit | None:
-        """The next line; None if its end has not come."""
+        """The next line; None if its end was not received yet."""
         end = self._buffer.find(b"\n", self._searched)
         if self._dropped + (end if end >= 0 else len(self._buffer)) >= MAX_ENDLESS:
             self.clear()
@@ -77,7 +79,7 @@ class LineBuffer:
         return Line(octets, crlf)
 
     def take(self, most: int | None = None) -> bytes:
-        """At most `most` octets, or all there are, without regard to lines.  Not to be called while a line is begun."""
+        """Take out `most` octets at most, or all, without regard to lines.  Must not be called within a line."""
         self._searched = 0
         if most is None or most >= len(self._buffer):
             data = bytes(self._buffer)
@@ -88,11 +90,11 @@ class LineBuffer:
         return data
 
     def give_back(self, data: bytes) -> None:
-        """Octets that `take` gave out and that were not used."""
+        """Put octets back that `take` has returned and that were not used."""
         self._buffer[:0] = data
         self._searched = 0
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all octets."""
         self._buffer.clear()
         self._searched = self._dropped = 0

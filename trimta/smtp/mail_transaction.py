@@ -19,7 +19,7 @@ class MailTransaction:
     recipients: list[Rcpt] = field(default_factory=list)
     """The accepted RCPT commands, in their order."""
     refused: int = 0
-    """How many RCPT commands were refused."""
+    """The number of RCPT commands that were refused."""
 
     @property
     def body(self) -> BodyKind:
@@ -28,7 +28,7 @@ class MailTransaction:
 
     @property
     def smtputf8(self) -> bool:
-        """SMTPUTF8 was given with MAIL, or an address implies it."""
+        """Whether MAIL has SMTPUTF8, or an address of the transaction implies it (RFC 6531)."""
         return self.mail.parameters.smtputf8 or not all(
             rcpt.forward_path.local_part.isascii() and rcpt.forward_path.domain.isascii() for rcpt in self.recipients
         )

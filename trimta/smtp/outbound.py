@@ -46,19 +46,22 @@ if TYPE_CHECKING:
     from trimta.smtp.outbound_steps import OutboundStep
 
 WINDOW: Final = 100
-"""Commands on their way without an answer: what both sides have in flight must fit the socket buffers, or each would
-wait for the other to read (RFC 2920 3.1)."""
+"""Commands without a reply, at most.
+
+Commands and replies under way must fit into the socket buffers, else each side would wait for the other to read (RFC
+2920 3.1).
+"""
 
 COMPLETE: Final = Fallback()
 
 CHUNK: Final = 1024 * 1024
-"""Octets in a BDAT: large enough that waiting for each reply costs nothing, small enough to hear a refusal early."""
+"""Octets of a chunk: so many that the wait for its reply costs little, so few that a refusal comes early."""
 
 
 class OutboundTransaction:
     """The dialogue about one envelope from MAIL to the last reply.
 
-    Binary content to a peer without BINARYMIME and CHUNKING is the caller's to re-encode before (LocalProtocolError).
+    Binary content for a peer without BINARYMIME and CHUNKING raises LocalProtocolError: the caller must re-encode it.
     """
 
     def __init__(
@@ -74,9 +77,8 @@ class OutboundTransaction:
         fallback: Fallback = COMPLETE,
         authenticated: bool = False,
     ) -> None:
-        """`seconds_left`: from now until the deadline of `terms.deliver_by`, where there is one; MAIL is to be sent
-        next.  `host` is for outcomes.  `fallback`: what the connection does without.
-        `authenticated`: we have logged in.
+        """`seconds_left`: seconds from now, just before MAIL, to the deadline of `terms.deliver_by`; None without one.
+        `host`: the peer's name, for outcomes.  `authenticated`: whether the client has used AUTH.
         """
         if facts.binary and not (offered.binarymime and offered.chunking):
             raise LocalProtocolError("binary content to a peer that cannot take it")
@@ -95,25 +97,25 @@ class OutboundTransaction:
         self.further: list[Recipient] = []
         """Recipients to be tried at once in another transaction on this connection; never all of them."""
         self.ended: Reply | None = None
-        """The 421 that ended the conversation."""
+        """The 421 that ended the session."""
         self.must_reset = False
-        """The peer may hold this transaction open still: RSET goes before the next MAIL."""
+        """Whether the peer may still have this transaction open, so that RSET must precede the next MAIL."""
         self.must_close = False
-        """The number of replies that are still to come is not known: the connection is of no further use."""
+        """Whether the number of replies still to come is unknown, so that the connection can't be used again."""
 
         self.room: int | None = None
-        """How many recipients the peer took before it said that there are too many; None: it did not say so."""
+        """The number of recipients that the peer took before it said "too many"; None if it did not."""
         self._refused_otherwise = False
 
         fit = self._judge(envelope.recipients)
         limit = min(max_recipients, offered.limits.get("RCPTMAX") or max_recipients)
         self.further.extend(fit[limit:])
         self._waiting = dict(enumerate(fit[:limit]))
-        """Recipients without an outcome, by their order."""
+        """The recipients without an outcome, by their numbers in this transaction."""
         self._accepted: list[int] = []
-        """Those among them whose RCPT was accepted."""
+        """The numbers of the recipients whose RCPT was accepted."""
         self._unanswered: deque[tuple[ReplyStage, int]] = deque()
-        """MAIL and RCPTs whose replies have not been listened for; the number is the recipient's."""
+        """The MAIL and RCPT commands without a reply yet, with the numbers of recipients."""
         self._mail_refused = False
         self._in_doubt = False
         self._dialogue = self._run()

@@ -1,4 +1,4 @@
-"""MAIL and RCPT for an envelope, with those parameters that the peer takes, and what its offer rules out."""
+"""MAIL and RCPT for an envelope, with the parameters that the peer offers, and the failures that its offer causes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContentFacts:
-    """The properties of a content, trace fields included, that decide how a peer can get it."""
+    """The properties of a content, trace fields included, that decide in which form a peer can get it."""
 
     size: int
     """Octets on the wire, before dot-stuffing."""
     eight_bit: bool = False
-    """There is an octet over 127."""
+    """Whether an octet is over 127."""
     binary: bool = False
-    """Lines don't matter: BODY=BINARYMIME, by BDAT only."""
+    """Whether the content is raw octets, which need BODY=BINARYMIME and BDAT."""
     utf8_header: bool = False
-    """There is an octet over 127 in a header field; of a message that asked for SMTPUTF8, also in that of a part."""
+    """Whether an octet over 127 is in the header or, if the message asked for SMTPUTF8, in that of a body part."""
     utf8_inside: bool = False
-    """A message that asked for SMTPUTF8 has internationalised headers inside a message/global."""
+    """Whether a message that asked for SMTPUTF8 has internationalized headers inside a message/global."""
 
 
 class OutboundCommands:
-    """The commands of one transaction with one peer, before anything is said."""
+    """The commands MAIL and RCPT of one transaction with one peer."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class OutboundCommands:
         seconds_left: float | None,
         authenticated: bool,
     ) -> None:
-        """`terms`: those of the envelope; the other arguments are those of OutboundTransaction."""
+        """`terms` are those of the envelope; the other arguments are as in OutboundTransaction."""
         self._terms = terms
         self._facts = facts
         self._offered = offered
@@ -61,11 +61,12 @@ class OutboundCommands:
             and seconds_left is not None
             and seconds_left > 0
         )
-        """The peer does not learn of the deadline of BY, which still lies ahead (RFC 2852 4.1.4.2)."""
+        """Whether the peer does not learn of a deadline of BY that is still ahead (RFC 2852 4.1.4.2)."""
 
     def unfit(self, peer: str) -> tuple[EnhancedStatus, str] | None:
-        """Why nobody can get the message from this peer: status and diagnostic of a failure; None where the offer
-        rules nothing out.  `peer`: its name for people.
+        """The status and diagnostic of a failure of all recipients that follows from the peer's offer; None without.
+
+        `peer`: the peer's name, for people.
         """
         size, limit = self._facts.size, self._offered.size
         if limit and size > limit:
@@ -78,7 +79,7 @@ class OutboundCommands:
         if left < 0 or (left == 0 and not self._lmtp):
             return TIME_EXPIRED.permanent, "it could not be delivered by the time asked for"
         if self._lmtp:
-            return None  # LMTP is the delivery itself: what RFC 2852 says of relaying does not apply
+            return None  # LMTP is the final delivery: the rules of RFC 2852 for relaying do not apply
         least = self._offered.deliver_by
         if least is None:
             return (
@@ -90,7 +91,7 @@ class OutboundCommands:
         return None
 
     def mail(self, *, smtputf8: bool) -> Mail:
-        """MAIL with the parameters that the peer takes; `smtputf8`: the transaction goes with SMTPUTF8."""
+        """MAIL with the parameters that the peer offers; `smtputf8`: whether the transaction uses SMTPUTF8."""
         terms, offered, facts = self._terms, self._offered, self._facts
         body = None
         if facts.binary:
@@ -114,7 +115,7 @@ class OutboundCommands:
         )
 
     def rcpt(self, recipient: Recipient) -> Rcpt:
-        """RCPT with the parameters that the peer takes."""
+        """RCPT with the parameters that the peer offers."""
         dsn = self._offered.dsn
         return Rcpt(
             recipient.address,
@@ -123,7 +124,7 @@ class OutboundCommands:
         )
 
     def _notify(self, recipient: Recipient) -> frozenset[Notify] | None:
-        """What the client asked for, and, where the deadline is dropped, DELAY beside it (RFC 2852 4.1.4.2)."""
+        """NOTIFY as the client gave it, with DELAY added if the deadline is dropped (RFC 2852 4.1.4.2)."""
         asked = recipient.notify
         if not self.deadline_dropped or (asked is not None and Notify.NEVER in asked):
             return asked

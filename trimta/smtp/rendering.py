@@ -1,4 +1,4 @@
-"""Commands to the lines that a client sends."""
+"""Rendering: from commands as values to the command lines that a client sends."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from trimta.smtp.parameters import mail_words, rcpt_words
 def render_command(command: Command, *, smtputf8: bool = False) -> bytes:
     """The octets of a command line, CRLF included.
 
-    `smtputf8`: the transaction goes with SMTPUTF8 (for MAIL its own parameters say so).  Without it domains are written
-    as A-labels, and a local part beyond ASCII raises ValueError; so does a text that would break the line.
+    `smtputf8`: whether the transaction uses SMTPUTF8; for MAIL its own parameters decide.  Without SMTPUTF8 domains are
+    written as A-labels.  Raises ValueError for a local part that needs SMTPUTF8, and for a text with a line end in it.
     """
     line = " ".join(_words(command, smtputf8=smtputf8))
     if any(character in line for character in "\r\n\0"):

@@ -67,18 +67,18 @@ if TYPE_CHECKING:
     from trimta.smtp.extensions import Offer
 
 _UNAUTHENTICATED: Final = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "NOOP", "RSET", "HELP", "QUIT"})
-"""The verbs that a client may use where authentication is required and has not been done (RFC 4954 4)."""
+"""The verbs that a client may use before AUTH at a listener that requires AUTH (RFC 4954 4)."""
 
 
 class ServerConnection:
     """The session of one client.
 
-    `next_event` and `reply` alternate: every event but ContentPiece and the signals has one reply before the next event
-    comes out, so that replies cannot change order.  LocalProtocolError: the caller has forgotten that.
+    `next_event` and `reply` alternate: every event but ContentPiece and the signals needs one reply before the next
+    event is returned, so that replies keep the order of commands.  LocalProtocolError is raised for calls out of order.
     """
 
     def __init__(self, settings: ServerSettings, *, tls: bool = False) -> None:
-        """`tls`: the connection is encrypted from the start."""
+        """`tls`: whether the connection has TLS from the start."""
         self.settings = settings
         self.tls = tls
         self.identity: str | None = None
@@ -86,9 +86,9 @@ class ServerConnection:
         self.helo = ""
         """The argument of the last EHLO, HELO or LHLO."""
         self.esmtp = False
-        """The last of them was EHLO or LHLO."""
+        """Whether the last of EHLO, LHLO and HELO was not HELO."""
         self.transaction: MailTransaction | None = None
-        """From an accepted MAIL to the reply to the end of the message, RSET, EHLO or HELO."""
+        """The mail transaction, from an accepted MAIL to the reply to the content's end, RSET, EHLO or HELO."""
         self.line = ""
         """The last command line, for transcripts: without credentials, escaped where it is not printable."""
         self.offer: Offer = settings.offer(tls=tls, extended=True)
@@ -100,23 +100,23 @@ class ServerConnection:
         self._eof = False
         self._unanswered: SmtpEvent | None = None
         self._utf8 = False
-        """The reply to the last command may have UTF-8."""
+        """Whether the reply to the last command may have UTF-8."""
         self._typed = False
-        """The last command line ended in a bare LF."""
+        """Whether the last command line ended in a bare LF, as a person types it."""
         self._content: IncomingContent | None = None
-        """In the states DATA, CHUNK and CHUNKS."""
+        """The content under way, in the states DATA, CHUNK and CHUNKS."""
         self._discarded: DiscardedChunk | None = None
 
     # For the caller
 
     @property
     def state(self) -> SessionState:
-        """Where the session is."""
+        """The state of the session."""
         return self._machine.state
 
     @property
     def receiving_content(self) -> bool:
-        """The next octets are content, not a command line."""
+        """Whether the next octets of the client are content and not a command line."""
         return self._machine.state in (SessionState.DATA, SessionState.CHUNK) or self._discarded is not None
 
     def ehlo_reply(self) -> Reply:
@@ -131,7 +131,7 @@ class ServerConnection:
     # Octets
 
     def receive_data(self, data: bytes) -> None:
-        """Take octets from the wire; b"" is the end of them."""
+        """Take octets from the wire; b"" once the client has closed its side."""
         if self._machine.state is SessionState.TLS:
             raise LocalProtocolError("octets between STARTTLS and its handshake")
         if not data:
@@ -147,7 +147,7 @@ class ServerConnection:
 
     @property
     def waiting(self) -> int:
-        """How many octets `data_to_send` would take."""
+        """The number of octets that `data_to_send` would return."""
         return len(self._output)
 
     # Events

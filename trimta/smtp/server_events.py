@@ -21,29 +21,30 @@ class AuthResponse:
 
 @dataclass(frozen=True, slots=True)
 class ContentPiece:
-    """A piece of the message in content form: LF line ends, or raw with BODY=BINARYMIME.  Needs no reply."""
+    """A piece of the content: text with LF line ends, or raw octets with BODY=BINARYMIME.  Needs no reply."""
 
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ContentEnd:
-    """The end of the data, or of one chunk of BDAT."""
+    """The end of the content after DATA, or of one chunk of BDAT (RFC 3030)."""
 
     last: bool
-    """The message is complete.  False only for a BDAT without LAST."""
+    """Whether the message is complete; False only for a BDAT without LAST."""
     size: int
-    """Octets of the message as on the wire, unstuffed and with CRLF; before its end the octets of its chunks so far."""
+    """Octets of the content on the wire, before dot-stuffing; before its end, octets of the chunks so far."""
     fault: Reply | None = None
-    """The refusal that the message must get.  Pieces of its content were withheld, so it is not to be stored."""
+    """The refusal that the message must get; pieces of its content were left out, so it must not be stored."""
     bare_lf: int | None = None
-    """The number, from 1, of the first line that ended in LF alone, where that was accepted; only with `last`."""
+    """The number, from 1, of the first line that ended in LF alone, if such lines are accepted; only with `last`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadInput:
-    """A line or chunk that is refused; the session answers with `reply`, or with a 421.  If `close`, the session is
-    over once it is answered: what follows can't be told from commands.
+    """A line or chunk that must be refused; the session answers with `reply`, or with a 421.
+
+    With `close` the session ends after the answer, since the octets that follow can't be told from commands.
     """
 
     reply: Reply
@@ -51,16 +52,16 @@ class BadInput:
 
 
 class Signal(enum.Enum):
-    """The absence of an event, and what the caller does then."""
+    """The absence of an event, by its reason."""
 
     NEED_DATA = "need data"
-    """Send `data_to_send()`, then receive."""
+    """The caller is to send `data_to_send()`, then to receive octets."""
     CLOSED = "closed"
-    """Send `data_to_send()`, then close."""
+    """The caller is to send `data_to_send()`, then to close the connection."""
 
 
 NEED_DATA: Final = Signal.NEED_DATA
 CLOSED: Final = Signal.CLOSED
 
 SmtpEvent: TypeAlias = Command | AuthResponse | ContentPiece | ContentEnd | BadInput | Signal
-"""What `next_event` returns; of the commands all but Bdat, whose octets come as ContentPiece and ContentEnd."""
+"""A result of `next_event`: any command but Bdat, whose octets come as ContentPiece and ContentEnd, or an event."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AuthPolicy(enum.StrEnum):
-    """Whether a listener has AUTH."""
+    """The use of AUTH at a listener (RFC 4954)."""
 
     NONE = "none"
     OPTIONAL = "optional"
@@ -22,7 +22,7 @@ class AuthPolicy(enum.StrEnum):
 
 
 class BareNewline(enum.StrEnum):
-    """What happens to content in which a line ends in LF alone."""
+    """The answer to content in which a line ends in LF alone."""
 
     ACCEPT = "accept"
     REJECT = "reject"
@@ -35,17 +35,20 @@ class ServerSettings:
     hostname: str
     protocol: MailProtocol = MailProtocol.SMTP
     size_limit: int = 0
-    """Octets of a message as on the wire; 0: no limit."""
+    """Octets of a message on the wire, at most; 0 for no limit."""
     max_recipients: int = 0
-    """The number in LIMITS (RFC 9422), which the session is to hold; 0: LIMITS is not offered."""
+    """Recipients of a transaction, at most, for LIMITS (RFC 9422); 0: LIMITS is not offered.  The session holds it."""
     starttls: bool = False
-    """STARTTLS is configured."""
+    """Whether STARTTLS is configured."""
     auth: AuthPolicy = AuthPolicy.NONE
     auth_in_clear: bool = False
-    """This client may use AUTH without TLS."""
+    """Whether this client may use AUTH without TLS."""
     mechanisms: tuple[str, ...] = MECHANISMS
     future_release: FutureRelease | None = None
-    """None: not offered; used for submission only.  The core reads no clock: a HOLDUNTIL may be past."""
+    """The longest hold for FUTURERELEASE, which only submission has; None: not offered.
+
+    The core reads no clock, so it accepts a HOLDUNTIL in the past.
+    """
     hide: frozenset[str] = frozenset()
     """EHLO keywords, in any case, that are neither offered nor accepted."""
     bare_newline: BareNewline = BareNewline.ACCEPT
@@ -55,8 +58,9 @@ class ServerSettings:
         return keyword in {hidden.upper() for hidden in self.hide}
 
     def offer(self, *, tls: bool, extended: bool) -> Offer:
-        """The offer to the client.  `tls`: TLS is active.  `extended`: parameters are taken, since the client has not
-        said HELO.
+        """The offer to the client.
+
+        `tls`: whether TLS is active.  `extended`: whether MAIL and RCPT may have parameters: not after HELO.
         """
         has_auth = self.auth is not AuthPolicy.NONE
         in_reach = tls or self.auth_in_clear

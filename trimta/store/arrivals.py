@@ -1,4 +1,4 @@
-"""New messages in Maildirs, seen from the files alone: folders are listed again where they have changed."""
+"""Arrivals: new messages in Maildirs, found by listing again the folders that have changed."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 RACY: Final = 2.0
-"""Seconds for which a folder's time of change says nothing: another file may come at what the clock calls the same."""
+"""Seconds after a folder's change for which its modification time proves nothing: a later change may have the same."""
 
 TICK: Final = 10_000_000
-"""Nanoseconds by which the clock that files get their times from may be late."""
+"""Nanoseconds by which the clock of the file system may be behind."""
 
 FOLDERS: Final = ("new", "cur")
-"""In the order in which they are listed: readers move files from the first to the second."""
+"""The folders of a Maildir in the order of their listing: readers move files from the first to the second."""
 
 ROUNDS: Final = 50
-"""How often a Maildir is listed in one look, if it changes all the while."""
+"""Listings of a Maildir in one look, at most, if it keeps changing."""
 
 CALM: Final = 5
-"""Listings on end that show nothing new, after which a Maildir that changes all the while has shown everything."""
+"""Consecutive listings without a new message that end the look at a Maildir that keeps changing."""
 
 TRIES: Final = 50
-"""How often a message that is moved all the while is looked for."""
+"""Searches for a message that is being moved, at most."""
 
 BLOCK: Final = 64 * 1024
-"""Octets of a message that are read at once, in search of the end of its header."""
+"""Octets of a message that are read at once to find the end of its header."""
 
 _PLACEHOLDER: Final = re.compile(r"\{(?:user|domain|detail)\}")
 _OURS: Final = re.compile(r"(\d{1,12})\.(?:M(\d{6})P)?")
 
 
 ArrivalMark: TypeAlias = tuple[int, str]
-"""A place in the order in which messages came: `Arrival.at`, then `Arrival.name` where the times are the same."""
+"""A place in the order of arrival: `Arrival.at`, then `Arrival.name` for equal times."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Arrival:
-    """A message's file.  Arrivals compare by the order in which the messages came."""
+    """The file of a message.  Arrivals compare by the order in which the messages came."""
 
     at: int
-    """When the message came, in nanoseconds since the epoch."""
+    """The moment of the message's arrival, in nanoseconds since the epoch."""
     name: str
-    """The file's name without its flags and size: it stays the same when a reader moves the file to cur/."""
+    """The file's name without flags and size, which does not change when a reader moves the file to cur/."""
     path: Path
 
     @property
@@ -66,20 +66,21 @@ class MaildirWatch:
 
     def __init__(self, templates: Iterable[str]) -> None:
         self.unreadable: set[Path] = set()
-        """Folders that this process may not look into."""
+        """Folders that this process has no permission to list."""
         self._templates = tuple(dict.fromkeys(templates))
         self._unchanged: dict[Path, int] = {}
-        """Folders whose content is known, by their time of change."""
+        """Folders whose content is known, each with its modification time."""
         self._seen: set[tuple[Path, str]] = set()
 
     def look(self) -> list[Arrival]:
-        """Messages that have come since the last look, oldest first; at the first look all that are there."""
+        """The messages that have come since the last look, oldest first; at the first look, all messages."""
         maildirs = dict.fromkeys(path for template in self._templates for path in maildirs_of(template))
         return sorted(arrival for path in maildirs for arrival in self._look_into(path))
 
     def _look_into(self, maildir: Path) -> list[Arrival]:
-        """New messages of one Maildir.  Its folders are listed again while another process moves files there: a
-        listing may show such a file in none of them.
+        """The new messages of one Maildir.
+
+        Its folders are listed again while another process moves files: one listing may show such a file in no folder.
         """
         found: list[Arrival] = []
         calm = 0
@@ -104,7 +105,7 @@ class MaildirWatch:
                     name = unique_name(entry.name)
                     if entry.name.startswith(".") or (maildir, name) in self._seen:
                         continue
-                    with contextlib.suppress(FileNotFoundError):  # somebody has just moved it
+                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
                         if entry.is_file():
                             found.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
                             self._seen.add((maildir, name))
@@ -120,7 +121,7 @@ class MaildirWatch:
 
 @dataclass(frozen=True, slots=True)
 class _FolderTimes:
-    """Times at which the folders of a Maildir last changed, read at one moment; in nanoseconds since the epoch."""
+    """The modification times of a Maildir's folders, and the moment `at` of reading them, in nanoseconds."""
 
     times: tuple[int, ...]
     at: int
@@ -131,8 +132,9 @@ class _FolderTimes:
         return cls(tuple(_time_of_change(maildir / name) for name in FOLDERS), at)
 
     def lasted(self, maildir: Path) -> bool:
-        """Whether the folders have not changed since.  Of a folder that had just changed this can't be known: its next
-        change may have the same time.
+        """Whether the folders are certain not to have changed since.
+
+        A folder that had just changed is never certain: its next change may have the same time.
         """
         return all(abs(self.at - time) > TICK for time in self.times) and self.times == self.of(maildir).times
 
@@ -140,12 +142,12 @@ class _FolderTimes:
 def _time_of_change(folder: Path) -> int:
     try:
         return folder.stat().st_mtime_ns
-    except OSError:  # there is none, or it can't be asked
+    except OSError:  # the folder is missing, or can't be read
         return -1
 
 
 def read(arrival: Arrival) -> tuple[Path, bytes]:
-    """The path of a message and its octets: another process may have moved the file since, and may do so again.
+    """The present path of a message, which may have been moved meanwhile, and its octets.
 
     Raises FileNotFoundError if the message is gone.
     """
@@ -156,7 +158,7 @@ def read(arrival: Arrival) -> tuple[Path, bytes]:
 
 
 def read_header(arrival: Arrival) -> tuple[Path, bytes]:
-    """The path of a message and its header, however long, with the octets that its last block holds beside.
+    """The present path of a message and its header, with some octets of the body behind it.
 
     Raises FileNotFoundError if the message is gone.
     """
@@ -172,7 +174,7 @@ def read_header(arrival: Arrival) -> tuple[Path, bytes]:
 
 
 def _places(arrival: Arrival) -> Iterator[Path]:
-    """Paths that a message may be at, to be tried in this order."""
+    """The paths at which a message may be, to be tried in this order."""
     yield arrival.path
     maildir = arrival.path.parent.parent
     missed = 0
@@ -196,8 +198,8 @@ def _named(folder: Path, name: str) -> list[Path]:
 def arrived(path: Path) -> int:
     """The moment at which a message came into its Maildir, in nanoseconds since the epoch.
 
-    The rename into new/ leaves its time in the file.  A reader that moves the file to cur/ leaves another one: there it
-    is the time in the name, else that of the last octet, so that it never comes later than it did.
+    In new/ it is the time of the rename into that folder (ctime).  A reader that moves the file to cur/ changes that
+    time; there the time in the file's name counts, or the time of its last write (mtime), if it is earlier.
     """
     status = path.stat()
     found = _OURS.match(path.name)
@@ -208,12 +210,12 @@ def arrived(path: Path) -> int:
 
 
 def unique_name(name: str) -> str:
-    """A message's file name without its size and flags, `,S=…` and `:2,…`, which describe it or may change."""
+    """The part of a message's file name that never changes: without size and flags, `,S=…` and `:2,…`."""
     return name.partition(":")[0].partition(",")[0]
 
 
 def maildirs_of(template: str) -> Iterator[Path]:
-    """Existing Maildirs of those that a template may name."""
+    """The existing Maildirs among those that a template may name."""
     top, *parts = Path(template).parts
     return _below(Path(top), parts)
 
