@@ -17,7 +17,7 @@ import trio
 from tests.support.receiving import Client, configuration, mailbox
 from trimta.config.model import InetAddress, LimitsSection, ListenSection, UnixAddress
 from trimta.inbound.client_address import ClientAddress
-from trimta.inbound.connection_counts import ConnectionCounts
+from trimta.inbound.connection_counts import Admission, ConnectionCounts
 from trimta.inbound.listener import (
     RESERVED,
     BindError,
@@ -160,17 +160,17 @@ def test_a_crowd_counts_in_all_and_for_each_client() -> None:
     one, other = ClientAddress("192.0.2.1", 1), ClientAddress("192.0.2.2", 1)
     crowd.enter(one)
     crowd.enter(ClientAddress("192.0.2.1", 2))
-    assert not crowd.is_crowded_by(one, limits)
+    assert crowd.admission(one, limits) is Admission.ADMITTED
     crowd.enter(one)
-    assert crowd.is_crowded_by(one, limits)
-    assert not crowd.is_crowded_by(other, limits)
-    assert not crowd.is_full(limits)
+    assert crowd.admission(one, limits) is Admission.CROWDED
+    assert crowd.admission(other, limits) is Admission.ADMITTED
     crowd.enter(other)
-    assert crowd.is_full(limits)
+    assert crowd.admission(other, limits) is Admission.FULL
+    assert crowd.admission(one, limits) is Admission.CROWDED
     for peer in (one, one, one, other):
         crowd.leave(peer)
     assert crowd.total == 0
-    assert not crowd.is_crowded_by(one, limits)
+    assert crowd.admission(one, limits) is Admission.ADMITTED
 
 
 @pytest.mark.parametrize(

@@ -219,9 +219,9 @@ async def test_the_same_seed_strikes_the_same_ones() -> None:
     ],
 )
 @pytest.mark.parametrize("stage", ["rcpt", "data", "body", "committed"])
-def test_all_globs_must_match(globs: dict[str, str], strikes: bool, stage: str, tmp_path: Path) -> None:
+async def test_all_globs_must_match(globs: dict[str, str], strikes: bool, stage: str, tmp_path: Path) -> None:
     config = build({"faults": [{"stage": stage, "drop": True, **globs}]}, base=tmp_path, file="test")
-    found = FaultScript(config.faults).find(
+    found = await FaultScript(config.faults).find(
         FaultStage(stage), client="127.0.0.1", sender="app@app.test", recipients=["alice@dev.test", "carol@dev.test"]
     )
     assert (found is not None) is strikes

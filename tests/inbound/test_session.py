@@ -420,6 +420,19 @@ async def test_replies_that_are_not_read_do_not_pile_up(tmp_path: Path, autojump
             await near.aclose()
 
 
+async def test_recipients_that_are_large_aliases_share_their_members(tmp_path: Path, autojump_clock: MockClock) -> None:
+    members = ", ".join(f'"member{number}"' for number in range(1000))
+    async with open_mta(tmp_path, f"[aliases]\na = [{members}]") as mta, talk(mta) as client:
+        await client.say("MAIL FROM:<>", "250")
+        tracemalloc.start()
+        try:
+            for spelling in range(100):
+                await client.say(f"RCPT TO:<a+{spelling}@dev.test>", "250")
+            assert tracemalloc.get_traced_memory()[1] < 6 << 20
+        finally:
+            tracemalloc.stop()
+
+
 # Passwords.
 
 

@@ -29,7 +29,7 @@ from trimta.store.queue.errors import QueueError, QueueUnavailable
 from trimta.store.queue.values import NewEnvelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from trimta.content.header_summary import HeaderSummary
     from trimta.mail.envelope import Envelope, Recipient
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from trimta.outbound.transports.maildir_delivery import Copy, Maildirs, WrittenCopies
     from trimta.routing.destination import Destination, ResolvedPath, RoutedEnvelope
     from trimta.runtime.events import Events
-    from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.queue_clock import QueueClock
+    from trimta.runtime.queue_intake import QueueIntake
     from trimta.store.queue.values import StoredMessage
 
 
@@ -54,21 +54,18 @@ class Acceptance:
         self,
         *,
         clock: QueueClock,
-        queue: GroupCommit,
+        queue: QueueIntake,
         events: Events,
         maildirs: Maildirs,
         reports: Reports,
         retries: Retries,
-        wake: Callable[[], None],
     ) -> None:
-        """`wake` tells the scheduler that something in the queue has changed."""
         self._clock = clock
         self._queue = queue
         self._events = events
         self._maildirs = maildirs
         self._reports = reports
         self._retries = retries
-        self._wake = wake
 
     async def accept(
         self,
@@ -116,7 +113,7 @@ class Acceptance:
             )
         await self._commit(message, envelopes, written)
         if envelopes:
-            self._wake()
+            self._queue.wake()
 
         outcomes = [outcome for _, outcomes in written.outcomes for outcome in outcomes]
         delivered = [outcome.recipient for outcome in outcomes if isinstance(outcome, Delivered)]
@@ -141,9 +138,7 @@ class Acceptance:
         is_queued = is_complete = False
         try:
             if envelopes:
-                await self._queue.run(
-                    lambda queue: queue.accept(message, envelopes), undo=lambda queue: queue.remove(message.id)
-                )
+                await self._queue.accept(message, envelopes)
                 is_queued = True
             await written.commit()
             is_complete = True
@@ -164,7 +159,7 @@ class Acceptance:
     async def _take_back(self, message: StoredMessage) -> None:
         """Remove a message from the queue, also if the queue answers only after the caller has been cancelled."""
         try:
-            await self._queue.run(lambda queue: queue.remove(message.id), withdraw=False)
+            await self._queue.remove(message.id)
         except QueueError as error:
             reason = f"refused, but still in the queue: {error}"
             self._events.emit("queue_trouble", id=message.id, reason=reason)
@@ -190,11 +185,11 @@ class Acceptance:
         if not new:
             return
         try:
-            await self._queue.run(lambda queue: [queue.accept(dsn, envelopes) for dsn, envelopes in new])
+            await self._queue.accept_all(new)
         except QueueError as cause:  # what it tells of is done: to refuse the message now would do it twice
             self._events.emit("queue_trouble", id=message.id, reason=f"no room for a success report: {cause}")
         else:
-            self._wake()
+            self._queue.wake()
 
 
 def _goes_into_a_maildir(destination: Destination, seen: HeaderSummary) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,16 @@ import trio
 if TYPE_CHECKING:
     from trimta.config.model import LimitsSection
     from trimta.inbound.client_address import ClientAddress
+
+
+class Admission(enum.Enum):
+    """Whether a connection is within the limits; its session says 421 if it is not."""
+
+    ADMITTED = enum.auto()
+    CROWDED = enum.auto()
+    """Its client has more connections than `limits.connections_per_client`."""
+    FULL = enum.auto()
+    """There are more connections than `limits.connections`."""
 
 
 class ConnectionCounts:
@@ -41,10 +52,8 @@ class ConnectionCounts:
         """Wake those who wait for a change: the limits may be others now."""
         self._waiting.unpark_all()
 
-    def is_full(self, limits: LimitsSection) -> bool:
-        """Whether there are more connections than `limits.connections`."""
-        return self.total > limits.connections
-
-    def is_crowded_by(self, client: ClientAddress, limits: LimitsSection) -> bool:
-        """Whether this client has more connections than `limits.connections_per_client`."""
-        return self._by_client[client.host] > limits.connections_per_client
+    def admission(self, client: ClientAddress, limits: LimitsSection) -> Admission:
+        """Whether this client, one of whose connections was just counted, is within the limits."""
+        if self._by_client[client.host] > limits.connections_per_client:
+            return Admission.CROWDED
+        return Admission.FULL if self.total > limits.connections else Admission.ADMITTED

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from trimta.config.model import Fault, FaultStage
 
@@ -34,6 +34,15 @@ class _Armed:
         return True
 
 
+class FaultSource(Protocol):
+    """Where a session learns which fault strikes: the script in its own process, or in the first of several."""
+
+    async def find(
+        self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()
+    ) -> Fault | None:
+        """The fault that strikes here; None if there is none."""
+
+
 class FaultScript:
     """All faults of a server, in the order of the configuration; the first that matches and strikes is it."""
 
@@ -48,15 +57,19 @@ class FaultScript:
         """Script these, and no others any more."""
         self._armed = [_Armed(fault) for fault in faults]
 
-    def find(
-        self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Iterable[str] = ()
+    @property
+    def stages(self) -> frozenset[FaultStage]:
+        """The stages at which a fault may strike."""
+        return frozenset(armed.fault.stage for armed in self._armed)
+
+    async def find(
+        self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()
     ) -> Fault | None:
         """The fault that strikes here.  A glob on what is not known yet at this stage does not match; one on recipients
         matches if any of them does.
         """
         if not self._armed:
             return None
-        recipients = tuple(recipients)
         for armed in self._armed:
             fault = armed.fault
             if (

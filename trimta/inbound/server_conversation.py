@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Fault
     from trimta.inbound.client_address import ClientAddress
-    from trimta.inbound.scripted_faults import FaultScript
+    from trimta.inbound.scripted_faults import FaultSource
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.queue_clock import QueueClock
@@ -60,7 +60,7 @@ class ServerConversation:
         clock: QueueClock,
         events: Events,
         drain: Drain,
-        faults: FaultScript,
+        faults: FaultSource,
         server_tls: ServerTls | None,
         idle: float,
         max_errors: int,
@@ -144,7 +144,7 @@ class ServerConversation:
 
     async def say(self, stage: FaultStage, reply: Reply) -> None:
         """Reply, unless a fault is scripted for this stage."""
-        fault = self.fault(stage)
+        fault = await self.fault(stage)
         if fault is not None:
             reply = await self.suffer(fault, reply)
         self.reply(reply)
@@ -180,7 +180,7 @@ class ServerConversation:
 
     # Scripted faults.
 
-    def fault(
+    async def fault(
         self, stage: FaultStage, recipients: Sequence[str] | None = None, *, mail: Mail | None = None
     ) -> Fault | None:
         """The fault that strikes now.  `recipients` are those of the transaction, unless given; `mail` is a MAIL that
@@ -192,7 +192,7 @@ class ServerConversation:
         if recipients is None:
             recipients = [] if transaction is None else [str(rcpt.forward_path) for rcpt in transaction.recipients]
         sender = None if mail is None else path_of(mail) or NULL_PATH
-        return self._faults.find(stage, client=self.client.host, sender=sender, recipients=recipients)
+        return await self._faults.find(stage, client=self.client.host, sender=sender, recipients=recipients)
 
     async def suffer(self, fault: Fault, reply: Reply) -> Reply:
         """Do what the script says; returns the reply to give.  What the server would refuse stays refused."""

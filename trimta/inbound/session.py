@@ -13,6 +13,7 @@ import trio
 
 from trimta.config.model import FaultStage, ListenTls
 from trimta.inbound import vrfy_expn_etrn
+from trimta.inbound.connection_counts import Admission
 from trimta.inbound.server_conversation import FAREWELL_LIMIT, STOPPING, HungUp
 from trimta.mail.reply import Reply
 from trimta.runtime.wire import WireError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.authentication import Authentication
     from trimta.inbound.client_address import ClientAddress
-    from trimta.inbound.connection_counts import ConnectionCounts
     from trimta.inbound.server_conversation import ServerConversation
     from trimta.inbound.transaction import Transactions
     from trimta.inbound.vrfy_expn_etrn import QueueStarter
@@ -70,7 +70,7 @@ class Session:
         transaction: Transactions,
         authentication: Authentication,
         queue_starter: QueueStarter,
-        counts: ConnectionCounts,
+        admission: Admission,
         drain: Drain,
         events: Events,
     ) -> None:
@@ -83,7 +83,7 @@ class Session:
         self._transaction = transaction
         self._authentication = authentication
         self._queue_starter = queue_starter
-        self._counts = counts
+        self._admission = admission
         self._drain = drain
         self._events = events
 
@@ -114,12 +114,11 @@ class Session:
                 await conversation.wire.aclose()
 
     async def _greet(self) -> None:
-        limits, counts = self._configuration.limits, self._counts
         name = "LMTP" if self._core.settings.protocol is MailProtocol.LMTP else "ESMTP"
         greeting = Reply.of(220, "", f"{self._configuration.hostname} {name} trimta")
-        if counts.is_crowded_by(self._conversation.client, limits):
+        if self._admission is Admission.CROWDED:
             greeting = Reply.of(421, "4.7.0", "too many connections from your address")
-        elif counts.is_full(limits):
+        elif self._admission is Admission.FULL:
             greeting = Reply.of(421, "4.3.2", "too many connections, try again later")
         elif self._drain.started:
             greeting = STOPPING

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from trimta.inbound.acceptance import Acceptance
     from trimta.inbound.server_conversation import ServerConversation
     from trimta.mail.address import Mailbox
-    from trimta.routing.destination import ResolvedPath
+    from trimta.routing.destination import ResolvedPath, Target
     from trimta.runtime.disk import Disk
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
-    from trimta.runtime.message_log import MessageLog
+    from trimta.runtime.message_log import DialogueLog
     from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.services import Services
     from trimta.smtp.mail_transaction import MailTransaction
@@ -61,7 +61,7 @@ class Transactions:
         spool: Path,
         events: Events,
         drain: Drain,
-        message_log: MessageLog,
+        message_log: DialogueLog,
         acceptance: Acceptance,
     ) -> None:
         """`services` are those of the session's beginning, which hold to its end; `spool` is the folder of large
@@ -84,6 +84,8 @@ class Transactions:
         """When MAIL came, on the queue's clock."""
         self._resolved: list[ResolvedPath] = []
         """The forward-paths of the accepted RCPTs, in their order."""
+        self._targets: dict[Mailbox, Target] = {}
+        """The targets of all RCPTs of the transaction, by their addresses."""
         self._may_send = False
         """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
@@ -106,6 +108,7 @@ class Transactions:
         """The transaction is over: content that has come is discarded."""
         self._may_send = False
         self._resolved = []
+        self._targets = {}
         await self._discard()
 
     async def _discard(self) -> None:
@@ -125,7 +128,7 @@ class Transactions:
         if refusal is not None:
             self._refuse(mail, refusal)
             return
-        fault = self._conversation.fault(FaultStage.MAIL, mail=mail)
+        fault = await self._conversation.fault(FaultStage.MAIL, mail=mail)
         reply = Reply.of(250, "2.1.0", f"{_named(mail.reverse_path)}sender ok")
         if fault is not None:
             reply = await self._conversation.suffer(fault, reply)
@@ -160,8 +163,8 @@ class Transactions:
         self._note_tolerated(rcpt)
         address = rcpt.forward_path
         limit = self._configuration.limits.recipients
-        fault = self._conversation.fault(FaultStage.RCPT, [str(address)])
-        resolved = self._policy.resolve(address)
+        fault = await self._conversation.fault(FaultStage.RCPT, [str(address)])
+        resolved = self._policy.resolve(address, self._targets)
         reply = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
         if len(self._agreed.recipients) >= limit:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limit} a message at most")
@@ -256,7 +259,7 @@ class Transactions:
 
     async def _refusal_to_send(self) -> Reply | None:
         """BDAT asks for no leave, so what is scripted for DATA strikes when the first chunk is here (RFC 3030)."""
-        fault = None if self._may_send else self._conversation.fault(FaultStage.DATA)
+        fault = None if self._may_send else await self._conversation.fault(FaultStage.DATA)
         self._may_send = True
         reply = GO_AHEAD if fault is None else await self._conversation.suffer(fault, GO_AHEAD)
         return None if reply is GO_AHEAD else reply
@@ -273,7 +276,7 @@ class Transactions:
         self._incoming = incoming
         if end.bare_lf is not None:
             self._events.emit("client_fault", id=incoming.id, problem="bare LF", line=end.bare_lf)
-        fault = self._conversation.fault(FaultStage.BODY)
+        fault = await self._conversation.fault(FaultStage.BODY)
         if fault is not None:
             reply = await self._conversation.suffer(fault, Reply.of(250, "2.0.0", "ok"))
             if reply.klass != 2:
@@ -286,7 +289,7 @@ class Transactions:
         with self._drain.shielded(ACKNOWLEDGE_LIMIT) as shield:  # else: kept but not acknowledged, sent twice
             replies = await self._accept(incoming)
             if any(reply.klass == 2 for reply in replies):
-                fault = self._conversation.fault(FaultStage.COMMITTED)
+                fault = await self._conversation.fault(FaultStage.COMMITTED)
             if fault is None:
                 await self._acknowledge(incoming.id, replies)
         if shield.cancelled_caught:

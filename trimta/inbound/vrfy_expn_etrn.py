@@ -10,12 +10,10 @@ from trimta.routing.destination import LocalDestination, UnknownUser
 from trimta.store.queue.errors import QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trimta.routing.policy import Policy
     from trimta.runtime.events import Events
-    from trimta.runtime.group_commit import GroupCommit
     from trimta.runtime.queue_clock import QueueClock
+    from trimta.runtime.queue_intake import QueueIntake
 
 
 def vrfy(policy: Policy, string: str, *, may_relay: bool, utf8: bool = False) -> Reply:
@@ -30,9 +28,9 @@ def _vrfy(policy: Policy, string: str, *, may_relay: bool) -> Reply:
         mailbox = _read(policy, string)
     except AddressError as error:
         return Reply.of(501, "5.1.3", str(error))
-    resolved = policy.resolve(mailbox)
-    if resolved.is_alias:
+    if policy.aliases.matches(mailbox):
         return Reply.of(250, "2.1.5", f"<{mailbox}>")
+    resolved = policy.resolve(mailbox)
     refusal = policy.refusal(resolved, may_relay=may_relay)
     if refusal is not None:
         return refusal
@@ -55,10 +53,9 @@ def _expn(policy: Policy, string: str) -> Reply:
         mailbox = _read(policy, string)
     except AddressError as error:
         return Reply.of(501, "5.1.3", str(error))
-    resolved = policy.resolve(mailbox)
-    if resolved.is_alias:
-        return Reply.of(250, "2.1.5", *(f"<{target.address}>" for target in resolved.targets))
-    match resolved.targets[0].destination:
+    if policy.aliases.matches(mailbox):
+        return Reply.of(250, "2.1.5", *(f"<{member}>" for member in policy.aliases.expand(mailbox)))
+    match policy.destination(mailbox):
         case UnknownUser():
             return Reply.of(550, "5.1.1", f"<{mailbox}>: no such list or user here")
         case LocalDestination(mailbox=local) if policy.local.users != "any" or local.user == "postmaster":
@@ -86,12 +83,10 @@ def _in_ascii(reply: Reply, *, utf8: bool) -> Reply:
 class QueueStarter:
     """Starts the queue of a domain for a client that asks by ETRN."""
 
-    def __init__(self, *, clock: QueueClock, queue: GroupCommit, events: Events, wake: Callable[[], None]) -> None:
-        """`wake` tells the scheduler that something in the queue has changed."""
+    def __init__(self, *, clock: QueueClock, queue: QueueIntake, events: Events) -> None:
         self._clock = clock
         self._queue = queue
         self._events = events
-        self._wake = wake
 
     async def etrn(self, node: str, *, may_relay: bool) -> Reply:
         """Make what waits for a node due now: a domain, `@domain` with its subdomains (RFC 1985 5.3)."""
@@ -106,11 +101,11 @@ class QueueStarter:
         now = self._clock.now()
         subdomains = node.startswith("@")
         try:
-            count = await self._queue.run(lambda queue: queue.operator.retry_domain(domain, now, subdomains=subdomains))
+            count = await self._queue.retry_domain(domain, now, subdomains=subdomains)
         except QueueError as cause:
             self._events.emit("queue_trouble", reason=str(cause))
             return Reply.of(458, "4.3.0", "the queue can't be read now")
-        self._wake()
+        self._queue.wake()
         if count:
             return Reply.of(253, "2.0.0", f"{count} pending messages for {domain} started")
         return Reply.of(251, "2.0.0", f"no messages waiting for {domain}")

@@ -81,19 +81,20 @@ class Policy:
             return UnknownUser()
         return LocalDestination(local_mailbox, self.maildirs.path(local_mailbox))
 
-    def resolve(self, mailbox: Mailbox) -> ResolvedPath:
-        """The targets of an address, aliases expanded, each with its destination."""
+    def resolve(self, mailbox: Mailbox, known: dict[Mailbox, Target] | None = None) -> ResolvedPath:
+        """The targets of an address, aliases expanded, each with its destination.  `known`: targets of earlier calls,
+        which are shared, and to which new ones are added: recipients that are large aliases have the same members.
+        """
+        known = {} if known is None else known
+        addresses = self.aliases.expand(mailbox)
+        for address in addresses:
+            if address not in known:
+                domain = address.domain_key or self.local.hostname_key
+                known[address] = Target(address=address, domain=domain, destination=self.destination(address))
         return ResolvedPath(
             forward_path=mailbox,
             is_alias=self.aliases.matches(mailbox) is not None,
-            targets=tuple(
-                Target(
-                    address=address,
-                    domain=address.domain_key or self.local.hostname_key,
-                    destination=self.destination(address),
-                )
-                for address in self.aliases.expand(mailbox)
-            ),
+            targets=tuple(known[address] for address in addresses),
         )
 
     def refusal(self, resolved: ResolvedPath, *, may_relay: bool) -> Reply | None:

@@ -7,7 +7,7 @@ commit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -38,6 +38,13 @@ class _Note:
     message: str
     lines: list[tuple[float, str]]
     size: int
+
+
+class DialogueLog(Protocol):
+    """Where a session's dialogue is kept for `trimta log`."""
+
+    def note_dialogue(self, message: str, lines: Sequence[tuple[float, str]]) -> None:
+        """Add lines about a message, each with its own moment, in seconds since the epoch on the queue's clock."""
 
 
 class MessageLog:

@@ -8,22 +8,17 @@ acceptance ──┬─> maildirs                   sessions ─> transaction �
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
 from trimta.config.build_policy import policy_of
-from trimta.config.model import ListenTls
 from trimta.config.passwords import Authenticator
 from trimta.control.operations import Operations
 from trimta.inbound.acceptance import Acceptance
-from trimta.inbound.authentication import Authentication
 from trimta.inbound.connection_counts import ConnectionCounts
 from trimta.inbound.scripted_faults import FaultScript
-from trimta.inbound.server_conversation import ServerConversation
-from trimta.inbound.session import Session, server_settings
-from trimta.inbound.transaction import Transactions
-from trimta.inbound.vrfy_expn_etrn import QueueStarter
+from trimta.inbound.sessions import Sessions
 from trimta.outbound.clock_watch import ClockWatch
 from trimta.outbound.dispatch import Dispatch
 from trimta.outbound.egress import EgressPolicy
@@ -40,8 +35,8 @@ from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
 from trimta.runtime.group_commit import GroupCommit
 from trimta.runtime.message_log import MessageLog
+from trimta.runtime.queue_intake import CommittedIntake
 from trimta.runtime.services import Services
-from trimta.smtp.server import ServerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,15 +44,13 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.listener import Bound
+    from trimta.inbound.session import Session
     from trimta.routing.policy import Policy
     from trimta.runtime.disk import Disk
     from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.store.queue.queue import Queue
-
-HASHERS: Final = 2
-"""Passwords hashed at the same time, at most: a client that guesses must not take the whole machine."""
 
 
 class Mta:
@@ -95,10 +88,7 @@ class Mta:
         self.maildirs = Maildirs(disk, self.drain)
         self.server_tls = server_tls
         self.bound: Sequence[Bound] = ()
-        """The listeners, by which a host that is this server itself is recognized."""
-        self.delays_guesses = True
-        """Whether the reply to a wrong password is delayed."""
-        self._hashing = disk.apart(HASHERS)
+        """The listeners: what comes to one of them comes to this server."""
         self._time_scale = time_scale
         self._rng = rng
         self.apply(configuration, client_tls)
@@ -151,14 +141,27 @@ class Mta:
             notices=notices,
             wake=wake,
         )
+        intake = CommittedIntake(self.queue, wake)
         self.acceptance = Acceptance(
             clock=clock,
-            queue=self.queue,
+            queue=intake,
             events=self.events,
             maildirs=self.maildirs,
             reports=self.reports,
             retries=self.retries,
-            wake=wake,
+        )
+        self.sessions = Sessions(
+            services,
+            clock=clock,
+            disk=disk,
+            spool=self.spool,
+            queue=intake,
+            events=self.events,
+            drain=self.drain,
+            faults=self.faults,
+            message_log=self.message_log,
+            acceptance=self.acceptance,
+            server_tls=lambda: self.server_tls,
         )
         self.operations = Operations(
             clock=clock,
@@ -169,7 +172,6 @@ class Mta:
             scheduler=self.scheduler,
             addresses=lambda: self.addresses,
         )
-        self._queue_starter = QueueStarter(clock=clock, queue=self.queue, events=self.events, wake=wake)
 
     def apply(self, configuration: Configuration, client_tls: TlsContexts) -> None:
         """Put a configuration in place; sessions under way keep the one with which they began."""
@@ -225,46 +227,5 @@ class Mta:
         await self.scheduler.run(self.dispatch, task_status=task_status)
 
     def session(self, listen: ListenSection, wire: Wire, client: ClientAddress) -> Session:
-        """A session with a client whose connection a listener has accepted."""
-        services = self.services
-        configuration = services.configuration
-        settings = server_settings(configuration, listen, client, now=self.clock.now())
-        conversation = ServerConversation(
-            ServerConnection(settings, tls=listen.tls is ListenTls.IMPLICIT),
-            wire,
-            client,
-            clock=self.clock,
-            events=self.events,
-            drain=self.drain,
-            faults=self.faults,
-            server_tls=self.server_tls,
-            idle=configuration.timeouts.idle,
-            max_errors=configuration.limits.errors,
-        )
-        return Session(
-            services,
-            listen,
-            conversation,
-            transaction=Transactions(
-                services,
-                conversation,
-                clock=self.clock,
-                disk=self.disk,
-                spool=self.spool,
-                events=self.events,
-                drain=self.drain,
-                message_log=self.message_log,
-                acceptance=self.acceptance,
-            ),
-            authentication=Authentication(
-                lambda: self.services,
-                conversation,
-                hashing=self._hashing,
-                events=self.events,
-                delays_guesses=self.delays_guesses,
-            ),
-            queue_starter=self._queue_starter,
-            counts=self.counts,
-            drain=self.drain,
-            events=self.events,
-        )
+        """A session with a client whose connection a listener has accepted and counted."""
+        return self.sessions.session(listen, wire, client, self.counts.admission(client, self.configuration.limits))

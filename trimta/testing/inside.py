@@ -199,7 +199,7 @@ async def _start(config: Configuration, cleanup: AsyncExitStack) -> MtaServer:
         keep_real_datetime()
     tls = _system_authorities(os.environ.get("SSL_CERT_FILE")) if config.tls.ca is None else None
     server = await MtaServer.start(config, cleanup, rng=_Steady(), client_tls=tls, wall=real_time.wall)
-    server.mta.delays_guesses = False
+    server.mta.sessions.delays_guesses = False
     return server
 
 

@@ -1,0 +1,115 @@
+"""The sessions of one process: what is given to each of them, with the services of its beginning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from trimta.config.model import ListenTls
+from trimta.inbound.authentication import Authentication
+from trimta.inbound.server_conversation import ServerConversation
+from trimta.inbound.session import Session, server_settings
+from trimta.inbound.transaction import Transactions
+from trimta.inbound.vrfy_expn_etrn import QueueStarter
+from trimta.smtp.server import ServerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trimta.config.model import ListenSection
+    from trimta.inbound.acceptance import Acceptance
+    from trimta.inbound.client_address import ClientAddress
+    from trimta.inbound.connection_counts import Admission
+    from trimta.inbound.scripted_faults import FaultSource
+    from trimta.runtime.disk import Disk
+    from trimta.runtime.drain import Drain
+    from trimta.runtime.events import Events
+    from trimta.runtime.message_log import DialogueLog
+    from trimta.runtime.queue_clock import QueueClock
+    from trimta.runtime.queue_intake import QueueIntake
+    from trimta.runtime.services import CurrentServices
+    from trimta.runtime.tls import ServerTls
+    from trimta.runtime.wire import Wire
+
+HASHERS: Final = 2
+"""Passwords hashed at the same time, at most: a client that guesses must not take the whole machine."""
+
+
+class Sessions:
+    """Makes sessions."""
+
+    def __init__(
+        self,
+        services: CurrentServices,
+        *,
+        clock: QueueClock,
+        disk: Disk,
+        spool: Path,
+        queue: QueueIntake,
+        events: Events,
+        drain: Drain,
+        faults: FaultSource,
+        message_log: DialogueLog,
+        acceptance: Acceptance,
+        server_tls: Callable[[], ServerTls | None],
+    ) -> None:
+        """`spool` is the folder of large content; `server_tls` returns None where no listener has TLS."""
+        self.delays_guesses = True
+        """Whether the reply to a wrong password is delayed."""
+        self._services = services
+        self._clock = clock
+        self._disk = disk
+        self._spool = spool
+        self._events = events
+        self._drain = drain
+        self._faults = faults
+        self._message_log = message_log
+        self._acceptance = acceptance
+        self._server_tls = server_tls
+        self._hashing = disk.apart(HASHERS)
+        self._queue_starter = QueueStarter(clock=clock, queue=queue, events=events)
+
+    def session(self, listen: ListenSection, wire: Wire, client: ClientAddress, admission: Admission) -> Session:
+        """A session with a client that was accepted at a listener."""
+        services = self._services()
+        configuration = services.configuration
+        settings = server_settings(configuration, listen, client, now=self._clock.now())
+        conversation = ServerConversation(
+            ServerConnection(settings, tls=listen.tls is ListenTls.IMPLICIT),
+            wire,
+            client,
+            clock=self._clock,
+            events=self._events,
+            drain=self._drain,
+            faults=self._faults,
+            server_tls=self._server_tls(),
+            idle=configuration.timeouts.idle,
+            max_errors=configuration.limits.errors,
+        )
+        return Session(
+            services,
+            listen,
+            conversation,
+            transaction=Transactions(
+                services,
+                conversation,
+                clock=self._clock,
+                disk=self._disk,
+                spool=self._spool,
+                events=self._events,
+                drain=self._drain,
+                message_log=self._message_log,
+                acceptance=self._acceptance,
+            ),
+            authentication=Authentication(
+                self._services,
+                conversation,
+                hashing=self._hashing,
+                events=self._events,
+                delays_guesses=self.delays_guesses,
+            ),
+            queue_starter=self._queue_starter,
+            admission=admission,
+            drain=self._drain,
+            events=self._events,
+        )
