@@ -76,8 +76,8 @@ def _marked(item: pytest.Item) -> Configuration:
     given = [*mark.args, *(value for key, value in mark.kwargs.items() if key == "config")]
     unknown = [f"the keyword {key!r}" for key in mark.kwargs if key != "config"]
     if unknown or len(given) != 1:
-        found = ", ".join([*unknown, *([] if len(given) == 1 else [f"{len(given)} configurations"])])
-        _fail(f"the mark trimta takes one configuration, trimta({{…}}) or trimta(config={{…}}); found {found}")
+        problems = ", ".join([*unknown, *([] if len(given) == 1 else [f"{len(given)} configurations"])])
+        _fail(f"the mark trimta takes one configuration, trimta({{…}}) or trimta(config={{…}}); found {problems}")
     config: Configuration = given[0]
     return config
 

@@ -123,12 +123,12 @@ def network(value: Any) -> IPNetwork:
 
 def host_port(text: str) -> tuple[str, int] | None:
     """Split "127.0.0.1:25" or "[::1]:25" into host, without brackets, and port; None where it is neither."""
-    found = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text, re.ASCII)
-    if found is None or int(found[3]) > MAX_PORT:
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})", text, re.ASCII)
+    if match is None or int(match[3]) > MAX_PORT:
         return None
-    if found[1] is not None and ":" not in found[1]:
+    if match[1] is not None and ":" not in match[1]:
         return None
-    return found[1] or found[2], int(found[3])
+    return match[1] or match[2], int(match[3])
 
 
 def listen_address(base: Path) -> Parser[ListenAddress]:
@@ -177,14 +177,14 @@ def nameserver(value: Any) -> Nameserver:
 def mx_record(value: Any) -> MxRecord:
     """ "10 a.partner.test", or "0 ." for a null MX."""
     expected = 'a preference and a host, such as "10 mx.partner.test"; "0 ." is a null MX'
-    found = re.fullmatch(r"([0-9]{1,5}) +(\S+)", value, re.ASCII) if isinstance(value, str) else None
-    if found is None or int(found[1]) > MAX_PORT:
+    match = re.fullmatch(r"([0-9]{1,5}) +(\S+)", value, re.ASCII) if isinstance(value, str) else None
+    if match is None or int(match[1]) > MAX_PORT:
         raise wrong(value, expected)
-    if found[2] == ".":
-        return MxRecord(int(found[1]), ".")
+    if match[2] == ".":
+        return MxRecord(int(match[1]), ".")
     try:
         # An address where a name belongs does occur: what trimta makes of it is to be tried out, too.
-        return MxRecord(int(found[1]), parse_domain(found[2].removesuffix(".")))
+        return MxRecord(int(match[1]), parse_domain(match[2].removesuffix(".")))
     except AddressError as error:
         raise wrong(value, expected, error) from None
 
@@ -199,10 +199,10 @@ def fault_reply(value: Any) -> FaultReply:
     """A reply code, an enhanced status code or none, a text or none."""
     expected = 'a reply such as "451 4.3.0 try again later"'
     text = string(expected)(value)
-    found = _REPLY.fullmatch(text)
-    if found is None:
+    match = _REPLY.fullmatch(text)
+    if match is None:
         raise wrong(value, expected)
-    code, status, words = found.groups()
+    code, status, words = match.groups()
     if status is not None and status[0] != code[0]:
         raise wrong(value, expected, f"{code} and {status} are of different classes")
     try:

@@ -37,8 +37,8 @@ def check_listeners(reader: Reader, config: Configuration) -> None:
         path = ("listen", index)
         for earlier, other in enumerate(config.listen[:index]):
             if _collide(listener, other) and not reader.failed(*path) and not reader.failed("listen", earlier):
-                found = f'found "{listener.address}", which "{other.address}" above has already'
-                reader.mistake(path, ("address",), found, "expected another address or port")
+                problem = f'found "{listener.address}", which "{other.address}" above has already'
+                reader.mistake(path, ("address",), problem, "expected another address or port")
                 break
         if (
             listener.auth is AuthPolicy.REQUIRED
@@ -54,8 +54,8 @@ def check_listeners(reader: Reader, config: Configuration) -> None:
             reader.mistake(path, ("address",), "found port 25 for LMTP", "expected another port (RFC 2033 section 5)")
 
 
-def _collide(one: ListenSection, other: ListenSection) -> bool:
-    match one.address, other.address:
+def _collide(listener: ListenSection, other: ListenSection) -> bool:
+    match listener.address, other.address:
         case UnixAddress(path), UnixAddress(other_path):
             return path == other_path
         case InetAddress(port=port) as address, InetAddress(port=other_port) as other_address:
@@ -85,9 +85,9 @@ def check_tls(reader: Reader, config: Configuration) -> None:
         except (OSError, ValueError) as error:
             was_read = isinstance(error, PermissionError) and was_readable(certificate) and was_readable(key)
             if not was_read:
-                found = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
+                problem = f"found {show(str(certificate), 200)} with {show(str(key), 200)}: {_ssl_reason(error)}"
                 expected = "expected a PEM certificate and its key, not encrypted"
-                reader.mistake(("tls",), ("certificate",), found, expected)
+                reader.mistake(("tls",), ("certificate",), problem, expected)
     elif certificate is not None:
         reader.mistake(("tls",), ("certificate",), "found certificate without key", "expected both or none")
     elif key is not None:
@@ -96,8 +96,8 @@ def check_tls(reader: Reader, config: Configuration) -> None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(config.tls.ca)
         except (OSError, ValueError) as error:
-            found = f"found {show(str(config.tls.ca), 200)}: {_ssl_reason(error)}"
-            reader.mistake(("tls",), ("ca",), found, "expected certificates in PEM")
+            problem = f"found {show(str(config.tls.ca), 200)}: {_ssl_reason(error)}"
+            reader.mistake(("tls",), ("ca",), problem, "expected certificates in PEM")
 
 
 def _ssl_reason(error: Exception) -> str:
@@ -114,12 +114,12 @@ def check_aliases(reader: Reader, config: Configuration) -> None:
         try:
             AliasTable(entries, local_domains(config))
         except AliasError as error:
-            found, _, rest = str(error).partition("expected ")
+            problem, _, rest = str(error).partition("expected ")
             if isinstance(error, AliasCycle):
                 expected = "expected every alias to lead to an address in the end"
             else:
                 expected = f"expected {rest}" if rest else "expected each only once"
-            reader.mistake(("aliases",), (error.key,), f"found {found.rstrip(' ,;:') or 'no address'}", expected)
+            reader.mistake(("aliases",), (error.key,), f"found {problem.rstrip(' ,;:') or 'no address'}", expected)
             del entries[error.key]  # there may be more
         else:
             return
@@ -150,8 +150,8 @@ _UNKNOWN_AT: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """One of [[faults]]: `table` as it is written, `found` what is right in it."""
+def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """One of [[faults]]: `table` as it is written, `values` what is right in it."""
     if "stage" not in table:
         reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(FaultStage)}")
     happens = (
@@ -159,12 +159,12 @@ def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], found: Map
     )
     if not happens:
         reader.mistake(path, (), "found nothing that happens", "expected reply, delay or drop = true")
-    reply = found.get("reply")
-    if reply is not None and reply.code < 400 and found.get("stage") in (FaultStage.DATA, FaultStage.BODY):
+    reply = values.get("reply")
+    if reply is not None and reply.code < 400 and values.get("stage") in (FaultStage.DATA, FaultStage.BODY):
         reader.mistake(path, ("reply",), f'found "{reply}"', 'expected a refusal, or stage "committed"')
     if "seed" in table and "probability" not in table:
         reader.mistake(path, ("seed",), "found seed without probability", "expected both")
-    for key in _UNKNOWN_AT.get(found.get("stage", ""), ()):
-        if key in found:
-            stage = found["stage"].value
+    for key in _UNKNOWN_AT.get(values.get("stage", ""), ()):
+        if key in values:
+            stage = values["stage"].value
             reader.mistake(path, (key,), f'found {key} with stage "{stage}"', f"expected a stage that has a {key}")

@@ -86,15 +86,15 @@ _NEEDED_BY_OTHERS: Final = ROUTE_OPTIONS - {"tls"}
 
 def _route_mistake(value: object, error: RouteError) -> Mistake:
     """A RouteError's message in two halves; where it doesn't say what was found, the value or the option is that."""
-    found, expected, rest = str(error).partition("expected ")
+    problem, expected, rest = str(error).partition("expected ")
     at = (error.option,) if error.option is not None and isinstance(value, dict) else ()
     if expected:
         missing = isinstance(value, dict) and error.option is not None and error.option not in value
         nothing = f"found no {error.option}" if missing else f"found {show(value)}"
-        return Mistake(found.rstrip(" ,;:") or nothing, expected + rest, at)
-    found, semicolon, rest = str(error).partition("; ")
+        return Mistake(problem.rstrip(" ,;:") or nothing, expected + rest, at)
+    problem, semicolon, rest = str(error).partition("; ")
     if semicolon:
-        return Mistake(found, rest, at)
+        return Mistake(problem, rest, at)
     return Mistake(f"found {at[0] if at else show(value)}", str(error), at)
 
 

@@ -21,15 +21,15 @@ class ConfigError:
     """Counted from 1."""
     table: str
     key: str
-    found: str
+    problem: str
     """What was found, as a phrase, with secrets left out."""
     expected: str
     """What is expected, as a phrase."""
 
     def render(self, file: str) -> str:
         """`conf.toml:12: [queue] retry: what was found, what is expected`, in one line."""
-        where = " ".join(part for part in (f"[{self.table}]" if self.table else "", self.key) if part)
-        return one_line(f"{file}:{self.line}: {where + ': ' if where else ''}{self.found}, {self.expected}")
+        where = " ".join(word for word in (f"[{self.table}]" if self.table else "", self.key) if word)
+        return one_line(f"{file}:{self.line}: {where + ': ' if where else ''}{self.problem}, {self.expected}")
 
 
 class ConfigErrors(Exception):  # noqa: N818 - it holds ConfigError values, one each mistake
@@ -51,7 +51,7 @@ class ConfigErrors(Exception):  # noqa: N818 - it holds ConfigError values, one 
 
 
 class ConfigFileError(Exception):
-    """There is no configuration to look at: the file is not there, or can't be read.  str() says what to do."""
+    """The configuration file is not there, or can't be read.  str() says what to do."""
 
     def __init__(self, message: str, exit_code: int = EX_NOINPUT) -> None:
         super().__init__(message, exit_code)
@@ -64,18 +64,20 @@ class ConfigFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong with one value, said by a parser that knows neither the file nor the key.
+    """A mistake in one value, as its parser reports it, which knows neither the file nor the key.
 
     `at` leads from the key's value to the part that is wrong: keys of tables, indexes of arrays.
     """
 
-    found: str
+    problem: str
+    """What was found, as a phrase that begins with "found", with secrets left out."""
     expected: str
+    """What is expected, as a phrase that begins with "expected"."""
     at: tuple[str | int, ...] = ()
 
 
 class BadValueError(ValueError):
-    """What the parser of a value raises: one mistake, or several in one array or table."""
+    """A value is wrong: it has one mistake, or several in one array or table."""
 
     def __init__(self, *mistakes: Mistake) -> None:
         super().__init__(*mistakes)
@@ -86,7 +88,7 @@ class BadValueError(ValueError):
         return [replace(mistake, at=(step, *mistake.at)) for mistake in self.mistakes]
 
     def __str__(self) -> str:
-        return "; ".join(f"{mistake.found}, {mistake.expected}" for mistake in self.mistakes)
+        return "; ".join(f"{mistake.problem}, {mistake.expected}" for mistake in self.mistakes)
 
 
 def one_line(text: str) -> str:

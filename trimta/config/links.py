@@ -21,28 +21,28 @@ def links_of(templates: Iterable[str]) -> Mapping[str, str]:
     """
     links: dict[str, str] = {}
     for template in templates:
-        _collect(links, "/", [part for part in template.split("/") if part not in ("", ".")])
+        _collect(links, "/", [step for step in template.split("/") if step not in ("", ".")])
     return MappingProxyType(links)
 
 
-def _collect(links: dict[str, str], folder: str, parts: list[str]) -> None:
-    if not parts:
+def _collect(links: dict[str, str], folder: str, steps: list[str]) -> None:
+    if not steps:
         return
-    part, *rest = parts
-    if part == "..":
+    step, *rest = steps
+    if step == "..":
         _collect(links, posixpath.dirname(folder), rest)
         return
-    for path in _named(folder, part, has_more=bool(rest)):
+    for path in _named(folder, step, has_more=bool(rest)):
         real = os.path.realpath(path)
         if real != path:
             links[path] = real
         _collect(links, real, rest)
 
 
-def _named(folder: str, part: str, *, has_more: bool) -> Iterator[str]:
+def _named(folder: str, step: str, *, has_more: bool) -> Iterator[str]:
     """The paths that a part of a template may name; where nothing follows it, those of links only."""
-    if not template_fields(part):
-        yield posixpath.join(folder, part)
+    if not template_fields(step):
+        yield posixpath.join(folder, step)
         return
     try:
         with os.scandir(folder) as entries:

@@ -59,8 +59,8 @@ def read(path: Path) -> str:
         return octets.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
-        found = f"found the octet 0x{octets[error.start]:02X}"
-        raise ConfigErrors(str(path), [ConfigError(line, "", "", found, "expected text in UTF-8")]) from None
+        problem = f"found the octet 0x{octets[error.start]:02X}"
+        raise ConfigErrors(str(path), [ConfigError(line, "", "", problem, "expected text in UTF-8")]) from None
 
 
 def parse(text: str, *, base: Path, file: str) -> Configuration:
@@ -162,12 +162,12 @@ def _faults(reader: Reader, value: object, schema: Schema) -> tuple[Fault, ...]:
     faults: list[Fault] = []
     for index, table in enumerate(reader.tables(("faults",), value)):
         path = ("faults", index)
-        found = reader.table(path, table, schema)
+        values = reader.table(path, table, schema)
         if not isinstance(table, dict):
             continue
-        checks.check_fault(reader, path, table, found)
-        if "stage" in found:
-            fault = Fault(**found)
+        checks.check_fault(reader, path, table, values)
+        if "stage" in values:
+            fault = Fault(**values)
             lost = fault.stage is FaultStage.COMMITTED and fault.reply is None and not fault.delay
             faults.append(replace(fault, drop=True) if lost else fault)  # the reply is lost: what the stage is for
     return tuple(faults)

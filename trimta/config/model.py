@@ -250,7 +250,7 @@ class FaultReply:
     text: str
 
     def __str__(self) -> str:
-        return " ".join(str(part) for part in (self.code, self.status, self.text) if part not in (None, ""))
+        return " ".join(str(element) for element in (self.code, self.status, self.text) if element not in (None, ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

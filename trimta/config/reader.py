@@ -29,20 +29,20 @@ class Reader:
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
-        self._found: list[tuple[Path, int, Mistake]] = []
+        self._mistakes: list[tuple[Path, int, Mistake]] = []
         """Path, how much of it names the table, and what is wrong."""
 
     def failed(self, *inside: str | int) -> bool:
         """Whether anything is wrong so far: in all, or at or below a path."""
-        return any(path[: len(inside)] == inside for path, _, _ in self._found)
+        return any(path[: len(inside)] == inside for path, _, _ in self._mistakes)
 
     def mistakes(self) -> list[Mistake]:
         """The mistakes so far, each with its path from the value that was read."""
-        return [replace(mistake, at=path) for path, _, mistake in self._found]
+        return [replace(mistake, at=path) for path, _, mistake in self._mistakes]
 
-    def mistake(self, table: Path, key: Path, found: str, expected: str) -> None:
+    def mistake(self, table: Path, key: Path, problem: str, expected: str) -> None:
         """Note that something is wrong at `key`, a path from `table` on."""
-        self._found.append((table + key, len(table), Mistake(found, expected)))
+        self._mistakes.append((table + key, len(table), Mistake(problem, expected)))
 
     def errors(self, lines: Mapping[Path, int]) -> list[ConfigError]:
         """All mistakes, with lines from `locate`, in the order of the file."""
@@ -51,10 +51,10 @@ class Reader:
                 line_of(lines, path),
                 key_text(path[:depth], indexes=False),
                 key_text(path[depth:]),
-                mistake.found,
+                mistake.problem,
                 mistake.expected,
             )
-            for path, depth, mistake in self._found
+            for path, depth, mistake in self._mistakes
         )
 
     def value(self, table: Path, key: Path, value: object, parser: Callable[[Any], T]) -> T | None:
@@ -62,7 +62,7 @@ class Reader:
         try:
             return parser(value)
         except BadValueError as error:
-            self._found.extend((table + key + mistake.at, len(table), mistake) for mistake in error.mistakes)
+            self._mistakes.extend((table + key + mistake.at, len(table), mistake) for mistake in error.mistakes)
             return None
 
     def table(self, path: Path, value: object, schema: Schema) -> dict[str, Any]:
@@ -85,8 +85,8 @@ class Reader:
         if isinstance(value, list):
             return value
         name = key_text(path)
-        what = f"[{name}], one table" if isinstance(value, dict) else show(value)
-        self.mistake((), path, f"found {what}", f"expected [[{name}]], with two brackets: there may be several")
+        description = f"[{name}], one table" if isinstance(value, dict) else show(value)
+        self.mistake((), path, f"found {description}", f"expected [[{name}]], with two brackets: there may be several")
         return []
 
     def mapping(
@@ -121,7 +121,7 @@ class Reader:
     def unknown(self, path: Path, key: str, value: object, known: Collection[str]) -> None:
         """Note an unknown key or table, with the known key that may have been meant."""
         table = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
-        what = "unknown table" if table else "unknown key"
+        problem = "unknown table" if table else "unknown key"
         near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
         if near:
             hint = f"did you mean {near[0]}?"
@@ -131,9 +131,9 @@ class Reader:
         else:
             hint = f"expected one of {', '.join(known)}"
         if table and not path:
-            self.mistake((key,), (), what, hint)
+            self.mistake((key,), (), problem, hint)
         else:
-            self.mistake(path, (key,), what, hint)
+            self.mistake(path, (key,), problem, hint)
 
 
 def undotted(key: str, value: object, options: Collection[str]) -> str:

@@ -259,8 +259,10 @@ def _pipe(command: str | list[str]) -> PipeRoute:
     except ValueError as error:
         raise RouteError(f"found {command!r}: {error}; expected a command as a shell would split it") from error
     if not argv or not argv[0].startswith("/") or _BRACES.search(argv[0]):
-        found = argv[0] if argv else command
-        raise RouteError(f"found command {found!r}, expected its absolute path, as /usr/bin/command", option="command")
+        program = argv[0] if argv else command
+        raise RouteError(
+            f"found command {program!r}, expected its absolute path, as /usr/bin/command", option="command"
+        )
     for word in argv:
         if "\0" in word:
             raise RouteError("a command holds no NUL", option="command")
@@ -283,14 +285,14 @@ def _maildir(text: str, base: Path) -> MaildirRoute:
 
 
 def _reject(text: str) -> RejectRoute:
-    found = _REPLY.fullmatch(text.strip())
-    if found is None:
+    match = _REPLY.fullmatch(text.strip())
+    if match is None:
         raise RouteError(f'found {text!r}, expected a reply as "550 5.7.1 text"', option="reply")
     try:
-        status = EnhancedStatus.parse(found["status"]) if found["status"] else None
+        status = EnhancedStatus.parse(match["status"]) if match["status"] else None
     except ValueError as error:
         raise RouteError(f'found {text!r}: {error}; expected a reply as "550 5.7.1 text"', option="reply") from error
-    return RejectRoute(int(found["code"]), status, (found["text"] or "").strip() or "mail for this address is refused")
+    return RejectRoute(int(match["code"]), status, (match["text"] or "").strip() or "mail for this address is refused")
 
 
 def _path(text: str, base: Path) -> str:

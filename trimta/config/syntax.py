@@ -61,21 +61,21 @@ def explain(error: tomli.TOMLDecodeError) -> ConfigError:
         if repeated is not None:
             return repeated
     column = f" (column {error.colno})"
-    for begins, found, expected in _IN_TEXT:
+    for begins, problem, expected in _IN_TEXT:
         if error.msg.startswith(begins):
-            return ConfigError(error.lineno, "", "", f"not TOML: {found}{column}", expected)
-    found = _found(document, error.pos)
+            return ConfigError(error.lineno, "", "", f"not TOML: {problem}{column}", expected)
+    problem = _problem_at(document, error.pos)
     for begins, expected in _EXPECTED:
         if error.msg.startswith(begins):
-            if any(quote in found for quote in _QUOTES):
+            if any(quote in problem for quote in _QUOTES):
                 expected = 'expected straight quotes: "…"'
-            elif begins == "Invalid value" and found.lower() in ("found true", "found false"):
-                expected = f"expected {found[6:].lower()}"
-            return ConfigError(error.lineno, "", "", f"not TOML: {found}{column}", expected)
+            elif begins == "Invalid value" and problem.lower() in ("found true", "found false"):
+                expected = f"expected {problem[6:].lower()}"
+            return ConfigError(error.lineno, "", "", f"not TOML: {problem}{column}", expected)
     return ConfigError(error.lineno, "", "", f"not TOML: {error.msg}{column}", STATEMENT)
 
 
-def _found(document: str, position: int) -> str:
+def _problem_at(document: str, position: int) -> str:
     """What stands at a position: a word as a whole, or one character."""
     if position >= len(document):
         return "found the end of the file"
@@ -94,7 +94,7 @@ def _found(document: str, position: int) -> str:
 def _may_be_secret(document: str, position: int) -> bool:
     """Whether it stands in [auth], or where [auth] is written inline: a password whose quotes are missing."""
     line = document.rfind("\n", 0, position) + 1
-    *_, table = ["", *(found["name"] for found in _HEADER.finditer(document, 0, line))]
+    *_, table = ["", *(header["name"] for header in _HEADER.finditer(document, 0, line))]
     return table.startswith("auth") or "auth" in document[line:position]
 
 
@@ -122,16 +122,17 @@ def _repeated(document: str) -> ConfigError | None:
         return None
     table = key_text(conflict.path[:-1], indexes=False)
     where = f"on line {conflict.earlier_line}"
-    found, expected = f"found a second time (it stands {where} as well)", "expected it once"
+    problem, expected = f"found a second time (it stands {where} as well)", "expected it once"
     if conflict.earlier != conflict.path:
         earlier = key_text(conflict.earlier, indexes=False)
-        found, expected = f"found a key inside {earlier}, which has its value {where}", "expected the one or the other"
+        problem = f"found a key inside {earlier}, which has its value {where}"
+        expected = "expected the one or the other"
     elif conflict.header.startswith("[["):
         other = "one bracket" if conflict.earlier_kind == "table" else "a value"
-        found, expected = f"found {conflict.header}, and {other} {where}", "expected the one or the other"
+        problem, expected = f"found {conflict.header}, and {other} {where}", "expected the one or the other"
     elif conflict.earlier_kind == "array":
-        found, expected = f"found one bracket, and two {where}", f"expected [[{table or conflict.path[0]}]] each time"
-    return ConfigError(conflict.line, table, key_text(conflict.path[-1:]), found, expected)
+        problem, expected = f"found one bracket, and two {where}", f"expected [[{table or conflict.path[0]}]] each time"
+    return ConfigError(conflict.line, table, key_text(conflict.path[-1:]), problem, expected)
 
 
 class _Finder(Locator):

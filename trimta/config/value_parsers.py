@@ -67,8 +67,8 @@ def show(value: object, limit: int = 60) -> str:
 
 def wrong(value: object, expected: str, reason: object = None) -> BadValueError:
     """The error to raise: what was found, why it is not right where that isn't obvious, what is expected."""
-    found = show(value) if reason is None else f"{show(value)}: {reason}"
-    return BadValueError(Mistake(f"found {found}", f"expected {expected}"))
+    description = show(value) if reason is None else f"{show(value)}: {reason}"
+    return BadValueError(Mistake(f"found {description}", f"expected {expected}"))
 
 
 # Plain values.
@@ -169,10 +169,10 @@ def duration(least: float = 0.001) -> Parser[float]:
     """Seconds: one number and one unit of s, m, h, d."""
 
     def parse(value: Any) -> float:
-        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
             raise wrong(value, DURATION)
-        seconds = float(Decimal(found[1]) * _UNITS[found[2]])
+        seconds = float(Decimal(match[1]) * _UNITS[match[2]])
         if seconds < least:
             raise wrong(value, "a duration that is longer than nothing")
         if seconds > MAX_DURATION:
@@ -206,11 +206,11 @@ def size(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         octets = Decimal(value)
     else:
-        found = _SIZE.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
+        match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
             raise wrong(value, SIZE)
-        unit = next(unit for unit in _SIZE_UNITS if unit.lower() == found[2].lower())
-        octets = Decimal(found[1]) * _SIZE_UNITS[unit]
+        unit = next(unit for unit in _SIZE_UNITS if unit.lower() == match[2].lower())
+        octets = Decimal(match[1]) * _SIZE_UNITS[unit]
     if not 1 <= octets <= MAX_INTEGER:
         raise wrong(value, "a size of 1 octet or more")
     return int(octets)

@@ -280,8 +280,8 @@ def _content(local_part: str) -> str:
 
 def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
     """Where a match of the pattern at the position ends; the position itself where there is none."""
-    found = pattern.match(text, position)
-    return position if found is None else found.end()
+    match = pattern.match(text, position)
+    return position if match is None else match.end()
 
 
 # Domains.
@@ -357,10 +357,10 @@ def _compressed(address: ipaddress.IPv6Address) -> str:
 
 def _ipv4(text: str) -> str:
     """Snum 3("." Snum), without leading zeros in the result."""
-    parts = text.split(".")
-    if len(parts) != 4 or not all(_SNUM.fullmatch(part) and int(part) <= 255 for part in parts):
+    numbers = text.split(".")
+    if len(numbers) != 4 or not all(_SNUM.fullmatch(number) and int(number) <= 255 for number in numbers):
         raise AddressError("an IPv4 address literal is written [192.0.2.1]")
-    return ".".join(str(int(part)) for part in parts)
+    return ".".join(str(int(number)) for number in numbers)
 
 
 def _ipv6(text: str) -> ipaddress.IPv6Address:

@@ -100,7 +100,7 @@ class Recipient:
     recipient is not in the queue.
     """
 
-    def wants(self, event: Notify) -> bool:
+    def is_notified_of(self, event: Notify) -> bool:
         """Whether NOTIFY asks for a DSN about `event` (SUCCESS, FAILURE or DELAY)."""
         if self.notify is None:
             return event in (Notify.FAILURE, Notify.DELAY)

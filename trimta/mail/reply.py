@@ -63,7 +63,7 @@ class Reply:
         first = _STATUS.match(texts[0])
         if first is None or int(first[1][0]) != code // 100:
             return cls(code, tuple(texts), received=received)
-        status = EnhancedStatus(*(int(part) for part in first[1].split(".")))
+        status = EnhancedStatus(*(int(number) for number in first[1].split(".")))
         return cls(code, tuple(_without_status(text, code) for text in texts), status, received)
 
     @property
@@ -83,7 +83,7 @@ class Reply:
 
     def __str__(self) -> str:
         """The reply on one line, with code and status, for logs, listings and DSNs: `550 5.1.1 no such user`."""
-        return " ".join(part for part in (str(self.code), str(self.status or ""), self.text) if part)
+        return " ".join(element for element in (str(self.code), str(self.status or ""), self.text) if element)
 
     def render(self, *, enhanced: bool = True, utf8: bool = True) -> bytes:
         """The octets on the wire, CRLF included.

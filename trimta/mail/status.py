@@ -38,10 +38,10 @@ class EnhancedStatus:
     @lru_cache(maxsize=1024)  # every reply has one, and there are few
     def parse(cls, text: str) -> Self:
         """Read "5.1.1"; ValueError for anything else."""
-        found = _SYNTAX.fullmatch(text)
-        if found is None:
+        match = _SYNTAX.fullmatch(text)
+        if match is None:
             raise ValueError(f"not an enhanced status code: {text!r}")
-        return cls(*(int(part) for part in found.groups()))
+        return cls(*(int(number) for number in match.groups()))
 
     @property
     def condition(self) -> Condition:

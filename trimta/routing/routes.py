@@ -186,7 +186,7 @@ class RejectRoute:
     @property
     def reply(self) -> str:
         """The negative reply on one line: "550 5.7.1 text"."""
-        return " ".join(str(part) for part in (self.code, self.status, self.text) if part is not None)
+        return " ".join(str(element) for element in (self.code, self.status, self.text) if element is not None)
 
     def __str__(self) -> str:
         return f"reject:{self.reply}"

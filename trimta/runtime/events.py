@@ -62,7 +62,7 @@ def timestamp(at: float) -> str:
 def escape(text: str) -> str:
     """Text with its control characters as `\\xNN` or `\\uNNNN`: a peer could else steer a terminal or forge lines."""
     return _CONTROL.sub(
-        lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text
+        lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else f"\\u{ord(match[0]):04x}", text
     )
 
 

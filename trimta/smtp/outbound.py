@@ -186,10 +186,10 @@ class OutboundTransaction:
         )
         fit: list[Recipient] = []
         for recipient in recipients:
-            wants_utf8 = utf8_message or not recipient.address.is_ascii
+            needs_utf8 = utf8_message or not recipient.address.is_ascii
             if verdict is not None:
                 self._fail(recipient, *verdict, of_content=verdict[0] == MESSAGE_TOO_BIG.permanent)
-            elif wants_utf8 and not self._offered.smtputf8:
+            elif needs_utf8 and not self._offered.smtputf8:
                 text = f"{self._peer} does not offer SMTPUTF8, which this message needs"
                 self._fail(recipient, NON_ASCII_ADDRESS.permanent, text, of_content=recipient.address.is_ascii)
             else:

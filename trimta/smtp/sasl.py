@@ -68,12 +68,12 @@ class PlainServer:
         """See ServerExchange."""
         if response is None:
             return Challenge(b"")
-        parts = response.split(b"\0")
-        if len(parts) != 3 or not (parts[1] or self._lenient):
+        fields = response.split(b"\0")
+        if len(fields) != 3 or not (fields[1] or self._lenient):
             raise CommandRefusedError.of(501, "5.5.2", "PLAIN needs [authorization] NUL name NUL password")
         if self._lenient:
-            return Credentials(_lenient_name(parts[1]), _lenient_text(parts[2]))
-        authorization, name, password = (_text(part) for part in parts)
+            return Credentials(_lenient_name(fields[1]), _lenient_text(fields[2]))
+        authorization, name, password = (_text(octets) for octets in fields)
         if authorization not in ("", name):
             raise CommandRefusedError.of(535, "5.7.8", "nobody may act for somebody else here")
         return Credentials(name, password)

@@ -19,7 +19,7 @@ _NOT_UNICHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010fff
 def encode(text: str) -> str:
     """Text as xtext: `"a b=c"` -> `"a+20b+3Dc"`.  A character outside ASCII is encoded as the octets of its UTF-8."""
     octets = text.encode()
-    return _NOT_XCHAR.sub(lambda found: b"+%02X" % found[0][0], octets).decode("ascii")
+    return _NOT_XCHAR.sub(lambda match: b"+%02X" % match[0][0], octets).decode("ascii")
 
 
 def decode(text: str) -> str:
@@ -30,17 +30,17 @@ def decode(text: str) -> str:
         raise ValueError("xtext is ASCII only") from error
     if _ENCODED.fullmatch(octets) is None:
         raise ValueError("not xtext: an octet is written +HH, with upper-case digits")
-    return _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), octets).decode()
+    return _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), octets).decode()
 
 
 def encode_utf8_address(text: str) -> str:
     r"""An address as utf-8-addr-xtext, which is ASCII: `"jürgen@dev.test"` -> `"j\x{FC}rgen@dev.test"`."""
-    return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
+    return _NOT_QCHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text)
 
 
 def unitext(text: str) -> str:
     r"""An address as utf-8-addr-unitext, for SMTPUTF8: `"jürgen+a@dev.test"` -> `"jürgen\x{2B}a@dev.test"`."""
-    return _NOT_UNICHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", text)
+    return _NOT_UNICHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text)
 
 
 def decode_utf8_address(text: str) -> str:
@@ -57,13 +57,13 @@ def decode_utf8_address(text: str) -> str:
     return _escape_unprintable(text)
 
 
-def _character(found: re.Match[str]) -> str:
-    digits = found[1]
+def _character(match: re.Match[str]) -> str:
+    digits = match[1]
     point = int(digits, 16)
     if point > 0x10FFFF or 0xD800 <= point <= 0xDFFF or (len(digits) > 2 and digits[0] == "0"):
-        return found[0]
+        return match[0]
     character = chr(point)
-    return character if character.isprintable() else found[0]
+    return character if character.isprintable() else match[0]
 
 
 def _escape_unprintable(text: str) -> str:

@@ -82,23 +82,23 @@ class MaildirWatch:
 
         Its folders are listed again while another process moves files: one listing may show such a file in no folder.
         """
-        found: list[Arrival] = []
+        arrivals: list[Arrival] = []
         calm = 0
         for _ in range(ROUNDS):
             before = _FolderTimes.of(maildir)
             new = [arrival for name in FOLDERS for arrival in self._list(maildir / name, maildir)]
-            found += new
+            arrivals += new
             calm = 0 if new else calm + 1
             if calm == CALM or (calm and before.lasted(maildir)):
                 break
-        return found
+        return arrivals
 
     def _list(self, folder: Path, maildir: Path) -> list[Arrival]:
-        found: list[Arrival] = []
+        arrivals: list[Arrival] = []
         try:
             changed = folder.stat().st_mtime_ns
             if self._unchanged.get(folder) == changed:
-                return found
+                return arrivals
             settled = abs(wall() - changed / 1e9) > RACY
             with os.scandir(folder) as entries:
                 for entry in entries:
@@ -107,16 +107,16 @@ class MaildirWatch:
                         continue
                     with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
                         if entry.is_file():
-                            found.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
+                            arrivals.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
                             self._seen.add((maildir, name))
         except (FileNotFoundError, NotADirectoryError):
-            return found
+            return arrivals
         except PermissionError:
             self.unreadable.add(folder)
-            return found
+            return arrivals
         if settled:
             self._unchanged[folder] = changed
-        return found
+        return arrivals
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +180,9 @@ def _places(arrival: Arrival) -> Iterator[Path]:
     missed = 0
     for _ in range(TRIES):
         before = _FolderTimes.of(maildir)
-        found = [path for folder in FOLDERS for path in _named(maildir / folder, arrival.name)]
-        yield from found
-        missed = 0 if found else missed + 1
+        paths = [path for folder in FOLDERS for path in _named(maildir / folder, arrival.name)]
+        yield from paths
+        missed = 0 if paths else missed + 1
         if missed == CALM or (missed and before.lasted(maildir)):
             return
 
@@ -202,8 +202,8 @@ def arrived(path: Path) -> int:
     time; there the time in the file's name counts, or the time of its last write (mtime), if it is earlier.
     """
     status = path.stat()
-    found = _OURS.match(path.name)
-    named = status.st_mtime_ns if found is None else int(found[1]) * 10**9 + int(found[2] or 0) * 1000
+    match = _OURS.match(path.name)
+    named = status.st_mtime_ns if match is None else int(match[1]) * 10**9 + int(match[2] or 0) * 1000
     if path.parent.name == "new":
         return max(status.st_ctime_ns, min(named, status.st_ctime_ns + TICK))
     return min(named, status.st_ctime_ns)

@@ -117,10 +117,10 @@ class Body:
                 raise BodyDamagedError(f"{self.path} has {size} octets where {self.size} are meant")
 
             def read(start: int, end: int) -> bytes:
-                found = os.pread(file.fileno(), end - start, start)
-                if len(found) != end - start:
+                octets = os.pread(file.fileno(), end - start, start)
+                if len(octets) != end - start:
                     raise BodyDamagedError(f"{self.path} has become shorter than {self.size} octets")
-                return found
+                return octets
 
             yield read
 
@@ -130,13 +130,13 @@ class Body:
         """
         if self.data is not None:
             return self.data[:limit]
-        found = bytearray()
+        octets = bytearray()
         with contextlib.closing(self.chunks(max(1, min(limit, CHUNK)))) as chunks:
             for chunk in chunks:
-                found += chunk
-                if len(found) >= limit:
+                octets += chunk
+                if len(octets) >= limit:
                     break
-        return bytes(found[:limit])
+        return bytes(octets[:limit])
 
     def read(self) -> bytes:
         """All octets, for a body that is known to be small.  Blocks unless `in_memory`.  Raises as `chunks`."""

@@ -57,7 +57,7 @@ def _descend(folder: Path) -> int:
                 if links > LINKS:
                     raise _refused(folder, "there are too many links on the way")
                 target = os.readlink(name, dir_fd=here)
-                left = [*(part for part in target.split("/") if part), *left]
+                left = [*(step for step in target.split("/") if step), *left]
                 if target.startswith("/"):
                     os.close(here)
                     here = os.open("/", os.O_RDONLY | os.O_DIRECTORY)

@@ -102,10 +102,10 @@ class BlockingServer(Handle):
         deadline = real_time.monotonic() + timeout
         index = Index(self._mailboxes.templates)
         while True:
-            found = index.find(wanted.criteria(), wanted.count, wanted.after)
+            messages = index.find(wanted.criteria(), wanted.count, wanted.after)
             left = deadline - real_time.monotonic()
-            if len(found) == wanted.count or left <= 0:
-                return found
+            if len(messages) == wanted.count or left <= 0:
+                return messages
             sleep(min(PAUSE, left))
 
 

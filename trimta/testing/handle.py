@@ -175,15 +175,15 @@ class Handle:
             except RuntimeError:  # the server's thread has added an event meanwhile
                 continue
 
-    def _must_have(self, found: list[EmailMessage], wanted: Wanted, timeout: float) -> None:
+    def _must_have(self, messages: list[EmailMessage], wanted: Wanted, timeout: float) -> None:
         __tracebackhide__ = True  # pytest then shows the line of the test that waits
-        if len(found) < wanted.count:
-            raise NotArrivedError(self._story(found, wanted, timeout))
+        if len(messages) < wanted.count:
+            raise NotArrivedError(self._story(messages, wanted, timeout))
 
-    def _story(self, found: list[EmailMessage], wanted: Wanted, timeout: float) -> str:
+    def _story(self, messages: list[EmailMessage], wanted: Wanted, timeout: float) -> str:
         """The text of NotArrivedError: the criteria, the messages that arrived, the queue, and refusals."""
-        what = "no message" if not found else f"{len(found)} of {wanted.count} messages"
-        parts = [f"{what}{wanted} within {timeout:g} s"]
+        count = "no message" if not messages else f"{len(messages)} of {wanted.count} messages"
+        parts = [f"{count}{wanted} within {timeout:g} s"]
         arrived = [in_words(message) for message in self._mailboxes.everything()]
         parts.append(_listing("arrived", arrived) if arrived else "nothing arrived")
         if self._thread.forked:

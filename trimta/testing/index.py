@@ -45,19 +45,19 @@ class Index:
         with self._lock:
             self._look()
             begin = BEGINNING if after is None else self._mark(after)
-            found: list[EmailMessage] = []
+            messages: list[EmailMessage] = []
             gone: list[_Known] = []
             for known in self._known:
-                if len(found) == count:
+                if len(messages) == count:
                     break
                 if (known.arrival.at, known.arrival.name) > begin and criteria.matches(known.header):
                     try:
-                        found.append(read(known.arrival))
+                        messages.append(read(known.arrival))
                     except FileNotFoundError:
                         gone.append(known)
             for known in gone:
                 self._known.remove(known)
-            return found
+            return messages
 
     def _look(self) -> None:
         for arrival in self._watch.look():

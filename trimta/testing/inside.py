@@ -73,17 +73,17 @@ class Inside:
 
     async def wait_for(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
         """The oldest messages that match; fewer than wanted if no more come within `timeout` seconds."""
-        found: list[EmailMessage] = []
+        messages: list[EmailMessage] = []
         deadline = trio.current_time() + timeout
         while True:
             news = self._news  # taken before the look, so that an arrival during the look leads to another one
             began = trio.current_time()
-            found = await trio.to_thread.run_sync(
+            messages = await trio.to_thread.run_sync(
                 self._index.find, wanted.criteria(), wanted.count, wanted.after, limiter=self._looking
             )
             now = trio.current_time()
-            if len(found) == wanted.count or began >= deadline:
-                return found
+            if len(messages) == wanted.count or began >= deadline:
+                return messages
             with trio.move_on_at(min(deadline, now + POLL)):
                 await news.wait()
             await trio.sleep_until(min(deadline, now + SHARE * (now - began)))
@@ -142,7 +142,7 @@ def _messages(mailboxes: Mailboxes) -> frozenset[tuple[Path, str]]:
 
     A configuration may name Maildirs that a person uses.
     """
-    return frozenset((one.path.parent.parent, one.name) for one in MaildirWatch(mailboxes.templates).look())
+    return frozenset((arrival.path.parent.parent, arrival.name) for arrival in MaildirWatch(mailboxes.templates).look())
 
 
 def _message_files(mailboxes: Mailboxes) -> Iterator[Path]:

@@ -188,8 +188,8 @@ class Mailboxes:
         if targets != (mailbox,):
             raise ValueError(f"{name} is an alias: look for {', '.join(map(str, targets))}")
         match policy.destination(mailbox):
-            case LocalDestination(mailbox=found, maildir=folder):
-                return folder, str(found.address) if "@" in name else None
+            case LocalDestination(mailbox=user, maildir=folder):
+                return folder, str(user.address) if "@" in name else None
             case MatchedRoute(route=MaildirRoute() as route):
                 return Path(route.path(mailbox.domain_key)), str(mailbox)
             case UnknownUser():

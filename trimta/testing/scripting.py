@@ -78,7 +78,8 @@ class Faults:
         try:
             config = load.build({"faults": [table]}, base=self._folder, file="fault")
         except ConfigErrors as errors:
-            raise ValueError("; ".join(f"{e.key or 'fault'}: {e.found}, {e.expected}" for e in errors.errors)) from None
+            texts = [f"{error.key or 'fault'}: {error.problem}, {error.expected}" for error in errors.errors]
+            raise ValueError("; ".join(texts)) from None
 
         def add() -> None:
             for fault in config.faults:

@@ -31,7 +31,7 @@ def may_be_reported(reverse_path: ReversePath) -> bool:
 
 def is_due(kind: DsnKind, recipient: Recipient) -> bool:
     """Whether the sender asked for DSNs of this kind about this recipient."""
-    return recipient.wants(_NOTIFY[kind])
+    return recipient.is_notified_of(_NOTIFY[kind])
 
 
 def dsns_due(

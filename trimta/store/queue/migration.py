@@ -59,13 +59,13 @@ def keep_copy(connection: sqlite3.Connection, target: Path) -> None:
     """
     if target.exists():
         return
-    part = target.with_name(f"{target.name}.{os.getpid()}")
-    part.unlink(missing_ok=True)
-    os.close(durable.create(part))  # else SQLite would create the file, readable for other accounts
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    os.close(durable.create(unfinished))  # else SQLite would create the file, readable for other accounts
     try:
-        with contextlib.closing(sqlite3.connect(part, isolation_level=None)) as copy:
+        with contextlib.closing(sqlite3.connect(unfinished, isolation_level=None)) as copy:
             connection.backup(copy)
-        durable.rename(part, target)
+        durable.rename(unfinished, target)
         durable.fsync_dir(target.parent)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
