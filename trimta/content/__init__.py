@@ -1,1 +1,1 @@
-"""What a message holds: header fields, what it needs of a host, re-encoding, DSNs.  No input, no output."""
+"""The content of messages: header fields, MIME, what a host must offer to take it, re-encoding, DSNs.  Without I/O."""

@@ -1,4 +1,4 @@
-"""Address lists (RFC 5322 3.4, 4.4): the mailboxes in the value of To, Cc, From and the like.
+"""Address lists (RFC 5322 3.4, 4.4): the mailboxes in the value of a To, Cc or From field and of others like them.
 
 A name without a domain is an address in a domain that the caller gives.  Values are text, in which octets that are not
 UTF-8 are surrogates.
@@ -26,17 +26,17 @@ _WORD: Final = re.compile(
 _APART: Final = re.compile(
     r"""(?P<comma>,) | "(?:[^"\\]|\\.)*+" | \((?:[^()\\]|\\.)*+\) | <[^<>]*+> | .""", re.VERBOSE | re.DOTALL
 )
-"""The next step in taking a list apart at its commas, which is possible also where something in it is not closed."""
+"""The next step in taking a list apart at its commas, which is possible even if a quote or a bracket is not closed."""
 _IN_COMMENT: Final = re.compile(r"(?:[^()\\]|\\.)*+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadableAddresses:
-    """What could be read of an address list."""
+    """The mailboxes of an address list as far as it can be read."""
 
     mailboxes: tuple[Mailbox, ...]
     problems: tuple[str, ...]
-    """What is wrong with each element that is no address, with the element."""
+    """The elements that are no addresses, each as text with the reason."""
 
 
 def addresses(text: str, domain: str) -> Iterator[Mailbox]:
@@ -85,12 +85,12 @@ def with_domains(text: str, domain: str) -> str:
 
 
 def _elements(text: str) -> Iterator[str]:
-    """What stands between the commas of an address list, whatever it is."""
+    """The text between the commas of an address list, well-formed or not."""
     start = 0
-    for found in _APART.finditer(text):
-        if found["comma"]:
-            yield text[start : found.start()]
-            start = found.end()
+    for match in _APART.finditer(text):
+        if match["comma"]:
+            yield text[start : match.start()]
+            start = match.end()
     yield text[start:]
 
 
@@ -117,6 +117,7 @@ def _bare_addresses(text: str) -> Iterator[int]:
 
 
 def _end_without_domain(words: list[tuple[str, int]]) -> Iterator[int]:
+    """The position behind an address, if it is a local part without a domain."""
     written = [word for word, _ in words]
     if "@" not in written:
         with contextlib.suppress(AddressError):
@@ -133,6 +134,7 @@ class _Element:
         self.in_angle = False
 
     def add(self, word: str) -> None:
+        """Take the next word.  Raises AddressError for a word behind the ">" of an address."""
         if self.in_angle:
             assert self._angle is not None
             self.in_angle = word != ">"
@@ -146,7 +148,7 @@ class _Element:
                 raise AddressError(f"{_shown(self._angle)}: a comma is missing after it")
 
     def check_group_name(self) -> None:
-        """Raises AddressError if what stands before a ":" is an address, not the name of a group."""
+        """Raises AddressError if an address stands before a ":", where the name of a group may be."""
         if self._angle is not None or "@" in self._words:
             raise AddressError(f"{_shown(self._angle or self._words)}: a ':' can't follow it")
 
@@ -168,24 +170,24 @@ class _Element:
 
 
 def _words(text: str) -> Iterator[tuple[str, int]]:
-    """Words and special characters, each with the place where it ends; white space and comments between them as " "."""
+    """The words and special characters of a list, each with its end position; white space and comments are " "."""
     position = 0
     while position < len(text):
-        found = _WORD.match(text, position)
-        if found is None:
+        match = _WORD.match(text, position)
+        if match is None:
             raise AddressError(f"a {text[position]!a} is not closed")
-        position = found.end()
-        if found.lastgroup == "comment":
+        position = match.end()
+        if match.lastgroup == "comment":
             position = _comment_end(text, position)
-        yield " " if found.lastgroup in ("space", "comment") else found[0], position
+        yield " " if match.lastgroup in ("space", "comment") else match[0], position
 
 
 def _comment_end(text: str, position: int) -> int:
-    """Behind the ")" of a comment, which may have others in it, whose content begins at the position."""
+    """The position behind the ")" of a comment whose content begins at `position`; comments may be nested."""
     depth = 1
     while depth:
-        found = _IN_COMMENT.match(text, position)
-        position = position if found is None else found.end()
+        match = _IN_COMMENT.match(text, position)
+        position = position if match is None else match.end()
         if position >= len(text):
             raise AddressError("a comment is not closed")
         depth += 1 if text[position] == "(" else -1
@@ -194,7 +196,7 @@ def _comment_end(text: str, position: int) -> int:
 
 
 def _joined(words: list[str]) -> str:
-    """Words of an addr-spec; white space round its dots and its "@" means nothing (RFC 5322 4.4)."""
+    """The addr-spec that these words make; white space around its dots and its "@" is dropped (RFC 5322 4.4)."""
     joined = ""
     gap = False
     for word in words:

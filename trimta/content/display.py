@@ -1,6 +1,6 @@
-"""A message in the form in which people read it: its text, its attachments, its date.
+"""A message as people read it: its text, its attachments, its date.
 
-Nothing is raised for any octets: what can't be read is left out or shown as it is.
+The functions raise nothing for any octets: a part that can't be read is left out or shown as it is.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Attachment:
 
 
 def parse(content: bytes) -> Message:
-    """The message with its parts; one that is nested deeper than Python can follow is a header and a text."""
+    """The message with its parts.  If parts are nested too deep for Python, it has a header and a text only."""
     try:
         return email.message_from_bytes(content)
     except RecursionError:
@@ -38,8 +38,8 @@ def parse(content: bytes) -> Message:
 
 
 def body(message: Message) -> str:
-    """The text for people: the first part of text/plain, else of text/html, that is no attachment.  Of a message whose
-    parts can't be told apart, all that follows the header.
+    """The text for people: that of the first part of text/plain, else of another text type, that is no attachment; of a
+    multipart whose parts can't be told apart, all octets behind the header.
     """
     parts = list(_parts(message))
     texts = [part for part in parts if part.get_content_maintype() == "text" and not _is_attachment(part)]
@@ -52,13 +52,13 @@ def body(message: Message) -> str:
 
 
 def text(part: Message) -> str:
-    """The characters of a part without parts, as its charset says, else as UTF-8, what is neither as U+FFFD."""
+    """The text of a part without parts, decoded by its charset or, if that fails, as UTF-8 with U+FFFD for errors."""
     octets = _octets(part)
     try:
-        found = octets.decode(part.get_content_charset("utf-8"))
-    except (LookupError, ValueError):  # no such charset, one that is none of text, or other octets than it has
-        found = octets.decode(errors="replace")
-    return found.encode(errors="replace").decode()  # some charsets can say half a surrogate pair
+        decoded_text = octets.decode(part.get_content_charset("utf-8"))
+    except (LookupError, ValueError):  # the charset does not exist, is none of text, or has no such octets
+        decoded_text = octets.decode(errors="replace")
+    return decoded_text.encode(errors="replace").decode()  # some charsets have half a surrogate pair
 
 
 def attachments(message: Message) -> list[Attachment]:
@@ -71,7 +71,7 @@ def attachments(message: Message) -> list[Attachment]:
 
 
 def date(value: str) -> str | None:
-    """A Date field as ISO 8601 has it; None if it is no date, or none that there ever will be."""
+    """The value of a Date field in the form of ISO 8601; None if it is no date, or one that no calendar has."""
     try:
         return email.utils.parsedate_to_datetime(value).isoformat()
     except (ValueError, OverflowError, TypeError, IndexError):
@@ -79,12 +79,14 @@ def date(value: str) -> str | None:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """message.walk(), however deep."""
+    """All parts in the order of `message.walk()`, however deep they are nested."""
     waiting = [message]
     while waiting:
         part = waiting.pop()
         yield part
-        payload = part.get_payload() if part.is_multipart() else None  # of a text it is decoded, and that may fail
+        payload = (
+            part.get_payload() if part.is_multipart() else None
+        )  # the payload of a text is decoded, which may fail
         if isinstance(payload, list):
             waiting.extend(inner for inner in reversed(payload) if not isinstance(inner, str))
 
@@ -92,13 +94,13 @@ def _parts(message: Message) -> Iterator[Message]:
 def _octets(part: Message) -> bytes:
     try:
         octets = part.get_payload(decode=True)
-    except (ValueError, LookupError):  # an encoding that its text contradicts
+    except (ValueError, LookupError):  # octets that the transfer encoding does not have
         octets = None
     if isinstance(octets, bytes):
         return octets
     try:
         payload = part.get_payload()
-    except (ValueError, LookupError):  # a charset whose name is none
+    except (ValueError, LookupError):  # a charset that does not exist
         return b""
     return payload.encode(errors="surrogateescape") if isinstance(payload, str) else b""
 
@@ -110,5 +112,5 @@ def _is_attachment(part: Message) -> bool:
 def _filename(part: Message) -> str:
     try:
         return part.get_filename() or ""
-    except (ValueError, LookupError):  # RFC 2231's octets are none of its charset
+    except (ValueError, LookupError):  # a name of RFC 2231 whose octets its charset does not have
         return ""

@@ -24,7 +24,7 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Final, assert_never
 
-from trimta.content.mime.rewriting import Form, RewritingPlan, Span
+from trimta.content.mime.rewriting import RewritingPlan, Span, SpanForm
 from trimta.content.mime.structure import Encapsulated, Multipart, PartType, Unreadable, read_structure
 from trimta.content.mime.transfer_encoding import base64_size, lf_text, quoted_printable
 from trimta.content.needs import needs_of
@@ -46,13 +46,14 @@ class CannotDowngrade(ValueError):  # noqa: N818
     """The content can't be made to fit without changing what it says (status 5.6.3); the message says why."""
 
 
-class _Blurred(CannotDowngrade):
-    """An entity because of which not even the entities round it are certain."""
+class _NeighboursUncertain(CannotDowngrade):
+    """An entity can't be read, and because of it the entities around it are uncertain, too."""
 
 
 def downgrade(content: bytes, form: BodyForm = BodyForm.TEXT, *, eight_bit_ok: bool = False) -> bytes:
-    """A message in memory for a host without BINARYMIME (`eight_bit_ok`), or without 8BITMIME too: then all octets of
-    the result are below 128.  Raises CannotDowngrade.
+    """A message in memory, re-encoded for a host with 8BITMIME (`eight_bit_ok`) or without, and without BINARYMIME.
+
+    Without `eight_bit_ok` all octets of the result are below 128.  Raises CannotDowngrade.
     """
     original = WindowedOctets.of(content)
     plan = rewriting_plan(original, form, eight_bit_ok=eight_bit_ok)
@@ -65,8 +66,10 @@ def downgrade(content: bytes, form: BodyForm = BodyForm.TEXT, *, eight_bit_ok: b
 def rewriting_plan(
     original: WindowedOctets, form: BodyForm = BodyForm.TEXT, *, eight_bit_ok: bool = False, global_ok: bool = True
 ) -> RewritingPlan:
-    """The same for a message that need not be in memory.  Without `eight_bit_ok` the caller has to look for octets over
-    127 when it renders the plan.  Without `global_ok` no message/global keeps any (RFC 6533 4.5).
+    """The plan by which a message, which need not be in memory, is re-encoded for a host without BINARYMIME.
+
+    `eight_bit_ok`: the host offers 8BITMIME; if not, the caller has to look for octets over 127 when it renders the
+    plan.  `global_ok`: a message/global may have octets over 127, because the host offers SMTPUTF8 (RFC 6533 4.5).
 
     Raises CannotDowngrade, and what `original` raises when it is read.
     """
@@ -85,12 +88,13 @@ class _Rewriter:
     # Entities.
 
     def rewritten(self, entity: Entity | Unreadable) -> list[Piece]:
-        """An entity as the host can take it.  One that may not be touched is kept if it fits as it is; else
-        CannotDowngrade.
+        """The pieces of an entity as the host can take it.
+
+        An entity that may not be rewritten is kept if it fits as it is.  Raises CannotDowngrade if it does not.
         """
         try:
             return self._rewritten(entity)
-        except _Blurred:
+        except _NeighboursUncertain:
             if self._unfit(0, len(self._content)) is not None:
                 raise
         except CannotDowngrade:
@@ -101,7 +105,7 @@ class _Rewriter:
     def _rewritten(self, entity: Entity | Unreadable) -> list[Piece]:
         self._keep(entity.start, entity.header_end, "the header")
         if isinstance(entity, Unreadable):
-            raise (_Blurred if entity.blurs_others else CannotDowngrade)(entity.reason)
+            raise (_NeighboursUncertain if entity.neighbours_uncertain else CannotDowngrade)(entity.reason)
         start, end = entity.body_start, entity.end
         encoding = entity.encoding
         body: list[Piece] = [Span(start, end)]
@@ -140,11 +144,11 @@ class _Rewriter:
         return pieces
 
     def _unread(self, start: int, end: int, where: str) -> Piece:
-        """A preamble or an epilogue, which no reader shows: 8-bit octets become question marks where they must."""
+        """A preamble or an epilogue, which no program shows: 8-bit octets become question marks if they do not fit."""
         if self._raw:
             self._keep(start, end, where)
         fits = self._eight_bit_ok or self._content.is_ascii(start, end)
-        return Span(start, end, Form.KEPT if fits else Form.SEVEN_BIT)
+        return Span(start, end, SpanForm.KEPT if fits else SpanForm.SEVEN_BIT)
 
     def _leaf(self, entity: Entity) -> tuple[list[Piece], bytes]:
         """The body of a leaf part, and its transfer encoding."""
@@ -155,20 +159,20 @@ class _Rewriter:
             return [Span(start, end)], entity.encoding
         final = b"\n" if self._content.ends(self._form.line_end, start, end) else b""
         if self._raw and exact:
-            return [Span(start, end, Form.BASE64_EXACT), final], b"base64"
+            return [Span(start, end, SpanForm.BASE64_EXACT), final], b"base64"
         if self._raw or self._content.find(b"\r", start, end) < 0:
             size = newlines = 0
             for chunk in self._text(start, end):
                 size += len(chunk)
                 newlines += chunk.count(b"\n")
             if sum(map(len, quoted_printable(self._text(start, end)))) <= base64_size(size + newlines):
-                return [Span(start, end, Form.QUOTED)], b"quoted-printable"
-        return [Span(start, end, Form.BASE64), final], b"base64"
+                return [Span(start, end, SpanForm.QUOTED)], b"quoted-printable"
+        return [Span(start, end, SpanForm.BASE64), final], b"base64"
 
     # The header.
 
     def _mime_fields(self, entity: Entity) -> bytes:
-        """The fields that a message without MIME gets once a part of it is encoded."""
+        """The MIME fields that a message without MIME gets when a part of it is encoded."""
         if not entity.is_message or entity.field(b"mime-version") is not None:
             return b""
         added = b"MIME-Version: 1.0\n"
@@ -177,7 +181,7 @@ class _Rewriter:
         return added
 
     def _charset(self, start: int, end: int) -> bytes:
-        """The charset of text that says nothing of itself (RFC 1428)."""
+        """The charset of text without a Content-Type field (RFC 1428)."""
         if self._content.is_ascii(start, end):
             return b"us-ascii"
         decoder = codecs.getincrementaldecoder("utf-8")()
@@ -190,7 +194,7 @@ class _Rewriter:
         return b"utf-8"
 
     def _label(self, encoding: bytes, start: int, end: int) -> bytes:
-        """The Content-Transfer-Encoding of a body that the host may see in place of `encoding`."""
+        """The Content-Transfer-Encoding that the rewritten entity says it has, where the original says `encoding`."""
         if encoding == b"binary" or (encoding == b"8bit" and not self._eight_bit_ok):
             return b"8bit" if self._eight_bit_ok and not self._content.is_ascii(start, end) else b"7bit"
         return encoding
@@ -217,13 +221,13 @@ class _Rewriter:
     # Ranges of octets.
 
     def _keep(self, start: int, end: int, where: str) -> None:
-        """The range stays as it is.  Raises CannotDowngrade if the host can't take it so."""
-        what = self._unfit(start, end)
-        if what is not None:
-            raise CannotDowngrade(f"{what} in {where}, which may not be rewritten")
+        """Check a range that stays as it is.  Raises CannotDowngrade if the host can't take it; `where` names it."""
+        octets = self._unfit(start, end)
+        if octets is not None:
+            raise CannotDowngrade(f"{octets} in {where}, which may not be rewritten")
 
     def _unfit(self, start: int, end: int) -> str | None:
-        """What of the range, in words, the host can't take in any way."""
+        """The octets of the range, in words, that the host can't take in any way; None if there are none."""
         if not self._eight_bit_ok and not self._content.is_ascii(start, end):
             return "8-bit octets"
         if self._raw and self._is_more_than_text(start, end):
@@ -231,20 +235,20 @@ class _Rewriter:
         return None
 
     def _is_more_than_text(self, start: int, end: int) -> bool:
-        """Whether the octets are more than lines of text, so that lines alone would not keep them."""
+        """Whether there are octets beside lines of text (a NUL, a bare CR or LF), which a text form would not keep."""
         content = self._content
         if not self._raw:
             return content.find(b"\0", start, end) >= 0 or content.find(b"\r", start, end) >= 0
         return needs_of(content.chunks(start, end), self._form).binary
 
     def _has_long_line(self, start: int, end: int) -> bool:
-        """Whether a line of the range is over MAX_TEXT_LINE octets; each step looks at as many octets."""
+        """Whether a line of the range is over MAX_TEXT_LINE octets.  Each step looks at no more octets than that."""
         size = len(self._form.line_end)
         while end - start > MAX_TEXT_LINE:
-            found = self._content.span(start, min(start + MAX_TEXT_LINE + size, end)).rfind(self._form.line_end)
-            if found < 0:
+            offset = self._content.span(start, min(start + MAX_TEXT_LINE + size, end)).rfind(self._form.line_end)
+            if offset < 0:
                 return True
-            start += found + size
+            start += offset + size
         return False
 
     def _text(self, start: int, end: int) -> Iterator[bytes]:
@@ -253,4 +257,4 @@ class _Rewriter:
 
 
 def _is_kept(pieces: Iterable[Piece]) -> bool:
-    return all(isinstance(piece, Span) and piece.form is Form.KEPT for piece in pieces)
+    return all(isinstance(piece, Span) and piece.form is SpanForm.KEPT for piece in pieces)

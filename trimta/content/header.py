@@ -14,8 +14,8 @@ The grammar, for content with LF or CRLF line ends:
   not UTF-8 are surrogates (PEP 383).
 
 There are three ways to read.  `fields` and `split_header` read content that is in memory.  `HeaderReader` reads content
-that comes in pieces, with bounded memory.  `field_spans` finds the positions of fields in an entity of a MIME message,
-and is strict: it raises where readers of mail may differ in what they see.
+that comes in pieces, with bounded memory.  `field_spans` returns the positions of the fields of an entity in a MIME
+message, and is strict: it raises where programs for reading mail may see different fields.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _STRICT_START: Final = re.compile(rb"([!-9;-~]+):")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A header field as it stands, folding included."""
+    """A header field as it stands in the content, folding included."""
 
     name: str
     """In lower case."""
@@ -80,16 +80,16 @@ class Field:
 def fields(content: bytes) -> Iterator[Field]:
     """The fields of the header that `content` begins with, topmost first."""
     position = _after_from_line(content)
-    while found := _FIELD.match(content, position):
-        yield Field(found[1].decode("ascii").lower(), found[0])
-        position = found.end()
+    while match := _FIELD.match(content, position):
+        yield Field(match[1].decode("ascii").lower(), match[0])
+        position = match.end()
 
 
 def split_header(content: bytes) -> tuple[bytes, bytes]:
     """The header, and all the rest from the empty line on; together they are the content."""
     end = _after_from_line(content)
-    while found := _FIELD.match(content, end):
-        end = found.end()
+    while match := _FIELD.match(content, end):
+        end = match.end()
     return content[:end], content[end:]
 
 
@@ -98,18 +98,18 @@ def possible_headers(content: bytes) -> Iterator[bytes]:
     not: the lines up to the first empty line, and those from a field behind a line that begins with `--`.
     """
     end = 0
-    starts = (found.end() for found in _POSSIBLE_DELIMITER.finditer(content))
+    starts = (match.end() for match in _POSSIBLE_DELIMITER.finditer(content))
     for start in (0, *(start for start in starts if _FIELD_START.match(content, start))):
         # Lines that are no field count, too: some readers go over them.
-        if start >= end and (found := _LINES.match(content, start)):
-            end = found.end()
-            yield found[0]
+        if start >= end and (match := _LINES.match(content, start)):
+            end = match.end()
+            yield match[0]
 
 
 def without_from_lines(content: bytes) -> bytes:
     """Content without From_ lines of an mbox, one or more, quoted or not, that it begins with."""
-    found = _FROM_LINES.match(content)
-    return content if found is None else content[found.end() :]
+    match = _FROM_LINES.match(content)
+    return content if match is None else content[match.end() :]
 
 
 def begins_from_line(content: bytes) -> bool:
@@ -123,8 +123,8 @@ def begins_field(line: bytes) -> bool:
 
 
 def _after_from_line(content: bytes) -> int:
-    found = _FROM_LINE.match(content)
-    return 0 if found is None else found.end()
+    match = _FROM_LINE.match(content)
+    return 0 if match is None else match.end()
 
 
 # -- content in pieces ------------------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ class HeaderReader:
         self.begins_with_empty_line = False
         """The content begins with the empty line: its header is complete and has no fields."""
         self._held = b""
-        """The last octets of the content so far, from the beginning of a field or a line that may still go on."""
+        """The last octets of the content so far: a field or a line that may still go on."""
         self._from_line = 0
         """Octets of the From_ line so far, as long as its line end is still to come; nothing of it is kept."""
         self._long: Field | None = None
-        """The beginning of a field of which no more is kept; `_held` is at most a line end then."""
+        """The beginning of a field that is longer than MAX_KEPT; `_held` is at most a line end then."""
 
     def feed(self, piece: bytes) -> list[Field]:
         """The fields that are complete with the next octets of the content."""
@@ -156,10 +156,10 @@ class HeaderReader:
             return []
         data = self._held + piece if self._held else piece
         self._held = b""
-        found: list[Field] = []
+        complete: list[Field] = []
         position = 0
         if self._long is not None:
-            position = self._skip_long(data, found)
+            position = self._skip_long(data, complete)
         elif self._from_line:
             position = self._skip_from_line(data)
         elif self.size == 0:
@@ -170,8 +170,8 @@ class HeaderReader:
             if not position and _FROM_START.match(data):
                 position = self._skip_from_line(data)
         if position < len(data):
-            self._read(data, position, found)
-        return found
+            self._read(data, position, complete)
+        return complete
 
     def finish(self) -> list[Field]:
         """The last field, if it goes to the end of the content."""
@@ -189,14 +189,14 @@ class HeaderReader:
         self.size += last.end()
         return [Field(last[1].decode("ascii").lower(), last[0])]
 
-    def _read(self, data: bytes, position: int, found: list[Field]) -> None:
+    def _read(self, data: bytes, position: int, complete: list[Field]) -> None:
         match, size = _FIELD.match, len(data)
         begin = position
         while (field := match(data, position)) is not None:
             end = field.end()
             if end == size:  # the next piece may continue it
                 break
-            found.append(Field(field[1].decode("ascii").lower(), field[0]))
+            complete.append(Field(field[1].decode("ascii").lower(), field[0]))
             position = end
         self.size += position - begin
         if field is None:
@@ -208,7 +208,7 @@ class HeaderReader:
             self._go_on(data, position)
 
     def _read_other_line(self, rest: bytes) -> None:
-        """A line that is no field, or of which too little has come to know it."""
+        """Read a line that is no field, or of which too little has come to know whether it is one."""
         if rest == b"\r" or (len(rest) < _MAX_START and _INCOMPLETE_START.fullmatch(rest)):
             self._held = rest
             return
@@ -225,15 +225,15 @@ class HeaderReader:
         self._from_line = 0
         return position
 
-    def _skip_long(self, data: bytes, found: list[Field]) -> int:
-        """Go over what continues the long field; returns the position behind it, which may be the end of the data."""
+    def _skip_long(self, data: bytes, complete: list[Field]) -> int:
+        """Go over the next octets of the long field; returns the position behind it, or the end of the data."""
         assert self._long is not None
         rest = _REST_OF_FIELD.match(data)
         end = 0 if rest is None else rest.end()
         if end == len(data):
             self._go_on(data, 0)
             return end
-        found.append(self._long)
+        complete.append(self._long)
         self._long = None
         self.size += end
         return end
@@ -253,7 +253,7 @@ def _may_begin_from_line(data: bytes) -> bool:
 
 
 class AmbiguousHeaderError(ValueError):
-    """A header in which readers of mail may see different fields; the message says why."""
+    """A header in which programs for reading mail may see different fields; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,16 +283,16 @@ class HeaderSpan:
 def field_spans(content: WindowedOctets, start: int, end: int, *, line_end: bytes) -> HeaderSpan:
     """The header of the entity in [start, end), whose lines end in `line_end` and nothing else.
 
-    Raises AmbiguousHeaderError for a line that is no field, since some readers take it for the end of the header and
-    others do not: white space before the colon, a name over 997 octets, a continuation of nothing.
+    Raises AmbiguousHeaderError for a line that is no field, since some programs take it for the end of the header and
+    others do not: white space before the colon, a name over 997 octets, a continuation line before the first field.
     """
     spans: list[FieldSpan] = []
     position = start
     while position < end:
         if content.starts(line_end, position, end):
             return HeaderSpan(tuple(spans), position, position + len(line_end))
-        found = content.find(line_end, position, end)
-        after = end if found < 0 else found + len(line_end)
+        line_end_position = content.find(line_end, position, end)
+        after = end if line_end_position < 0 else line_end_position + len(line_end)
         if content.span(position, position + 1) in (b" ", b"\t"):
             if not spans:
                 raise AmbiguousHeaderError("a header begins with a continuation line")
@@ -311,7 +311,7 @@ def field_spans(content: WindowedOctets, start: int, end: int, *, line_end: byte
 
 
 def decoded(value: str) -> str:
-    """A field's value for people: encoded words (RFC 2047) decoded, octets that are no text as U+FFFD."""
+    """The value of a field for people: encoded words (RFC 2047) decoded, octets that are no UTF-8 as U+FFFD."""
     try:
         text = str(email.header.make_header(email.header.decode_header(value)))
     except (email.errors.HeaderParseError, LookupError, ValueError):

@@ -1,6 +1,7 @@
-"""What a server has to know of a header before it accepts the message: the way behind it, and the fields that it has.
+"""The summary of a header, which decides whether a message is accepted and which fields it gets: its trace fields, and
+the presence of others.
 
-The header is read once, piece by piece and with bounded memory, however long it is.
+The header is read once, in pieces and with bounded memory, however long it is.
 """
 
 from __future__ import annotations
@@ -28,19 +29,20 @@ REMEMBERED: Final = frozenset({"from", "date", "message-id", "resent-date"})
 
 @dataclass(frozen=True, slots=True)
 class HeaderSummary:
-    """The parts of a header that decide on a loop (RFC 5321 6.3, RFC 9228) and on fields to add (RFC 6409 8)."""
+    """The facts about a header that show a mail loop (RFC 5321 6.3, RFC 9228) and missing fields (RFC 6409 8)."""
 
     received_count: int
+    """The number of Received fields."""
     delivered_to: tuple[str, ...]
-    """Values of Delivered-To, topmost first; no more than MAX_DELIVERED_TO."""
+    """The values of Delivered-To fields, topmost first, at most MAX_DELIVERED_TO of them."""
     names: frozenset[str] = frozenset()
-    """Which of REMEMBERED the header has."""
+    """The names of REMEMBERED that the header has."""
     is_there: bool = True
-    """The content has a header: a field or, in its first line, the empty line."""
+    """Whether the content has a header: a field or, in its first line, the empty line."""
     _mailboxes: frozenset[tuple[str, str]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Read once: a header has room for thousands, and is asked for each of a thousand recipients.
+        # Parsed once: there may be thousands of values, and a thousand recipients to compare with.
         object.__setattr__(self, "_mailboxes", frozenset(_mailboxes(self.delivered_to)))
 
     @classmethod
@@ -50,21 +52,21 @@ class HeaderSummary:
 
     @classmethod
     def of_pieces(cls, pieces: Iterable[bytes]) -> Self:
-        """The summary of content that comes in pieces of any size, of which no more is taken than needed."""
+        """The summary of content that comes in pieces of any size; those behind the header are not taken."""
         reader = HeaderReader()
         received = 0
         delivered_to: list[str] = []
         names: set[str] = set()
         any_field = False
-        for found in _fields(reader, pieces):
+        for header_field in _fields(reader, pieces):
             any_field = True
-            name = found.name
+            name = header_field.name
             if name == "received":
                 received += 1
             elif name in REMEMBERED:
                 names.add(name)
             elif name == "delivered-to" and len(delivered_to) < MAX_DELIVERED_TO:
-                delivered_to.append(found.value)
+                delivered_to.append(header_field.value)
         is_there = any_field or reader.begins_with_empty_line
         return cls(received, tuple(delivered_to), frozenset(names), is_there)
 

@@ -18,9 +18,9 @@ def missing_fields(
 ) -> bytes:
     """The fields to put on top of content with such a header: From, Date and Message-ID as far as they are missing.
 
-    `author` is the address for From, `author_name` a display name for it; with None no From is made.  `message_id`
-    comes without angle brackets, `date` is aware.  The result is octets with LF line ends, and the empty line as well
-    where the content has no header.
+    `author` is the address for From, None for no From field; `author_name` its display name, empty for none.
+    `message_id` is without angle brackets, `date` has a time zone.  The result is octets with LF line ends, and with an
+    empty line at the end where the content has no header.
     """
     present = header.names
     added: list[str] = []

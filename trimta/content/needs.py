@@ -1,4 +1,5 @@
-"""What a message needs of the host that is to take it: 8BITMIME, BINARYMIME, SMTPUTF8 (RFC 6152, 3030, 6531).
+"""The needs of a message: the extensions that a host must offer to take it (8BITMIME, BINARYMIME, SMTPUTF8; RFC 6152,
+3030, 6531).
 
 Content is in one of the two forms of `mail.body`: text with LF line ends, or the raw octets of BODY=BINARYMIME.
 """
@@ -48,7 +49,7 @@ class ContentNeeds:
 
     @property
     def long_line(self) -> bool:
-        """Whether a line is longer than every host must take."""
+        """Whether a line is longer than those that every host must take."""
         return self.longest_line > MAX_TEXT_LINE
 
     def fits(self, *, eight_bit_ok: bool, binary_ok: bool = False) -> bool:
@@ -62,7 +63,9 @@ class ContentNeeds:
 
 
 def needs_of(content: bytes | Iterable[bytes], form: BodyForm = BodyForm.TEXT) -> ContentNeeds:
-    """What a content needs, whole or in chunks of any size: one pass, and memory for one chunk."""
+    """The needs of a content in this form, given whole or in chunks of any size.  The octets are read once, with
+    the memory of a chunk.
+    """
     scan = _Scan(form)
     for chunk in _chunks(content) if isinstance(content, bytes | bytearray) else content:
         if chunk:
@@ -115,18 +118,18 @@ class _Scan:
     def _feed_header(self, chunk: bytes) -> None:
         ascii_chunk = chunk.isascii()
         joined = self._tail + chunk
-        found = joined.find(self._blank)
-        if found < 0:
+        end = joined.find(self._blank)
+        if end < 0:
             self._eight_bit_header = self._eight_bit_header or not ascii_chunk
             self._tail = joined[-(len(self._blank) - 1) :]
             return
         self._in_header = False
         if not ascii_chunk:
-            self._eight_bit_header = self._eight_bit_header or not joined[:found].isascii()
-            self._eight_bit_body = not joined[found:].isascii()
+            self._eight_bit_header = self._eight_bit_header or not joined[:end].isascii()
+            self._eight_bit_body = not joined[end:].isascii()
 
     def _line_lengths(self, chunk: bytes) -> Iterator[int]:
-        """What the chunk adds to the line that it begins in, then the length of each line that begins in it.
+        """The octets that the chunk adds to the line that it begins in, then the length of each line that begins in it.
 
         A line of raw octets ends at CRLF only, and a CR at the end of a chunk counts once it proves to be bare.
         """
@@ -144,7 +147,7 @@ class _Scan:
         yield from map(len, chunk.split(b"\r\n"))
 
     def result(self) -> ContentNeeds:
-        """What all chunks together need."""
+        """The needs of all chunks together."""
         current = self._current
         if self._raw and self._last == b"\r":
             current += 1
@@ -172,7 +175,7 @@ class InternationalizedParts:
 
 
 def internationalized_parts(content: WindowedOctets, form: BodyForm = BodyForm.TEXT) -> InternationalizedParts:
-    """Where internationalized headers are below the message's own, as far as the MIME structure can be read."""
+    """The internationalized headers below the message's own, as far as its MIME structure can be read."""
     part_header = message_global = False
     waiting: list[tuple[Entity | Unreadable, int]] = [(read_structure(content, form), 0)]
     while waiting:

@@ -1,4 +1,4 @@
-"""The criteria by which a message is looked for: whom it was delivered to, whom it is from, its subject."""
+"""The criteria by which messages are searched: the mailbox they were delivered to, their sender, their subject."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NULL_PATH: Final = "<>"
+"""The null reverse-path as a Return-Path field has it."""
 
 _DELIVERED: Final = frozenset({"delivered-to", "x-original-to"})
 _SENT: Final = frozenset({"return-path", "from"})
@@ -23,10 +24,12 @@ SEARCHED_FIELDS: Final = _DELIVERED | _SENT | {"subject"}
 
 @dataclass(frozen=True, slots=True)
 class AddressPattern:
-    """An address to compare with, or a local part in any domain; neither looks at the local part's case."""
+    """An address, or a local part in any domain, to compare addresses with; the case of local parts is ignored."""
 
     local_part: str
+    """The local part as `fold_local_part` returns it."""
     domain_key: str | None
+    """The key of the domain; None: any domain."""
 
     @classmethod
     def parse(cls, text: str) -> AddressPattern:
@@ -37,6 +40,7 @@ class AddressPattern:
 
     @classmethod
     def of(cls, mailbox: Mailbox) -> AddressPattern:
+        """The pattern that the address of this mailbox matches."""
         return cls(fold_local_part(mailbox.local_part), mailbox.domain_key)
 
     def matches(self, mailbox: Mailbox) -> bool:
@@ -58,28 +62,28 @@ class SearchCriteria:
 
     def matches(self, content: bytes) -> bool:
         """Whether a message with this header meets all conditions; what follows the header is not looked at."""
-        found = [*fields(content)]
-        if self.to is not None and not _named(self.to, (field.value for field in found if field.name in _DELIVERED)):
+        header = [*fields(content)]
+        if self.to is not None and not _named(self.to, (field.value for field in header if field.name in _DELIVERED)):
             return False
         if self.sender == NULL_PATH:
-            if not any(field.name == "return-path" and field.value == NULL_PATH for field in found):
+            if not any(field.name == "return-path" and field.value == NULL_PATH for field in header):
                 return False
         elif isinstance(self.sender, AddressPattern) and not _named(
-            self.sender, (field.value for field in found if field.name in _SENT)
+            self.sender, (field.value for field in header if field.name in _SENT)
         ):
             return False
         if self.subject is not None:
-            subject = next((decoded(field.value) for field in found if field.name == "subject"), "")
+            subject = next((decoded(field.value) for field in header if field.name == "subject"), "")
             subject, glob = subject.lower(), self.subject.lower()
-            return subject == glob or fnmatchcase(subject, glob)  # "[Shop] Welcome" is what it says, too
+            return subject == glob or fnmatchcase(subject, glob)  # "[Shop] Welcome" matches itself, too
         return True
 
 
-def _named(wanted: AddressPattern, values: Iterable[str]) -> bool:
+def _named(pattern: AddressPattern, values: Iterable[str]) -> bool:
     for value in values:
         try:
-            if any(wanted.matches(mailbox) for mailbox in addresses(value, "invalid")):
+            if any(pattern.matches(mailbox) for mailbox in addresses(value, "invalid")):
                 return True
-        except AddressError:  # the value of a field is anybody's
+        except AddressError:  # a field may have any value
             continue
     return False

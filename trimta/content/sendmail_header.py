@@ -1,4 +1,5 @@
-"""The header of a message that sendmail(1) takes: the recipients that it names for `-t`, and its form when passed on.
+"""The header of a message that sendmail(1) accepts: the recipients that it names for `-t`, and the form in which it is
+passed on.
 
 Content has LF line ends here and begins with the header, which may be headed by From_ lines of an mbox.
 """
@@ -39,7 +40,7 @@ class HeaderRecipients:
 
     recipients: tuple[Mailbox, ...]
     problems: tuple[str, ...]
-    """Elements that are no addresses: each with the name of its field, and what is wrong with it."""
+    """The elements that are no addresses, each as text with the name of its field and the reason."""
 
 
 def has_whole_header(content: bytes) -> bool:
@@ -68,7 +69,7 @@ def passed_on(content: bytes, domain: str) -> bytes:
 
 
 def header_recipients(content: bytes, domain: str) -> HeaderRecipients:
-    """The recipients in To, Cc and Bcc; if a Resent-To, -Cc or -Bcc is there, in those.
+    """The recipients in To, Cc and Bcc fields; in Resent-To, Resent-Cc and Resent-Bcc if there is one of these.
 
     A name without a domain belongs to `domain`.  An element that is no address does not keep the others from being
     recipients.
@@ -79,9 +80,9 @@ def header_recipients(content: bytes, domain: str) -> HeaderRecipients:
     problems: list[str] = []
     for field in all_fields:
         if field.name in names:
-            found = readable_addresses(field.value, domain)
-            recipients += found.mailboxes
-            problems += [f"{field.name.title()}: {problem}" for problem in found.problems]
+            readable = readable_addresses(field.value, domain)
+            recipients += readable.mailboxes
+            problems += [f"{field.name.title()}: {problem}" for problem in readable.problems]
     return HeaderRecipients(tuple(dict.fromkeys(recipients)), tuple(problems))
 
 

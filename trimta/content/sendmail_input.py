@@ -21,7 +21,7 @@ class PipedText:
         self.ended = False
         self._dot_ends = dot_ends
         self._kept = b""
-        """Octets whose meaning depends on the next ones: a CR, a dot at the beginning of a line."""
+        """The last octets so far, if their meaning depends on the next: a CR, a dot at the beginning of a line."""
         self._lines = 0
         self._at_line_start = True
 
@@ -36,9 +36,9 @@ class PipedText:
         text = data.replace(b"\r\n", b"\n")
         if self._dot_ends:
             text = self._until_dot(text)
-        found = text.find(b"\r")
-        if found >= 0:
-            raise BareCrError(self._lines + text.count(b"\n", 0, found) + 1)
+        bare_cr = text.find(b"\r")
+        if bare_cr >= 0:
+            raise BareCrError(self._lines + text.count(b"\n", 0, bare_cr) + 1)
         self._lines += text.count(b"\n")
         if text:
             self._at_line_start = text.endswith(b"\n")
@@ -52,13 +52,14 @@ class PipedText:
         raise BareCrError(self._lines + 1)
 
     def _until_dot(self, text: bytes) -> bytes:
+        """The text up to a line that is a lone dot, and without a dot at its end that may be one."""
         start = b"\n" + text if self._at_line_start else text
         shift = len(start) - len(text)
-        found = start.find(b"\n.\n")
-        if found >= 0:
+        dot = start.find(b"\n.\n")
+        if dot >= 0:
             self.ended = True
             self._kept = b""
-            return start[shift : found + 1]
+            return start[shift : dot + 1]
         if start.endswith(b"\n."):
             self._kept = b"." + self._kept
             return start[shift:-1]

@@ -1,7 +1,7 @@
-"""Trace fields (RFC 5321 4.4), as this server puts them on top of a message.
+"""Trace fields (RFC 5321 4.4), which this server puts on top of a message.
 
-A field is octets with LF line ends.  Nothing that a peer sent can end a field or a clause of it early: characters that
-do not belong there become "?".
+A field is octets with LF line ends.  Text from a peer cannot end a field, or a clause of it, early: characters that do
+not belong there become "?".
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ def received_field(
     date: datetime,
     cipher_suite: str = "",
 ) -> bytes:
-    """The Received field of RFC 5321 4.4.
+    """The Received field of RFC 5321 4.4 for a message from a client.
 
-    `helo` is what the client called itself, perhaps nothing; `client` the text of its address ("127.0.0.1",
-    "IPv6:::1" or "::1"), or words ("unix socket"); `by` this host's name; `for_` the single recipient, if there is one;
-    `date` an aware datetime; `cipher_suite` the registered name of the TLS session's cipher suite, which the clause
-    `tls` shows (RFC 8314 4.3), empty without TLS.  UTF-8 appears only in `for_`, with one of the UTF8 protocols
-    (RFC 6531 3.7.3).
+    `helo` is the name that the client gave, empty if it gave none; `client` the text of its address ("127.0.0.1",
+    "IPv6:::1" or "::1"), or words ("unix socket"); `by` the name of this host; `protocol` the result of
+    `with_protocol`; `id` the id of the message; `for_` the recipient, None if there are several; `date` has a time
+    zone; `cipher_suite` is the registered name of the TLS session's cipher suite for the clause `tls` (RFC 8314 4.3),
+    empty without TLS.  UTF-8 appears only in the clause `for`, with one of the UTF8 protocols (RFC 6531 3.7.3).
+
+    Raises ValueError for a date without a time zone.
     """
     if date.tzinfo is None:
         raise ValueError("a date without its offset from UTC")
@@ -60,8 +62,10 @@ def received_field(
 
 
 def submitted_field(*, by: str, user_id: int, id: str, date: datetime) -> bytes:  # noqa: A002 - as above
-    """The Received field of a message that came from a local program instead of a client (RFC 5321 4.4: "from" and
-    "with" are left out): whose program, by its numeric user id.
+    """The Received field of a message from a local program, without the clauses "from" and "with" (RFC 5321 4.4).
+
+    `by` is the name of this host, `user_id` the numeric user id of the program.  Raises ValueError for a date without
+    a time zone.
     """
     if date.tzinfo is None:
         raise ValueError("a date without its offset from UTC")
@@ -72,7 +76,7 @@ def submitted_field(*, by: str, user_id: int, id: str, date: datetime) -> bytes:
 
 
 def with_protocol(*, esmtp: bool, lmtp: bool, tls: bool, auth: bool, utf8: bool) -> str:
-    """The name of the protocol after "with": RFC 3848, and RFC 6531 4.3 where SMTPUTF8 was used."""
+    """The name of the protocol for the clause "with": that of RFC 3848, or of RFC 6531 4.3 where SMTPUTF8 was used."""
     if not (esmtp or lmtp or utf8):
         return "SMTP"
     kind = "LMTP" if lmtp else "SMTP" if utf8 else "ESMTP"
@@ -90,12 +94,12 @@ def delivered_to_field(*mailboxes: Mailbox) -> bytes:
 
 
 def x_original_to_field(*mailboxes: Mailbox) -> bytes:
-    """An X-Original-To field for each mailbox: the address of RCPT."""
+    """An X-Original-To field for each mailbox, which is an address that RCPT had."""
     return b"".join(f"X-Original-To: {mailbox}\n".encode() for mailbox in mailboxes)
 
 
 def _extended_domain(helo: str, client: str) -> str:
-    """Extended-Domain: what the client called itself, then what is known of it (RFC 5321 4.1.3, 4.4)."""
+    """Extended-Domain (RFC 5321 4.4): the name that the client gave, then its address as a comment."""
     address = _literal(client)
     known = address or _NOT_COMMENT.sub("?", client)
     name = _domain(helo)
@@ -105,7 +109,7 @@ def _extended_domain(helo: str, client: str) -> str:
 
 
 def _domain(text: str) -> str:
-    """A domain or address literal as given, in ASCII."""
+    """A domain or an address literal in ASCII, with "?" for characters that neither has."""
     if text.isascii():
         return _NOT_DOMAIN.sub("?", text[:MAX_DOMAIN])
     try:
@@ -115,6 +119,7 @@ def _domain(text: str) -> str:
 
 
 def _literal(client: str) -> str:
+    """The address literal (RFC 5321 4.1.3) of the text of an address; empty for other text."""
     text = client.strip("[]")
     if text[:5].lower() == "ipv6:":
         text = text[5:]

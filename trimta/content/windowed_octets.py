@@ -1,4 +1,4 @@
-"""Octets that need not be in memory: they are searched and read a window at a time, however many they are."""
+"""Octets that need not be in memory: they are searched and read one window at a time, however many there are."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class WindowedOctets:
         return self._window[start - self._base : end - self._base]
 
     def find(self, octets: bytes, start: int, end: int) -> int:
-        """The first position of `octets` within [start, end), or -1."""
+        """The position of the first `octets` within [start, end), or -1."""
         end = min(end, self._size)
         while start + len(octets) <= end:
             self._load(start, len(octets))
             stop = min(end, self._base + len(self._window))
-            found = self._window.find(octets, start - self._base, stop - self._base)
-            if found >= 0:
-                return self._base + found
+            offset = self._window.find(octets, start - self._base, stop - self._base)
+            if offset >= 0:
+                return self._base + offset
             start = stop - len(octets) + 1
         return -1
 
@@ -76,7 +76,7 @@ class WindowedOctets:
         return all(chunk.isascii() for chunk in self.chunks(start, end))
 
     def _load(self, start: int, size: int) -> None:
-        """Make the window hold the `size` octets from `start` on."""
+        """Read the window from `start` on, unless it holds the `size` octets there already."""
         if self._base <= start and start + size <= self._base + len(self._window):
             return
         self._base = start

@@ -123,8 +123,8 @@ def _check(kind: DsnKind, outcome: Outcome) -> None:
 def _references(returned: bytes) -> list[str]:
     """The fields that make the DSN a reply to the message that it returns, if that has a well-formed Message-ID."""
     for field in fields(returned):
-        found = _MESSAGE_ID.match(field.raw) if field.name == "message-id" else None
-        if found is not None:
-            message_id = found[1].decode("ascii")
+        match = _MESSAGE_ID.match(field.raw) if field.name == "message-id" else None
+        if match is not None:
+            message_id = match[1].decode("ascii")
             return [header_field("In-Reply-To", message_id), header_field("References", message_id)]
     return []

@@ -43,7 +43,7 @@ def dsns_due(
     deferrals is due, and was not sent before.  `traced`: DELIVERBY asked for a `relayed` DSN at every relay.  That DSN,
     and the one about a host that does not keep the deadline, only NOTIFY=NEVER forbids (RFC 2852 4.1.4).
 
-    No outcome is of kind EXPANDED: an expansion is reported by the one who expands the recipient.
+    No outcome is of kind EXPANDED: the code that expands an alias reports the expansion.
     """
     due: dict[DsnKind, list[Outcome]] = {}
     for outcome in outcomes:

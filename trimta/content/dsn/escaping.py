@@ -10,7 +10,7 @@ import re
 import textwrap
 from typing import Final
 
-_MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command said, and which one it was
+_MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command wrote, and the command's name
 _MAX_WORD: Final = 900  # octets: a longer one is broken, so that every line can be folded; no address is as long
 _WIDTH: Final = 76
 _NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 3
@@ -39,7 +39,7 @@ def ascii_only(text: str) -> str:
 
 def utf8_xtext(address: str) -> str:
     """An address as utf-8-addr-xtext of RFC 6533 3 (`\\x{E9}`)."""
-    return _NOT_QCHAR.sub(lambda found: f"\\x{{{ord(found[0]):02X}}}", address)
+    return _NOT_QCHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", address)
 
 
 def wrap(text: str, indent: str = "") -> list[str]:

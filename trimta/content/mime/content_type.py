@@ -1,4 +1,8 @@
-"""Values of Content-Type and Content-Transfer-Encoding, read as readers of mail do (RFC 2045 5, 6; RFC 2231 3, 4)."""
+"""The values of Content-Type and Content-Transfer-Encoding fields (RFC 2045 5, 6; RFC 2231 3, 4).
+
+Values are octets, unfolded.  They are read as programs for reading mail read them, mistakes included: where such
+programs may differ, there is no answer rather than a guess.
+"""
 
 from __future__ import annotations
 
@@ -17,51 +21,61 @@ _NUMBERED: Final = re.compile(rb"boundary\*(0|[1-9][0-9]{0,2})(\*?)")
 _LEXEMES: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|\\.|[()]|[^"\\()]+|.', re.DOTALL)
 
 _SPELLINGS: Final = {b"8-bit": b"8bit", b"8bits": b"8bit", b"7-bit": b"7bit", b"7bits": b"7bit", b"": b"7bit"}
+"""Misspelt names of transfer encodings, and the names that are meant."""
 
 
 def without_comments(value: bytes) -> bytes:
-    """The value with a space in place of each comment (RFC 5322 3.2.2); a parenthesis without its partner ends it."""
-    found: list[bytes] = []
+    """The value with a space in place of each comment (RFC 5322 3.2.2).
+
+    A comment that is not closed goes to the end of the value; a ")" that closes nothing is a space.
+    """
+    kept: list[bytes] = []
     depth = 0
     for lexeme in _LEXEMES.findall(value):
         if lexeme == b"(":
             depth += 1
         elif lexeme == b")":
             depth = max(0, depth - 1)
-            found.append(b" ")
+            kept.append(b" ")
         elif not depth:
-            found.append(lexeme)
-    return b"".join(found)
+            kept.append(lexeme)
+    return b"".join(kept)
 
 
 def transfer_encoding(value: bytes) -> bytes:
-    """The name of a Content-Transfer-Encoding in lower case: `8bit`, `quoted-printable`, or what else is there."""
+    """The name of the transfer encoding in lower case, such as `8bit` or `quoted-printable`, also of one that is not
+    known.  An empty value is `7bit`.
+    """
     name = without_comments(value).strip().rstrip(b";").strip().strip(b'"').strip().lower()
     return _SPELLINGS.get(name, name)
 
 
 def content_type(value: bytes) -> tuple[bytes, bytes | None] | None:
-    """The media type in lower case, and the boundary of a multipart: None without one, and where readers may differ in
-    which it is.  What cannot be read is a leaf of no known type, unless it might be a composite: then None.
+    """The media type in lower case, and the boundary of a multipart.
+
+    The boundary is None where there is none, where readers may differ in which it is, and for other types.  A value
+    that can't be read is `application/octet-stream`, as RFC 2045 5.2 allows; if it may mean a multipart or a message,
+    with other entities inside, the result is None.
     """
     value = without_comments(value)
     match = _MEDIA_TYPE.match(value)
     if match is None:
-        might_be = b"multipart" in value.lower() or b"message" in value.lower()
-        return None if might_be else (b"application/octet-stream", None)
+        may_be_composite = b"multipart" in value.lower() or b"message" in value.lower()
+        return None if may_be_composite else (b"application/octet-stream", None)
     media_type = match[1].lower() + b"/" + match[2].lower()
     if not media_type.startswith(b"multipart/"):
-        return media_type, None  # of no other type is a parameter asked
+        return media_type, None
     return media_type, _boundary(value, match.end())
 
 
 def _boundary(value: bytes, position: int) -> bytes | None:
+    """The parameter `boundary` among the parameters from `position` on; it may come in numbered pieces (RFC 2231 3)."""
     plain: list[bytes] = []
     pieces: dict[int, bytes] = {}
     while position < len(value):
         parameter = _PARAMETER.match(value, position)
         if parameter is None:
-            break  # what follows is for no reader
+            break  # readers ignore what follows
         position = parameter.end()
         name = (parameter["name"] or b"").lower()
         text = parameter["token"]
@@ -77,5 +91,5 @@ def _boundary(value: bytes, position: int) -> bytes | None:
             pieces.setdefault(int(numbered[1]), extended)
     if len(set(plain)) > 1:
         return None
-    found = plain[0] if plain else b"".join(pieces[number] for number in range(len(pieces)) if number in pieces)
-    return found.rstrip() or None
+    boundary = plain[0] if plain else b"".join(pieces[number] for number in range(len(pieces)) if number in pieces)
+    return boundary.rstrip() or None

@@ -1,6 +1,6 @@
-"""A rewritten message as a plan: ranges of the original that are kept or encoded, and octets that are new.
+"""The plan of a rewritten message: ranges of the original that are kept or encoded, and octets that are new.
 
-A plan takes little memory whatever the size of the message, and is rendered anew each time that the octets are needed.
+A plan takes little memory, however large the message is.  It is rendered each time that the octets are needed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _SEVEN_BIT: Final = bytes(range(128)) + b"?" * 128
 
 
-class Form(enum.Enum):
+class SpanForm(enum.Enum):
     """The form in which a range of the original is written."""
 
     KEPT = "kept"
-    """As it is, with LF line ends."""
+    """The octets as they are, with LF line ends."""
     SEVEN_BIT = "seven-bit"
-    """The same with a question mark for each octet over 127."""
+    """The octets with LF line ends, and with a question mark for each octet over 127."""
     QUOTED = "quoted-printable"
     BASE64 = "base64"
     """Base64 of text whose line ends are CRLF."""
@@ -39,7 +39,7 @@ class Span:
 
     start: int
     end: int
-    form: Form = Form.KEPT
+    form: SpanForm = SpanForm.KEPT
 
 
 Piece: TypeAlias = Span | bytes
@@ -55,7 +55,7 @@ class RewritingPlan:
     """The form of the original."""
 
     def render(self, original: WindowedOctets) -> Iterator[bytes]:
-        """The octets of the rewritten message, in chunks of about a window; memory is that of a chunk."""
+        """The octets of the rewritten message, in chunks of about a window."""
         for piece in self.pieces:
             if isinstance(piece, bytes):
                 yield piece
@@ -65,16 +65,16 @@ class RewritingPlan:
     def _span(self, original: WindowedOctets, span: Span) -> Iterator[bytes]:
         octets = original.chunks(span.start, span.end)
         match span.form:
-            case Form.KEPT:
+            case SpanForm.KEPT:
                 yield from lf_text(octets, self.form)
-            case Form.SEVEN_BIT:
+            case SpanForm.SEVEN_BIT:
                 yield from (chunk.translate(_SEVEN_BIT) for chunk in lf_text(octets, self.form))
-            case Form.QUOTED:
+            case SpanForm.QUOTED:
                 yield from quoted_printable(lf_text(octets, self.form))
-            case Form.BASE64:
+            case SpanForm.BASE64:
                 text = lf_text(octets, self.form)
                 yield from base64_lines(chunk.replace(b"\n", b"\r\n") for chunk in text)
-            case Form.BASE64_EXACT:
+            case SpanForm.BASE64_EXACT:
                 yield from base64_lines(octets)
             case _:
                 assert_never(span.form)

@@ -1,9 +1,9 @@
 """The MIME structure of a message (RFC 2045 2.4, RFC 2046 5): its entities, and where each begins and ends.
 
-An entity is a message or a part of a multipart: a header, an empty line, a body.  Where readers of mail might see
-different entities in the same octets, the entity is `Unreadable`, with the reason: a line in the header that is no
-field, two Content-Type fields, a multipart without a good boundary or without its delimiter, a boundary that is the
-one of a multipart around it.  Nothing is raised for content, whatever it is.
+An entity is a message or a part of a multipart: a header, an empty line, a body.  Where programs for reading mail might
+see different entities in the same octets, the entity is `Unreadable`, with the reason: a line in the header that is no
+field, two Content-Type fields, a multipart without a good boundary or without its delimiter, a boundary that is also
+that of a multipart around it.  No content makes the functions raise.
 
 Positions are offsets in octets.  Content is read a window at a time, and what is kept of it are positions and names.
 """
@@ -61,16 +61,16 @@ _GLOBAL: Final = b"message/global"
 
 
 class PartType(enum.Enum):
-    """The kind of a body that has no entities inside, or none that anybody may look for."""
+    """The kind of a body in which no entities are looked for."""
 
     LEAF = enum.auto()
-    """Not encoded; it may be."""
+    """The body is not encoded, and may be."""
     ENCODED = enum.auto()
-    """In a transfer encoding already, or in one that is not known."""
+    """The body has a transfer encoding already, or says that it has one that is not known."""
     UNENCODABLE = enum.auto()
-    """A message/ type other than message/rfc822, such as message/delivery-status: it is not to be encoded."""
+    """The type is message/ and not message/rfc822, such as message/delivery-status: it may not be encoded."""
     PROTECTED = enum.auto()
-    """Signed or encrypted."""
+    """The body is signed or encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Multipart:
     preamble_end: int
     parts: tuple[Entity | Unreadable, ...]
     epilogue_start: int | None
-    """None: the closing delimiter is missing, and the last part goes to the end."""
+    """None where the closing delimiter is missing, so that the last part goes to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ class Entity:
     body_start: int
     """Behind the empty line."""
     is_message: bool
-    """It is a message, not a part of a multipart."""
+    """Whether it is a message, not a part of a multipart."""
     media_type: bytes
-    """In lower case; of an entity without Content-Type what stands for it there (RFC 2045 5.2, RFC 2046 5.1.5)."""
+    """In lower case; without a Content-Type field the default type (RFC 2045 5.2, RFC 2046 5.1.5)."""
     encoding: bytes
     """The Content-Transfer-Encoding in lower case, `7bit` without such a field."""
     body: EntityBody
@@ -124,15 +124,15 @@ class Entity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """An entity in which readers may see different things."""
+    """An entity in which programs for reading mail may see different entities."""
 
     start: int
     end: int
     header_end: int
     """As in Entity; `start` where the header is what can't be read."""
     reason: str
-    blurs_others: bool = False
-    """Not even where the entities round it end is certain."""
+    neighbours_uncertain: bool = False
+    """Whether it is uncertain, too, where the entities around it end."""
 
 
 def read_structure(content: WindowedOctets, form: BodyForm = BodyForm.TEXT) -> Entity | Unreadable:
@@ -145,13 +145,13 @@ def read_structure(content: WindowedOctets, form: BodyForm = BodyForm.TEXT) -> E
     )
 
 
-class _Unclear(Exception):  # noqa: N818 - it is no error of the program
-    """An entity can't be read; the message says why."""
+class _UnreadableError(Exception):
+    """An entity can't be read; the arguments are those of `Unreadable`."""
 
-    def __init__(self, reason: str, *, blurs_others: bool = False) -> None:
+    def __init__(self, reason: str, *, neighbours_uncertain: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.blurs_others = blurs_others
+        self.neighbours_uncertain = neighbours_uncertain
 
 
 class _Reader:
@@ -163,29 +163,33 @@ class _Reader:
     def entity(
         self, start: int, end: int, *, depth: int, default: bytes, boundaries: tuple[bytes, ...], is_message: bool
     ) -> Entity | Unreadable:
-        """The entity in [start, end).  `default`: its type without Content-Type.  `boundaries`: those of the multiparts
-        round it.
+        """The entity in [start, end).  `depth` is the number of entities around it, `default` its media type if it has
+        no Content-Type, `boundaries` those of the multiparts around it.
         """
         self._parts += 1
         header_end = start
         try:
             if depth > MAX_DEPTH or self._parts > MAX_PARTS:
-                raise _Unclear("too many parts, or nested too deep")
+                raise _UnreadableError("too many parts, or nested too deep")
             header = field_spans(self._content, start, end, line_end=self._line_end)
             header_end = header.end
             type_value = self._only(header, b"content-type")
             encoding_value = self._only(header, b"content-transfer-encoding")
-            found = (default, None) if type_value is None else content_type(type_value)
-            if found is None:
-                raise _Unclear("a Content-Type that cannot be read")
-            media_type, boundary = found
+            media_type_and_boundary = (default, None) if type_value is None else content_type(type_value)
+            if media_type_and_boundary is None:
+                raise _UnreadableError("a Content-Type that cannot be read")
+            media_type, boundary = media_type_and_boundary
             encoding = b"7bit" if encoding_value is None else transfer_encoding(encoding_value)
             body = self._body(header.body_start, end, media_type, boundary, encoding, depth, boundaries)
         except AmbiguousHeaderError as why:
             return Unreadable(start=start, end=end, header_end=start, reason=str(why))
-        except _Unclear as why:
+        except _UnreadableError as why:
             return Unreadable(
-                start=start, end=end, header_end=header_end, reason=why.reason, blurs_others=why.blurs_others
+                start=start,
+                end=end,
+                header_end=header_end,
+                reason=why.reason,
+                neighbours_uncertain=why.neighbours_uncertain,
             )
         return Entity(
             start=start,
@@ -224,17 +228,17 @@ class _Reader:
         return PartType.LEAF if encoding in IDENTITY else PartType.ENCODED
 
     def _only(self, header: HeaderSpan, name: bytes) -> bytes | None:
-        """The value of the field of that name, unfolded.  Raises _Unclear for two such fields: readers differ in which
-        of them they take.
+        """The value of the only field of that name, unfolded; None if there is none.  Raises _UnreadableError for two
+        such fields, since readers differ in which of them they take, and for a value that is too long.
         """
-        found = [field for field in header.fields if field.name == name]
-        if len(found) > 1:
-            raise _Unclear(f"more than one {name.decode('ascii').title()} field in one header")
-        if not found:
+        named = [field for field in header.fields if field.name == name]
+        if len(named) > 1:
+            raise _UnreadableError(f"more than one {name.decode('ascii').title()} field in one header")
+        if not named:
             return None
-        (field,) = found
+        (field,) = named
         if field.end - field.value_start > MAX_VALUE:
-            raise _Unclear("a Content-Type that cannot be read")
+            raise _UnreadableError("a Content-Type that cannot be read")
         return self._content.span(field.value_start, field.end).replace(self._line_end, b"").strip()
 
     def _multipart(
@@ -247,9 +251,9 @@ class _Reader:
         boundaries: tuple[bytes, ...],
     ) -> Multipart:
         if boundary is None:
-            raise _Unclear("a multipart without a good boundary")
+            raise _UnreadableError("a multipart without a good boundary")
         if boundary in boundaries:
-            raise _Unclear("a multipart with the boundary of a multipart around it", blurs_others=True)
+            raise _UnreadableError("a multipart with the boundary of a multipart around it", neighbours_uncertain=True)
         default = b"message/rfc822" if media_type == b"multipart/digest" else b"text/plain"
         parts: list[Entity | Unreadable] = []
 
@@ -275,29 +279,30 @@ class _Reader:
             if closing:
                 return Multipart(preamble_end, tuple(parts), after)
         if preamble_end is None or opened is None:
-            raise _Unclear("a multipart without its boundary")
+            raise _UnreadableError("a multipart without its boundary")
         read_part(opened, end)
         return Multipart(preamble_end, tuple(parts), None)
 
     def _delimiters(self, start: int, end: int, boundary: bytes) -> Iterator[tuple[int, int, bool]]:
-        """For each delimiter line (the boundary, then only white space): where it begins, where the next line begins,
-        and whether it is the closing delimiter.
+        """The delimiter lines (the boundary, then only white space): for each the position where it begins, that where
+        the next line begins, and whether it is the closing delimiter.
         """
         content, line_end = self._content, self._line_end
         mark = line_end + b"--" + boundary
         rest = re.compile(rb"(--)?[ \t]*(?:" + line_end + rb"|\Z)")
         position = start - len(line_end)  # the first delimiter may follow the empty line behind the header
-        while (found := content.find(mark, max(position, 0), end)) >= 0:
-            line = found + len(mark)
-            match = rest.match(content.span(line, min(end, line + MAX_TEXT_LINE)))
+        while (before := content.find(mark, max(position, 0), end)) >= 0:
+            behind_mark = before + len(mark)
+            match = rest.match(content.span(behind_mark, min(end, behind_mark + MAX_TEXT_LINE)))
             if match is None:
-                position = found + len(line_end)
+                position = before + len(line_end)
                 continue
-            yield found + len(line_end), line + match.end(), match[1] is not None
-            position = line + match.end() - len(line_end)
+            after = behind_mark + match.end()
+            yield before + len(line_end), after, match[1] is not None
+            position = after - len(line_end)
 
 
 def _check_identity(encoding: bytes, media_type: bytes) -> None:
-    """Raises _Unclear for a composite type that says it is encoded (RFC 2045 6.4)."""
+    """Raises _UnreadableError for a multipart or message with a transfer encoding (RFC 2045 6.4)."""
     if encoding not in IDENTITY:
-        raise _Unclear(f"a part of type {media_type.decode('latin-1')} that is said to be encoded")
+        raise _UnreadableError(f"a part of type {media_type.decode('latin-1')} that is said to be encoded")

@@ -1,6 +1,6 @@
-"""Content transfer encodings (RFC 2045 6) of content that comes in chunks: quoted-printable and base64.
+"""The transfer encodings quoted-printable and base64 (RFC 2045 6) of octets that come in chunks.
 
-Text has LF line ends here.  Memory is that of a chunk, or of one line up to LINE_LIMIT.
+Text has LF line ends here.  The memory taken is that of a chunk, or of a line of at most LINE_LIMIT octets.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def base64_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def base64_size(octets: int) -> int:
-    """The length in octets of what `base64_lines` makes of so many octets."""
+    """The octets, line ends included, of the base64 that `base64_lines` makes of so many octets."""
     return (octets + 2) // 3 * 4 + octets // _BASE64_OCTETS
 
 
