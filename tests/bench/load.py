@@ -1,161 +1,125 @@
-"""Servers to be measured, and the load: Postfix's smtp-source, which costs the machine little."""
+"""Load by Postfix's smtp-source, which costs the machine little, timed until the last message is where it belongs."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import socket
+import contextlib
 import subprocess
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from tests.support.software import free_port
+from tests.bench.arrivals import Arrivals, empty
+from tests.bench.client import Client, content
+from tests.bench.processes import program
+from tests.bench.samples import Sample
+from tests.bench.servers import REMOTE, SENDER, USER, users
+from tests.support.process import eventually
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-SESSIONS: Final = 20
+    from tests.bench.processes import ProcessTree
+    from tests.bench.servers import Server
+
 SIZE: Final = 4_096
-DEADLINE: Final = 30.0
+SESSIONS: Final = 20
 
-CONFIGURATION: Final = """
-hostname = "bench.test"
-[[listen]]
-address = "127.0.0.1:0"
-[local]
-domains = ["dev.test"]
-maildir = "mail/{{user}}"
-[routes]
-"sink.test" = {{ transport = "smtp", host = "127.0.0.1", port = {sink}, tls = "none" }}
-"*" = {{ transport = "mx", tls = "none" }}
-[egress]
-allow = ["127.0.0.0/8"]
-"""
+_TIMEOUT: Final = 900.0
 
 
-def send(port: int, messages: int, *, to: str = "bob@dev.test", reuse: bool = False, sessions: int = SESSIONS) -> float:
-    """Send messages to a port of this machine; how many a second were acknowledged."""
-    command = ["smtp-source", "-s", str(sessions), "-m", str(messages), "-l", str(SIZE), "-f", "me@dev.test", "-t", to]
-    began = time.perf_counter()
-    subprocess.run([*command, *(["-d"] if reuse else []), f"127.0.0.1:{port}"], check=True, timeout=600)
-    return messages / (time.perf_counter() - began)
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What smtp-source sends in one run."""
+
+    messages: int
+    size: int = SIZE
+    """Octets of a message, without its header."""
+    sessions: int = SESSIONS
+    """Connections at once."""
+    recipients: int = 1
+    """Recipients of each message."""
+    reuse: bool = False
+    """Whether a connection is used for more than one message."""
+
+    def send(self, port: int, to: str) -> None:
+        """Send it to a port of 127.0.0.1, until every message was acknowledged."""
+        subprocess.run(self.command(port, to), check=True, timeout=_TIMEOUT)
+
+    def command(self, port: int, to: str) -> list[str]:
+        """The command that sends it."""
+        sessions = min(self.sessions, self.messages)
+        return [
+            program("smtp-source"),
+            *("-s", str(sessions), "-m", str(self.messages), "-l", str(self.size), "-f", SENDER, "-t", to),
+            *(["-r", str(self.recipients)] if self.recipients > 1 else []),
+            *(["-d"] if self.reuse else []),
+            f"127.0.0.1:{port}",
+        ]
 
 
-def best(rates: list[float]) -> float:
-    """The fastest run: other work on the machine only ever makes one slower."""
-    return max(rates)
+def to_maildir(server: Server, load: Load) -> Sample:
+    """Copies a second, from the start of smtp-source until the last file is in new/; the files are then removed."""
+    copies = load.messages * load.recipients
+    with new_mail(server, users(load.recipients)) as arrivals, _Meter(server.tree) as meter:
+        load.send(server.port, f"{USER}@{server.domain}")
+        meter.stop(arrivals.wait(copies))
+    return meter.sample(copies, load.messages)
 
 
-def wait_for_port(port: int) -> None:
-    """Until somebody listens."""
-    give_up = time.monotonic() + DEADLINE
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.02)
-        else:
-            return
+def to_next_hop(server: Server, load: Load) -> Sample:
+    """Messages a second, from the start of smtp-source until the last is at the sink."""
+    before = server.sink.count
+    with _Meter(server.tree) as meter:
+        load.send(server.port, REMOTE)
+        meter.stop(server.sink.wait(before + load.messages))
+    return meter.sample(load.messages, load.messages)
 
 
-class Command:
-    """A program that runs as long as the block does."""
+@contextlib.contextmanager
+def new_mail(server: Server, mailboxes: Sequence[str]) -> Iterator[Arrivals]:
+    """Watch the Maildirs of local parts, and empty them at the end."""
+    make_maildirs(server, mailboxes)
+    folders = [server.maildir(user) / "new" for user in mailboxes]
+    with Arrivals(*folders) as arrivals:
+        yield arrivals
+    for folder in folders:
+        empty(folder)
 
-    def __init__(self, *command: str, log: Path) -> None:
-        self._command = command
-        self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Self:
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+def make_maildirs(server: Server, mailboxes: Sequence[str]) -> None:
+    """Have Maildirs made where there are none, by a message to each, which is then removed."""
+    missing = [user for user in mailboxes if not (server.maildir(user) / "new").is_dir()]
+    if missing:
+        with contextlib.closing(Client(server.port)) as client:
+            client.send([f"{user}@{server.domain}" for user in missing], content(SIZE))
+    for user in missing:
+        _wait_for_first(server.maildir(user) / "new")
+
+
+def _wait_for_first(new: Path) -> None:
+    eventually(lambda: new.is_dir() and any(new.iterdir()), lambda: f"no message comes into {new}")
+    empty(new)
+
+
+class _Meter:
+    """The time and processor time of a run."""
+
+    def __init__(self, tree: ProcessTree) -> None:
+        self._tree = tree
+
+    def __enter__(self) -> _Meter:
+        self._processor = self._tree.processor_time()
+        self._began = self._ended = time.perf_counter()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(DEADLINE)
+    def __exit__(self, *_: object) -> None:
+        self._processor = self._tree.processor_time() - self._processor
 
-    @property
-    def pid(self) -> int:
-        """Of the running process."""
-        assert self._process is not None
-        return self._process.pid
+    def stop(self, moment: float) -> None:
+        """The moment when all was done, as time.perf_counter tells it."""
+        self._ended = moment
 
-    def processor_time(self) -> float:
-        """Seconds of processor time that it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / 100
-
-    def memory(self) -> float:
-        """Its resident memory, in MiB."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        found = re.search(r"VmRSS:\s*(\d+) kB", status)
-        assert found is not None
-        return int(found[1]) / 1024
-
-
-class Server(Command):
-    """`trimta serve` in a folder, and a sink for what it relays to sink.test.
-
-    `python`: the Python of the environment whose trimta it is.
-    """
-
-    def __init__(self, folder: Path, *, python: str = sys.executable) -> None:
-        self._folder = folder
-        port = free_port()
-        user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        self._sink = Command("smtp-sink", *user, f"127.0.0.1:{port}", "1000", log=folder / "sink.log")
-        (folder / "conf.toml").write_text(CONFIGURATION.format(sink=port))
-        super().__init__(
-            # -P: not the trimta of the current directory
-            *(python, "-P", "-m", "trimta", "serve", "-c", str(folder / "conf.toml")),
-            log=folder / "server.log",
-        )
-        self.port = 0
-        self.started_in = 0.0
-
-    def __enter__(self) -> Self:
-        self._sink.__enter__()
-        began = time.perf_counter()
-        super().__enter__()
-        while (found := re.search(rb"listening on 127\.0\.0\.1:(\d+)", self.log.read_bytes())) is None:
-            if time.perf_counter() - began > DEADLINE:
-                raise RuntimeError(self.log.read_text())
-            time.sleep(0.01)
-        self.port = int(found[1])
-        wait_for_port(self.port)
-        self.started_in = time.perf_counter() - began
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, trace)
-        self._sink.__exit__(kind, error, trace)
-
-    def deliver(self, messages: int, *, to: str) -> float:
-        """Send messages; how many a second were delivered, as its log says."""
-        before = self._delivered()
-        began = time.perf_counter()
-        send(self.port, messages, to=to)
-        while self._delivered() < before + messages:
-            if time.perf_counter() - began > 20 * DEADLINE:
-                raise RuntimeError("not everything was delivered")
-            time.sleep(0.02)
-        return messages / (time.perf_counter() - began)
-
-    def _delivered(self) -> int:
-        return self.log.read_bytes().count(b" delivered ")
-
-
-def installed(program: str) -> bool:
-    """Whether there is such a program."""
-    return shutil.which(program) is not None
+    def sample(self, count: int, messages: int) -> Sample:
+        """`count` a second, with the processor time for each message."""
+        return Sample(count / (self._ended - self._began), 1000 * self._processor / messages)

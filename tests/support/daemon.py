@@ -87,6 +87,12 @@ class Daemon:
         self._end()
 
     @property
+    def pid(self) -> int:
+        """The process id of the running server, which may have children."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def said(self) -> str:
         """Its output and its log."""
         files = [self.folder / "output", *sorted(self.folder.glob(self.logs))]
@@ -201,7 +207,7 @@ class Postfix(Neighbour):
             "smtpd_tls_received_header": "yes",
         }
         (self.etc / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        (self.etc / "master.cf").write_text(_MASTER_CF + f"127.0.0.1:{self.port} inet n - n - - smtpd\n")
+        (self.etc / "master.cf").write_text(POSTFIX_SERVICES + f"127.0.0.1:{self.port} inet n - n - - smtpd\n")
         run(self.folder, "postfix", "-c", self.etc, "check")
 
     def submit(self, recipient: str, message: str) -> None:
@@ -213,7 +219,7 @@ class Postfix(Neighbour):
         )
 
 
-_MASTER_CF: Final = """\
+POSTFIX_SERVICES: Final = """\
 postlog unix-dgram n - n - 1 postlogd
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
