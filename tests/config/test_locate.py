@@ -9,7 +9,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimta.config.locate import Path, line_of, locate
+from trimta.config.locate import KeyPath, line_of, locate
 
 DOCUMENT = '''\
 hostname = "a.test"   # a comment with [brackets] and "quotes"
@@ -42,7 +42,7 @@ inline = { x = { y = [1, 2] }, "z w" = 3 }
 [[listen]]
 '''
 
-LINES: list[tuple[Path, int]] = [
+LINES: list[tuple[KeyPath, int]] = [
     (("hostname",), 1),
     (("queue",), 3),
     (("queue", "retry"), 4),
@@ -73,7 +73,7 @@ LINES: list[tuple[Path, int]] = [
 
 
 @pytest.mark.parametrize(("path", "line"), LINES)
-def test_a_key_is_found_on_the_line_where_it_begins(path: Path, line: int) -> None:
+def test_a_key_is_found_on_the_line_where_it_begins(path: KeyPath, line: int) -> None:
     assert locate(DOCUMENT)[path] == line
 
 
@@ -85,7 +85,7 @@ def test_every_key_of_a_document_is_found_and_nothing_else() -> None:
     ("path", "line"),
     [(("queue", "nowhere"), 3), (("listen", 1, "tls", "x"), 17), (("nowhere",), 1), ((), 1)],
 )
-def test_what_is_not_there_is_on_the_line_of_what_is_around_it(path: Path, line: int) -> None:
+def test_what_is_not_there_is_on_the_line_of_what_is_around_it(path: KeyPath, line: int) -> None:
     assert line_of(locate(DOCUMENT), path) == line
 
 
@@ -124,8 +124,8 @@ def test_any_document_is_walked_as_tomli_reads_it(
     assert set(locate(document)) == paths(parsed)
 
 
-def paths(value: object, at: Path = ()) -> set[Path]:
-    found: set[Path] = {at} if at else set()
+def paths(value: object, at: KeyPath = ()) -> set[KeyPath]:
+    found: set[KeyPath] = {at} if at else set()
     if isinstance(value, dict):
         for key, inner in value.items():
             found |= paths(inner, (*at, key))

@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_new(target, template())
     except FileExistsError:
-        what = (
+        problem = (
             "is there already; it stays as it is" if target.parent.is_dir() else "can't be made: a file is in the way"
         )
-        raise CommandError(EX_CANTCREAT, f"{target} {what}") from None
+        raise CommandError(EX_CANTCREAT, f"{target} {problem}") from None
     except OSError as error:
         raise CommandError(EX_CANTCREAT, f"{target} can't be written: {error.strerror}") from None
     print(f"wrote {target}; `trimta check` looks it over")

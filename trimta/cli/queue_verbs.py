@@ -172,12 +172,12 @@ class _Release:
         recipient = replace(before, address=to, original=before.original if len(envelope.recipients) == 1 else to)
         routed = self._policy.route([recipient]).envelopes
         if self._via is None:
-            for part in routed:
-                self._check(part)
+            for routed_envelope in routed:
+                self._check(routed_envelope)
         warn_at = None if envelope.warned else envelope.warn_at
         return [
-            replace(NewEnvelope.of(self._routed(part), next_try=now, warn_at=warn_at), via=self._via_text)
-            for part in routed
+            replace(NewEnvelope.of(self._routed(routed_envelope), next_try=now, warn_at=warn_at), via=self._via_text)
+            for routed_envelope in routed
         ]
 
     def _check(self, envelope: RoutedEnvelope) -> None:

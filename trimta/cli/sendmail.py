@@ -274,7 +274,7 @@ class Submission:
         routed = policy.route(
             Recipient(address=mailbox, original=mailbox, notify=flags.notify) for mailbox in recipients
         )
-        envelopes = [NewEnvelope.of(part, next_try=now, warn_at=warn_at) for part in routed.envelopes]
+        envelopes = [NewEnvelope.of(envelope, next_try=now, warn_at=warn_at) for envelope in routed.envelopes]
         about = expanded(routed.expanded)
         with queue.transaction():
             if about and self.reverse_path is not None:  # all other DSNs are the server's to send

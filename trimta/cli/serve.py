@@ -19,7 +19,7 @@ from trimta.config.load import load
 from trimta.config.model import ListenSection
 from trimta.config.route_syntax import parse_route
 from trimta.routing.routes import RouteError
-from trimta.server.foreground import Options
+from trimta.server.foreground import ServeOptions
 from trimta.server.foreground import run as run_server
 from trimta.server.start import StartError
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     def load_config() -> Configuration:
         return _with_options(load(path), args)
 
-    options = Options(time_scale=args.time_scale, json_log=args.log_format == "json", load=load_config)
+    options = ServeOptions(time_scale=args.time_scale, json_log=args.log_format == "json", load=load_config)
     try:
         run_server(load_config(), options, sys.stderr)
     except StartError as cause:

@@ -120,9 +120,9 @@ def _in_vain(watch: MaildirWatch, timeout: float) -> str:
 # The output.
 
 
-def _print(arrival: Arrival, what: str) -> None:
+def _print(arrival: Arrival, output: str) -> None:
     """Print what --print asks for.  Raises FileNotFoundError, and prints nothing, if the message was removed."""
-    match what:
+    match output:
         case "path":
             octets = os.fsencode(arrival.path) + b"\n"
         case "mark":
@@ -159,8 +159,8 @@ def _document(arrival: Arrival) -> dict[str, Any]:
         "headers": headers,
         "body": display.body(message),
         "attachments": [
-            {"filename": part.filename or None, "content_type": part.content_type, "size": part.size}
-            for part in display.attachments(message)
+            {"filename": attachment.filename or None, "content_type": attachment.content_type, "size": attachment.size}
+            for attachment in display.attachments(message)
         ],
     }
 

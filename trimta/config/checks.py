@@ -20,7 +20,7 @@ from trimta.smtp.server_settings import AuthPolicy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trimta.config.locate import Path
+    from trimta.config.locate import KeyPath
     from trimta.config.model import Configuration, ListenSection
     from trimta.config.reader import Reader
 
@@ -150,7 +150,7 @@ _UNKNOWN_AT: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def check_fault(reader: Reader, path: Path, table: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+def check_fault(reader: Reader, path: KeyPath, table: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """One of [[faults]]: `table` as it is written, `values` what is right in it."""
     if "stage" not in table:
         reader.mistake(path, ("stage",), "found no stage", f"expected one of {', '.join(FaultStage)}")

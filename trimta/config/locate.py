@@ -15,7 +15,7 @@ import tomli
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """The place of a value: keys of tables and indexes of arrays, from the top: ("listen", 1, "hide", 0)."""
 
 _TOKEN: Final = re.compile(
@@ -32,12 +32,12 @@ _TOKEN: Final = re.compile(
 )
 
 
-def locate(document: str) -> dict[Path, int]:
+def locate(document: str) -> dict[KeyPath, int]:
     """The line (from 1) on which each key, table and array element of a valid TOML document begins, by its path."""
     return Locator(document).run()
 
 
-def line_of(lines: Mapping[Path, int], path: Path) -> int:
+def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
     """The line of `path`, or of the innermost table, array or key around it that is in the document; else 1."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
@@ -56,13 +56,13 @@ class Locator:
     def __init__(self, document: str) -> None:
         self._tokens = _tokens(document)
         self._at = 0
-        self._lines: dict[Path, int] = {}
-        self._tables: dict[Path, int] = {}
+        self._lines: dict[KeyPath, int] = {}
+        self._tables: dict[KeyPath, int] = {}
         """The number of tables that each array of tables has so far."""
 
-    def run(self) -> dict[Path, int]:
+    def run(self) -> dict[KeyPath, int]:
         """The line of each path of the document."""
-        table: Path = ()
+        table: KeyPath = ()
         while self._at < len(self._tokens):
             token = self._tokens[self._at]
             if token.text == "\n":
@@ -73,7 +73,7 @@ class Locator:
                 self._value(self._key(table))
         return self._lines
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         """Pass over `[table]` or `[[array]]` and note the keys in it; returns the path of the table that it opens."""
         line = self._tokens[self._at].line
         self._at += 1
@@ -81,7 +81,7 @@ class Locator:
         self._at += array
         keys = self._dotted()
         self._at += 1 + array
-        path: Path = ()
+        path: KeyPath = ()
         for key in keys[:-1]:
             path = self._note((*path, key), line)
             if path in self._tables:
@@ -92,7 +92,7 @@ class Locator:
             path = self._note((*path, self._tables[path] - 1), line)
         return path
 
-    def _key(self, path: Path) -> Path:
+    def _key(self, path: KeyPath) -> KeyPath:
         """Pass over `a.b =` and note ("a",) and ("a", "b") below `path`; returns the path of the whole key."""
         line = self._tokens[self._at].line
         for key in self._dotted():
@@ -111,12 +111,12 @@ class Locator:
                 return keys
             self._at += 1
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         """Pass over a value and note the elements and keys in it.
 
         A stack takes the place of recursion: arrays and inline tables may nest deeper than Python's stack.
         """
-        stack: list[tuple[Path, int]] = []  # the open arrays (with the index of their next element) and tables (-1)
+        stack: list[tuple[KeyPath, int]] = []  # the open arrays (with the index of their next element) and tables (-1)
         while True:
             # The next token begins a value.
             token = self._tokens[self._at]
@@ -143,7 +143,7 @@ class Locator:
             if not stack:
                 return
 
-    def _note(self, path: Path, line: int) -> Path:
+    def _note(self, path: KeyPath, line: int) -> KeyPath:
         self._lines.setdefault(path, line)
         return path
 

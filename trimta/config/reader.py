@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, ConfigError, Mistake
-from trimta.config.locate import Path, line_of
+from trimta.config.locate import KeyPath, line_of
 from trimta.config.value_parsers import Parser, show
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Reader:
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
-        self._mistakes: list[tuple[Path, int, Mistake]] = []
+        self._mistakes: list[tuple[KeyPath, int, Mistake]] = []
         """Path, how much of it names the table, and what is wrong."""
 
     def failed(self, *inside: str | int) -> bool:
@@ -40,11 +40,11 @@ class Reader:
         """The mistakes so far, each with its path from the value that was read."""
         return [replace(mistake, at=path) for path, _, mistake in self._mistakes]
 
-    def mistake(self, table: Path, key: Path, problem: str, expected: str) -> None:
+    def mistake(self, table: KeyPath, key: KeyPath, problem: str, expected: str) -> None:
         """Note that something is wrong at `key`, a path from `table` on."""
         self._mistakes.append((table + key, len(table), Mistake(problem, expected)))
 
-    def errors(self, lines: Mapping[Path, int]) -> list[ConfigError]:
+    def errors(self, lines: Mapping[KeyPath, int]) -> list[ConfigError]:
         """All mistakes, with lines from `locate`, in the order of the file."""
         return sorted(
             ConfigError(
@@ -57,7 +57,7 @@ class Reader:
             for path, depth, mistake in self._mistakes
         )
 
-    def value(self, table: Path, key: Path, value: object, parser: Callable[[Any], T]) -> T | None:
+    def value(self, table: KeyPath, key: KeyPath, value: object, parser: Callable[[Any], T]) -> T | None:
         """The parsed value; None, and notes, where it is wrong."""
         try:
             return parser(value)
@@ -65,7 +65,7 @@ class Reader:
             self._mistakes.extend((table + key + mistake.at, len(table), mistake) for mistake in error.mistakes)
             return None
 
-    def table(self, path: Path, value: object, schema: Schema) -> dict[str, Any]:
+    def table(self, path: KeyPath, value: object, schema: Schema) -> dict[str, Any]:
         """The parsed values of the keys that are there and right."""
         if not isinstance(value, dict):
             self.mistake((), path, f"found {show(value)}", "expected a table")
@@ -80,7 +80,7 @@ class Reader:
                 parsed[key] = result
         return parsed
 
-    def tables(self, path: Path, value: object) -> list[object]:
+    def tables(self, path: KeyPath, value: object) -> list[object]:
         """The items of an array of tables."""
         if isinstance(value, list):
             return value
@@ -91,7 +91,7 @@ class Reader:
 
     def mapping(
         self,
-        path: Path,
+        path: KeyPath,
         value: object,
         key_parser: Parser[str],
         value_parser: Callable[[Any], T],
@@ -118,7 +118,7 @@ class Reader:
             parsed[name] = result
         return MappingProxyType(parsed)
 
-    def unknown(self, path: Path, key: str, value: object, known: Collection[str]) -> None:
+    def unknown(self, path: KeyPath, key: str, value: object, known: Collection[str]) -> None:
         """Note an unknown key or table, with the known key that may have been meant."""
         table = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
         problem = "unknown table" if table else "unknown key"
@@ -146,7 +146,7 @@ def undotted(key: str, value: object, options: Collection[str]) -> str:
     return key
 
 
-def key_text(path: Path, *, indexes: bool = True) -> str:
+def key_text(path: KeyPath, *, indexes: bool = True) -> str:
     """A path as TOML writes keys: dns.zones."a.test", retry[2]."""
     text = ""
     for step in path:

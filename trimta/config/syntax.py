@@ -18,7 +18,7 @@ from trimta.config.reader import key_text
 if TYPE_CHECKING:
     import tomli
 
-    from trimta.config.locate import Path
+    from trimta.config.locate import KeyPath
 
 STATEMENT: Final = "expected key = value, or [table]"
 _SHOWN: Final = 40
@@ -102,11 +102,11 @@ def _may_be_secret(document: str, position: int) -> bool:
 class _Conflict:
     """A name that is defined, or would be, a second time."""
 
-    path: Path
+    path: KeyPath
     line: int
     header: str
     """How the table is written, brackets included, if it is one that is defined now."""
-    earlier: Path
+    earlier: KeyPath
     """The same path, or the part of it that has another meaning already."""
     earlier_line: int
     earlier_kind: str
@@ -141,17 +141,17 @@ class _Finder(Locator):
     def __init__(self, document: str) -> None:
         super().__init__(document)
         self.conflict: _Conflict | None = None
-        self._kinds: dict[Path, str] = {}
+        self._kinds: dict[KeyPath, str] = {}
         """What was defined by its whole name: "value", "table" or "array"."""
-        self._before: dict[Path, int] = {}
+        self._before: dict[KeyPath, int] = {}
         """Of the statement that is read now: names in it that were there before, with their lines."""
 
-    def _note(self, path: Path, line: int) -> Path:
+    def _note(self, path: KeyPath, line: int) -> KeyPath:
         if path in self._lines:
             self._before[path] = self._lines[path]
         return super()._note(path, line)
 
-    def _key(self, path: Path) -> Path:
+    def _key(self, path: KeyPath) -> KeyPath:
         self._before = {}
         line = self._tokens[self._at].line
         full = super()._key(path)
@@ -159,7 +159,7 @@ class _Finder(Locator):
         self._kinds.setdefault(full, "value")
         return full
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         self._before = {}
         line = self._tokens[self._at].line
         full = super()._header()
@@ -171,7 +171,7 @@ class _Finder(Locator):
         self._kinds.setdefault(named, "array" if array else "table")
         return full
 
-    def _check(self, path: Path, line: int, header: str, inside: int) -> None:
+    def _check(self, path: KeyPath, line: int, header: str, inside: int) -> None:
         """Note what a name, from the step `inside` on, collides with."""
         for length in range(len(path), inside, -1):
             earlier = path[:length]

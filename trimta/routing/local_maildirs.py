@@ -99,13 +99,13 @@ def _path(maildirs: LocalMaildirs, mailbox: LocalMailbox) -> Path:
 
 def _meet(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
     """Whether two Maildirs may be the same folder, or one may lie in cur, new or tmp of the other."""
-    if not all(_may_be_one(one, other) for one, other in zip(first, second, strict=False)):
+    if not all(_may_be_same(name, other) for name, other in zip(first, second, strict=False)):
         return False
     below = (first if len(first) > len(second) else second)[min(len(first), len(second)) :]
-    return not below or any(_may_be_one(below[0], name) for name in MAILDIR_FOLDERS)
+    return not below or any(_may_be_same(below[0], name) for name in MAILDIR_FOLDERS)
 
 
-def _may_be_one(first: str, second: str) -> bool:
+def _may_be_same(first: str, second: str) -> bool:
     """Whether two path components, which may have words in braces, may stand for the same name."""
     match FIELD.search(first), FIELD.search(second):
         case None, None:

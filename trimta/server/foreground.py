@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class ServeOptions:
     """The options of `trimta serve` that are not part of the configuration."""
 
     time_scale: float = 1.0
@@ -31,14 +31,14 @@ class Options:
     """A function that reads the configuration again, at SIGHUP; if it raises, the present configuration stays."""
 
 
-def run(config: Configuration, options: Options, stderr: TextIO) -> None:
+def run(config: Configuration, options: ServeOptions, stderr: TextIO) -> None:
     """Run a server until SIGTERM or SIGINT.  Raises StartError if it can't start."""
     # A session may have a spool file open beside its socket, and so may a delivery.
     raise_descriptor_limit(2 * (config.limits.connections + CROWD_MARGIN + config.queue.concurrency) + RESERVED)
     trio.run(_main, config, options, stderr)
 
 
-async def _main(config: Configuration, options: Options, stderr: TextIO) -> None:
+async def _main(config: Configuration, options: ServeOptions, stderr: TextIO) -> None:
     # Before the start: a program that sees the banner may send a signal at once.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         async with AsyncExitStack() as cleanup:
@@ -46,7 +46,7 @@ async def _main(config: Configuration, options: Options, stderr: TextIO) -> None
 
 
 async def _serve(
-    config: Configuration, options: Options, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
+    config: Configuration, options: ServeOptions, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
 ) -> None:
     server = await MtaServer.start(config, cleanup, time_scale=options.time_scale)
     print(*server.banner(), sep="\n", file=stderr, flush=True)
