@@ -1,4 +1,4 @@
-"""A mail transaction as its sender sees it: the order of its commands, and the outcome of each recipient.
+"""A mail transaction from its client's side: the order of its commands, and the outcome of each recipient.
 
 The caller asks `next_step`, does it, and hands every reply to `reply`:
 
@@ -8,9 +8,9 @@ The caller asks `next_step`, does it, and hands every reply to `reply`:
             case SendData() | SendChunk(): ...
             case ReadReply(stage): transaction.reply(...)
 
-Afterwards every recipient is in one of three places: it has an outcome, it is in `further` (the peer takes no more of
-them in one transaction), or it is in `undecided`, because the conversation ended before anything was said about it.
-A caller whose connection breaks just stops asking.
+Afterwards each recipient has an outcome, or is in `further` (the peer takes no more of them in one transaction), or in
+`undecided` (the conversation ended before a reply told anything of the recipient).  A caller whose connection breaks
+calls `lost`.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class OutboundTransaction:
         """The number of recipients that the peer took before it said "too many"; None if it did not."""
         self._refused_otherwise = False
 
-        fit = self._judge(envelope.recipients)
+        fit = self._fail_unfit(envelope.recipients)
         limit = min(max_recipients, offered.limits.get("RCPTMAX") or max_recipients)
         self.further.extend(fit[limit:])
         self._waiting = dict(enumerate(fit[:limit]))
@@ -119,7 +119,7 @@ class OutboundTransaction:
         self._mail_refused = False
         self._in_doubt = False
         self._dialogue = self._run()
-        self._listening = False
+        self._reply_is_due = False
         self._step: OutboundStep | None = None
         self._advance(None)
 
@@ -127,20 +127,20 @@ class OutboundTransaction:
 
     def next_step(self) -> OutboundStep | None:
         """The next step; None when the transaction is over."""
-        if self._listening:
+        if self._reply_is_due:
             raise LocalProtocolError("a reply is due")
         step = self._step
         if isinstance(step, ReadReply):
-            self._listening = True
+            self._reply_is_due = True
         elif step is not None:
             self._advance(None)
         return step
 
     def reply(self, reply: Reply) -> None:
-        """Take the reply that the last step listened for.  ProtocolError: it is no answer to the command."""
-        if not self._listening:
+        """Take the reply that the last step asked for.  Raises ProtocolError if it is no answer to the command."""
+        if not self._reply_is_due:
             raise LocalProtocolError("no reply is due")
-        self._listening = False
+        self._reply_is_due = False
         if reply.code == CLOSING:
             self.ended = reply
             self._in_doubt = False
@@ -167,29 +167,29 @@ class OutboundTransaction:
 
     @property
     def full(self) -> bool:
-        """The peer took nobody, and said of all that they are too many: as if it counts over the whole connection."""
+        """Whether the peer took no recipient and called all of them too many: it may count over all transactions."""
         return self.room == 0 and not (self._accepted or self._refused_otherwise)
 
     @property
     def undecided(self) -> list[Recipient]:
-        """Recipients without an outcome, those of `further` aside."""
+        """Recipients without an outcome that are not in `further`."""
         return list(self._waiting.values())
 
-    # What can be decided without asking.
+    # Outcomes that need no command.
 
-    def _judge(self, recipients: Sequence[Recipient]) -> list[Recipient]:
-        """Fail what the offer rules out; return the rest."""
-        verdict = self._commands.unfit(self._peer)
+    def _fail_unfit(self, recipients: Sequence[Recipient]) -> list[Recipient]:
+        """Fail the recipients for which the offer rules the message out; return the others."""
+        ruled_out = self._commands.unfit(self._peer)
         terms = self._terms
         utf8_message = (terms.smtputf8 and self._facts.utf8_header) or (
             terms.reverse_path is not None and not terms.reverse_path.is_ascii
         )
         fit: list[Recipient] = []
         for recipient in recipients:
-            needs_utf8 = utf8_message or not recipient.address.is_ascii
-            if verdict is not None:
-                self._fail(recipient, *verdict, of_content=verdict[0] == MESSAGE_TOO_BIG.permanent)
-            elif needs_utf8 and not self._offered.smtputf8:
+            needs_smtputf8 = utf8_message or not recipient.address.is_ascii
+            if ruled_out is not None:
+                self._fail(recipient, *ruled_out, of_content=ruled_out[0] == MESSAGE_TOO_BIG.permanent)
+            elif needs_smtputf8 and not self._offered.smtputf8:
                 text = f"{self._peer} does not offer SMTPUTF8, which this message needs"
                 self._fail(recipient, NON_ASCII_ADDRESS.permanent, text, of_content=recipient.address.is_ascii)
             else:
@@ -198,19 +198,19 @@ class OutboundTransaction:
         self._smtputf8 = utf8_message or inside or any(not recipient.address.is_ascii for recipient in fit)
         return fit
 
-    def _refusal(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
+    def _outcome_of(self, reply: Reply, stage: ReplyStage, recipient: Recipient) -> Outcome:
         outcome = refusal(reply, stage, recipient, host=self._host)
         if isinstance(outcome, Failed) and self._fallback.excuses(reply, stage):
             return _put_off(outcome, outcome.cause)
         return outcome
 
     def _fail(self, recipient: Recipient, status: EnhancedStatus, problem: str, *, of_content: bool = False) -> None:
-        """Fail a recipient; or defer it where an extension is missing from an offer that is not known."""
+        """Fail a recipient; where EHLO was refused, so that the offer is not known, a missing extension defers it."""
         cause = LocalCause(problem, self._host)
         failed = Failed(recipient=recipient, status=status, cause=cause, of_content=of_content)
-        refusal = self._fallback.ehlo_refusal
-        if refusal is not None and status in (NOT_CAPABLE.permanent, NON_ASCII_ADDRESS.permanent):
-            self.outcomes.append(_put_off(failed, PeerReply(refusal, self._host)))
+        ehlo_refusal = self._fallback.ehlo_refusal
+        if ehlo_refusal is not None and status in (NOT_CAPABLE.permanent, NON_ASCII_ADDRESS.permanent):
+            self.outcomes.append(_put_off(failed, PeerReply(ehlo_refusal, self._host)))
         else:
             self.outcomes.append(failed)
 
@@ -223,42 +223,44 @@ class OutboundTransaction:
     def _run(self) -> Generator[OutboundStep, Reply | None, None]:
         if not self._waiting:
             return
-        yield from self._say(self._commands.mail(smtputf8=self._smtputf8), ReplyStage.MAIL, -1)
+        yield from self._send_command(self._commands.mail(smtputf8=self._smtputf8), ReplyStage.MAIL, -1)
         for number, recipient in list(self._waiting.items()):
             if self._mail_refused:
                 break
-            yield from self._say(self._commands.rcpt(recipient), ReplyStage.RCPT, number)
+            yield from self._send_command(self._commands.rcpt(recipient), ReplyStage.RCPT, number)
         if self._offered.chunking:
             yield from self._send_chunks()
         else:
             yield from self._send_data()
 
-    def _say(self, command: Command, stage: ReplyStage, number: int) -> Generator[OutboundStep, Reply | None, None]:
+    def _send_command(
+        self, command: Command, stage: ReplyStage, number: int
+    ) -> Generator[OutboundStep, Reply | None, None]:
         yield SendCommand(command, self._smtputf8)
         self._unanswered.append((stage, number))
         if not self._offered.pipelining or len(self._unanswered) >= WINDOW:
-            yield from self._hear()
+            yield from self._read_replies()
 
-    def _hear(self) -> Generator[OutboundStep, Reply | None, None]:
+    def _read_replies(self) -> Generator[OutboundStep, Reply | None, None]:
         """Read replies until MAIL and the RCPTs sent so far are answered."""
         while self._unanswered:
             stage, number = self._unanswered.popleft()
-            reply = yield from _listen(stage)
+            reply = yield from _read_reply(stage)
             if stage is ReplyStage.MAIL:
-                self._hear_mail(reply)
+                self._take_mail_reply(reply)
             elif not self._mail_refused:
-                self._hear_rcpt(reply, number)
+                self._take_rcpt_reply(reply, number)
 
-    def _hear_mail(self, reply: Reply) -> None:
+    def _take_mail_reply(self, reply: Reply) -> None:
         if reply.klass == 2:
             self.must_reset = True
             return
         self._mail_refused = True
         rest, self.further = self.further, []
         self._refuse(self._waiting, reply, ReplyStage.MAIL)
-        self.outcomes.extend(self._refusal(reply, ReplyStage.MAIL, recipient) for recipient in rest)
+        self.outcomes.extend(self._outcome_of(reply, ReplyStage.MAIL, recipient) for recipient in rest)
 
-    def _hear_rcpt(self, reply: Reply, number: int) -> None:
+    def _take_rcpt_reply(self, reply: Reply, number: int) -> None:
         if reply.klass == 2:
             self._accepted.append(number)
             return
@@ -273,12 +275,12 @@ class OutboundTransaction:
 
     def _send_data(self) -> Generator[OutboundStep, Reply | None, None]:
         if not self._offered.pipelining or self._mail_refused:
-            yield from self._hear()
+            yield from self._read_replies()
             if not self._accepted:
                 return
         yield SendCommand(Data())
-        yield from self._hear()
-        reply = yield from _listen(ReplyStage.DATA, positive=3)
+        yield from self._read_replies()
+        reply = yield from _read_reply(ReplyStage.DATA, positive=3)
         if reply.klass == 3:
             yield from self._send_after_go_ahead()
         else:
@@ -287,7 +289,7 @@ class OutboundTransaction:
     def _send_after_go_ahead(self) -> Generator[OutboundStep, Reply | None, None]:
         if self._accepted:
             yield SendData(replies=len(self._accepted) if self._lmtp else 1)
-            yield from self._hear_verdict()
+            yield from self._read_final_replies()
             return
         # A pipelined DATA got its 354 though nobody is left: a lone dot brings the dialogue back (RFC 2920 3.1).
         if self._lmtp:
@@ -301,7 +303,7 @@ class OutboundTransaction:
     def _send_chunks(self) -> Generator[OutboundStep, Reply | None, None]:
         # BDAT waits for the replies to RCPT, though it need not.  It costs no round trip more than DATA does, and a
         # connection that breaks up to here leaves no doubt: the peer has no message.
-        yield from self._hear()
+        yield from self._read_replies()
         if not self._accepted:
             return
         size, sent = self._facts.size, 0
@@ -309,22 +311,22 @@ class OutboundTransaction:
             yield SendCommand(Bdat(CHUNK, last=False))
             yield SendChunk(CHUNK, last=False)
             sent += CHUNK
-            reply = yield from _listen(ReplyStage.CHUNK)
+            reply = yield from _read_reply(ReplyStage.CHUNK)
             if reply.klass != 2:
                 self._refuse(self._accepted, reply, ReplyStage.CHUNK)
                 return
         yield SendCommand(Bdat(size - sent, last=True))
         yield SendChunk(size - sent, last=True, replies=len(self._accepted) - 1 if self._lmtp else 0)
-        yield from self._hear_verdict()
+        yield from self._read_final_replies()
 
-    def _hear_verdict(self) -> Generator[OutboundStep, Reply | None, None]:
+    def _read_final_replies(self) -> Generator[OutboundStep, Reply | None, None]:
         """The reply that takes the message over or not: one, or in LMTP one for each accepted recipient."""
         if self._lmtp:
             for number in self._accepted:
-                reply = yield from _listen(ReplyStage.BODY, strict=False)
+                reply = yield from _read_reply(ReplyStage.BODY, strict=False)
                 self._decide([number], reply)
         else:
-            reply = yield from _listen(ReplyStage.BODY)
+            reply = yield from _read_reply(ReplyStage.BODY)
             self._decide(self._accepted, reply)
         self.must_reset = False
 
@@ -332,9 +334,9 @@ class OutboundTransaction:
         if reply.klass != 2:
             self._refuse(numbers, reply, ReplyStage.BODY)
             return
-        # Who speaks LMTP without DSN puts the message into a mailbox and says no more of it.
-        alone = Handover.FINAL if self._lmtp else Handover.RELAYED
-        handover = Handover.PASSED_ON if self._offered.dsn else alone
+        # An LMTP server without DSN puts the message into a mailbox and reports nothing.
+        without_dsn = Handover.FINAL if self._lmtp else Handover.RELAYED
+        handover = Handover.PASSED_ON if self._offered.dsn else without_dsn
         for number in numbers:
             self.outcomes.append(
                 Delivered(
@@ -348,7 +350,7 @@ class OutboundTransaction:
 
     def _refuse(self, numbers: Iterable[int], reply: Reply, stage: ReplyStage) -> None:
         for number in list(numbers):
-            self.outcomes.append(self._refusal(reply, stage, self._waiting.pop(number)))
+            self.outcomes.append(self._outcome_of(reply, stage, self._waiting.pop(number)))
 
     def _advance(self, reply: Reply | None) -> None:
         try:
@@ -359,7 +361,7 @@ class OutboundTransaction:
     def _stop(self) -> None:
         self._dialogue.close()
         self._step = None
-        self._listening = False
+        self._reply_is_due = False
 
 
 def _put_off(failed: Failed, cause: Cause) -> Deferred:
@@ -367,12 +369,13 @@ def _put_off(failed: Failed, cause: Cause) -> Deferred:
     return Deferred(recipient=failed.recipient, status=failed.status.condition.transient, cause=cause)
 
 
-def _listen(
+def _read_reply(
     stage: ReplyStage, *, positive: int = 2, strict: bool = True
 ) -> Generator[OutboundStep, Reply | None, Reply]:
-    """One reply: of the class that lets the dialogue go on, or a refusal, which one of no class that SMTP knows is too:
-    it is the answer of one recipient, and another has its own.  ProtocolError for one that answers something else,
-    unless not `strict`.
+    """The reply to a command of `stage`.  `positive`: the class that lets the dialogue go on.
+
+    A reply of a class that SMTP does not know is a refusal: it is about one recipient, and others have their own.
+    Raises ProtocolError, if `strict`, for a 2yz where 3yz is due, and the other way round.
     """
     reply = yield ReadReply(stage)
     assert reply is not None

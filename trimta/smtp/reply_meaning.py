@@ -55,8 +55,8 @@ class ReplyStage(enum.StrEnum):
 
 
 # Conditions for a server that sends no enhanced status, by the meaning that RFC 5321 4.2.3 gives a code.
-# What is not here is X.0.0: a 550 may be an unknown user or the server's policy, and a guess would mislead whoever
-# handles bounces.
+# Other codes mean X.0.0: a 550 may be an unknown user or the server's policy, and a guess would mislead whoever handles
+# bounces.
 _BY_CODE: Final = {
     421: NOT_ACCEPTING_MAIL,
     450: MAILBOX_TROUBLE,
@@ -92,7 +92,8 @@ _BY_STAGE: Final = {
 
 
 def status_of(reply: Reply, stage: ReplyStage, *, klass: int | None = None) -> EnhancedStatus:
-    """The reply's own enhanced status, unless its class disagrees with the code (RFC 2034 4), else one by meaning.
+    """The enhanced status that a reply means: its own, unless its class disagrees with the code (RFC 2034 4), else that
+    of the code at this stage.
 
     `klass` puts the status into another class: a 5yz about our credentials is no reason to fail the message.
     """
@@ -130,8 +131,8 @@ def refusal(reply: Reply, stage: ReplyStage, recipient: Recipient, *, host: str)
 
 
 def _is_of_content(reply: Reply, stage: ReplyStage, status: EnhancedStatus) -> bool:
-    """Whether another content might have been taken: this one was seen, or its size or form is what is said to be wrong
-    (552: RFC 1870 6.1; X.2.3, X.3.4, X.6.Z: RFC 3463), or one of the parameters that it has at MAIL.
+    """Whether another content might have been taken: the server has seen this one, or refuses its size, its form (552:
+    RFC 1870 6.1; X.2.3, X.3.4, X.6.Z: RFC 3463) or a parameter that MAIL has for it.
     """
     if stage in (ReplyStage.DATA, ReplyStage.CHUNK, ReplyStage.BODY) or reply.code == 552:
         return True

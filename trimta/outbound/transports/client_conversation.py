@@ -60,8 +60,8 @@ def refusal(reply: Reply, stage: ReplyStage, host: str, *, final: bool = False) 
 class ClientConversation:
     """Commands, content and replies over one wire, written down in a transcript.
 
-    What is said waits in a buffer until a reply is heard (`hear`), so that pipelined commands go out together (RFC
-    2920).  A conversation that broke stays broken: its methods raise HostUnusableError.
+    Commands wait in a buffer until a reply is read (`read_reply`), so that pipelined ones go out together (RFC 2920).
+    A conversation that broke stays broken: its methods raise HostUnusableError.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class ClientConversation:
         return self.sent_all and self.core.ready and self.wire.usable
 
     async def ask(self, command: Command, stage: ReplyStage) -> Reply:
-        """Send one command and wait for its reply.  Raises as `say` and `hear`."""
-        self.say(command)
-        return await self.hear(stage)
+        """Send one command and wait for its reply.  Raises as `write_command` and `read_reply`."""
+        self.write_command(command)
+        return await self.read_reply(stage)
 
-    def say(self, command: Command, *, smtputf8: bool = False) -> None:
-        """Put a command into the buffer.  ProtocolError if the host has sent a reply that nothing asked for."""
+    def write_command(self, command: Command, *, smtputf8: bool = False) -> None:
+        """Put a command into the buffer.  Raises ProtocolError if the host has sent a reply that nothing asked for."""
         octets = self.core.send(command, smtputf8=smtputf8)
         self._buffer += octets
         text = octets.decode(errors="replace").rstrip()
         self.transcript.client(f"AUTH {command.mechanism} ***" if isinstance(command, Auth) else text)
 
-    def say_response(self, response: bytes) -> None:
+    def write_response(self, response: bytes) -> None:
         """Put a response of the AUTH exchange into the buffer (RFC 4954 4), CRLF included."""
         self.core.expect()
         self._buffer += response
@@ -131,8 +131,8 @@ class ClientConversation:
         """Send `size` octets of content; None: all of it.  `before_end`, where the message ends with them, is called
         before the octets go out that may complete the message.
 
-        A connection that breaks meanwhile is reported by the next `hear`: the host may have said why it would not read
-        on.
+        A connection that breaks meanwhile is reported by the next `read_reply`: a reply may say why the host would not
+        read on.
         """
         try:
             while size != 0 and (block := await content.take(size)):
@@ -151,7 +151,7 @@ class ClientConversation:
             self._send_failure = error
 
     async def flush(self) -> None:
-        """Write the buffer.  HostUnusableError if the host takes nothing for `timeouts.data`, or if that breaks."""
+        """Write the buffer.  Raises HostUnusableError if the host takes nothing for `timeouts.data`, or closes."""
         if not self._buffer:
             return
         octets = bytes(self._buffer)
@@ -164,14 +164,14 @@ class ClientConversation:
         except WireError as error:
             raise self._lost(f"the connection broke while sending ({error})") from error
 
-    async def hear(self, stage: ReplyStage) -> Reply:
+    async def read_reply(self, stage: ReplyStage) -> Reply:
         """Write the buffer and wait for one reply, whole, as long as RFC 5321 4.5.3.2 says.
 
-        HostUnusableError if none comes, or if the host closes before the first MAIL; ProtocolError for what is no
-        reply.
+        Raises HostUnusableError if none comes, or if the host closes before the first MAIL; ProtocolError for octets
+        that are no reply.
         """
         if self._send_failure is not None:
-            return await self._last_words(self._send_failure)
+            return await self._parting_reply(self._send_failure)
         await self.flush()
         limit = self._limit(stage)
         try:
@@ -195,7 +195,7 @@ class ClientConversation:
         """Send QUIT and wait for its reply, for a second at most and whatever comes."""
         try:
             with trio.move_on_after(QUIT_LIMIT):
-                self.say(Quit())
+                self.write_command(Quit())
                 await self.flush()
                 await self._next_reply()
         except (HostUnusableError, WireError, ProtocolError):
@@ -225,7 +225,7 @@ class ClientConversation:
             text = text.replace(secret, "***")
         return text
 
-    async def _last_words(self, failure: HostUnusableError) -> Reply:
+    async def _parting_reply(self, failure: HostUnusableError) -> Reply:
         """The reply by which a host that stopped reading says why.  Raises `failure` if there is none."""
         try:
             with trio.move_on_after(QUIT_LIMIT):

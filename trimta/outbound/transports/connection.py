@@ -166,7 +166,7 @@ class SmtpConnection:
     async def _begin(self, policy: TlsPolicy) -> None:
         if self._route.implicit_tls:
             await self._start_tls(policy)
-        greeting = await self._conversation.hear(ReplyStage.GREETING)
+        greeting = await self._conversation.read_reply(ReplyStage.GREETING)
         if greeting.klass != 2:
             raise refusal(greeting, ReplyStage.GREETING, self.endpoint.host)
         await self._hello()
@@ -243,8 +243,8 @@ class SmtpConnection:
                 response = render_response(exchange.respond(challenge_of(reply)))
             except ProtocolError as error:
                 raise _protocol_trouble(self.endpoint, error, final=True) from error
-            conversation.say_response(response)
-            reply = await conversation.hear(ReplyStage.AUTH)
+            conversation.write_response(response)
+            reply = await conversation.read_reply(ReplyStage.AUTH)
         if reply.klass != 2:
             raise refusal(reply, ReplyStage.AUTH, self.endpoint.host, final=reply.klass == 5)
         self.authenticated = True
@@ -314,7 +314,7 @@ class SmtpConnection:
             while (step := transaction.next_step()) is not None:
                 match step:
                     case SendCommand(command, smtputf8):
-                        conversation.say(command, smtputf8=smtputf8)
+                        conversation.write_command(command, smtputf8=smtputf8)
                     case SendData(replies, empty=True):
                         await conversation.send_empty(replies)
                     case SendData(replies):
@@ -328,7 +328,7 @@ class SmtpConnection:
                         before_end = transaction.sending_end if last else None
                         await conversation.send_content(chunks, size, before_end=before_end)
                     case ReadReply(stage):
-                        transaction.reply(await conversation.hear(stage))
+                        transaction.reply(await conversation.read_reply(stage))
 
     # The end.
 

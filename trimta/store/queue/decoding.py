@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def dump_message(message: StoredMessage) -> str:
-    """Everything of a message that has no column of its own."""
+    """The JSON text of a message: the attributes that have no column of their own."""
     terms = message.terms
     fields: dict[str, Any] = {"from": _mailbox(terms.reverse_path), "body": terms.body.value}
     if terms.smtputf8:
@@ -45,7 +45,7 @@ def dump_message(message: StoredMessage) -> str:
 
 
 def load_message(text: object) -> dict[str, Any]:
-    """The keyword arguments of StoredMessage that dump_message() wrote: `terms`, `origin`, `helo`, `report`."""
+    """The keyword arguments of StoredMessage in a text of dump_message(): `terms`, `origin`, `helo`, `report`."""
     fields = _load(text)
     try:
         report = fields.get("report")
@@ -74,6 +74,7 @@ def _read_terms(fields: dict[str, Any]) -> Terms:
 
 
 def dump_recipient(recipient: Recipient) -> str:
+    """The JSON text of a recipient; its number has a column of its own."""
     fields: dict[str, Any] = {"to": _mailbox(recipient.address)}
     if recipient.original != recipient.address or recipient.original.domain != recipient.address.domain:
         fields["original"] = _mailbox(recipient.original)
@@ -86,6 +87,7 @@ def dump_recipient(recipient: Recipient) -> str:
 
 
 def load_recipient(text: object, number: int | None = None) -> Recipient:
+    """The recipient that a text of dump_recipient() holds, with its number."""
     fields = _load(text)
     try:
         address = _read_mailbox(fields["to"])
@@ -105,11 +107,13 @@ def load_recipient(text: object, number: int | None = None) -> Recipient:
 
 
 def dump_deferred(deferred: Deferred) -> str:
+    """The JSON text of a recipient's last deferral: status, diagnostic, host, and whether the cause is a reply."""
     cause = deferred.cause
     return _dump([str(deferred.status), cause.diagnostic, cause.host, isinstance(cause, PeerReply)])
 
 
 def load_deferred(text: object, recipient: Recipient) -> Deferred:
+    """The recipient's deferral that a text of dump_deferred() holds."""
     if not isinstance(text, str):
         raise ValueError("an outcome that is no text")
     try:
@@ -132,7 +136,7 @@ def _read_cause(diagnostic: str, host: str, *, is_reply: bool) -> Cause:
 
 
 def path_text(mailbox: ReversePath) -> str:
-    """What filters compare: lower case, "<>" for the null path, no octets that UTF-8 can't hold."""
+    """The text of a path that filters compare: in lower case, "<>" for the null path."""
     return "<>" if mailbox is None else str(mailbox).lower()
 
 
