@@ -13,10 +13,10 @@ _SIZES: Final = ("", "K", "M", "G")
 
 def duration(seconds: float) -> str:
     """A duration in seconds as text, in two units at most, rounded: `45s`, `12m`, `3h05m`, `2d04h`."""
-    for (unit, size), (below, part) in pairwise(_UNITS):
-        whole = round(seconds / part) * part
+    for (unit, size), (below, below_size) in pairwise(_UNITS):
+        whole = round(seconds / below_size) * below_size
         if whole >= size:
-            rest = whole % size // part
+            rest = whole % size // below_size
             return f"{whole // size}{unit}" + (f"{rest:02}{below}" if rest else "")
     return f"{max(0, round(seconds))}s"
 

@@ -40,7 +40,7 @@ PAUSE: Final = 0.05
 SETTLE: Final = 0.02
 """Seconds to wait for messages that arrived at the same moment as the newest, since the order among them counts."""
 
-WHAT: Final = ("path", "headers", "body", "json", "mark")
+OUTPUTS: Final = ("path", "headers", "body", "json", "mark")
 
 _MARK: Final = re.compile(r"(\d{1,20})-(\S*)")
 
@@ -77,9 +77,9 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--timeout", metavar="TIME", type=_seconds, default=10.0, help="default: 10s")
     parser.add_argument(
-        "--print", dest="what", choices=WHAT, default="path", help="default: path; json has the mark, too"
+        "--print", dest="output", choices=OUTPUTS, default="path", help="default: path; json has the mark, too"
     )
-    parser.add_argument("--json", dest="what", action="store_const", const="json", help="as --print json")
+    parser.add_argument("--json", dest="output", action="store_const", const="json", help="as --print json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
             with suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another account's
                 path, header = read_header(arrival)
                 if criteria.matches(header):
-                    _print(replace(arrival, path=path), args.what)
+                    _print(replace(arrival, path=path), args.output)
                     return EX_OK
         now = monotonic()
         if now >= deadline:

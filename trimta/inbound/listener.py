@@ -166,11 +166,11 @@ async def _remove_stale(path: Path) -> None:
             raise OSError(errno.EADDRINUSE, "in use")
 
 
-def raise_descriptor_limit(wanted: int) -> None:
-    """Let this process have so many descriptors, as far as its hard limit allows."""
+def raise_descriptor_limit(descriptors: int) -> None:
+    """Let this process have `descriptors` descriptors, or as many as its hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < descriptors:
+        most = descriptors if hard == resource.RLIM_INFINITY else min(descriptors, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 

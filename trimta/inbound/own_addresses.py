@@ -31,12 +31,12 @@ def comes_to(bound: Iterable[tuple[str, int]], address: str, port: int) -> bool:
 
 def reached(address: str) -> IPv4Address | IPv6Address:
     """The address that a connection really goes to: an IPv4-mapped one is IPv4, and the unspecified one is loopback."""
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    if found.is_unspecified:
-        return ip_address("::1" if found.version == 6 else "127.0.0.1")
-    return found
+    ip = ip_address(address.partition("%")[0])
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if ip.is_unspecified:
+        return ip_address("::1" if ip.version == 6 else "127.0.0.1")
+    return ip
 
 
 def is_own(address: IPv4Address | IPv6Address) -> bool:

@@ -216,21 +216,21 @@ def unique_name(name: str) -> str:
 
 def maildirs_of(template: str) -> Iterator[Path]:
     """The existing Maildirs among those that a template may name."""
-    top, *parts = Path(template).parts
-    return _below(Path(top), parts)
+    top, *components = Path(template).parts
+    return _below(Path(top), components)
 
 
-def _below(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
-    if not parts:
+def _below(folder: Path, components: Sequence[str]) -> Iterator[Path]:
+    if not components:
         yield folder
         return
-    part, *rest = parts
-    if _PLACEHOLDER.search(part) is None:
-        yield from _below(folder / part, rest)
+    component, *rest = components
+    if _PLACEHOLDER.search(component) is None:
+        yield from _below(folder / component, rest)
         return
-    if part in ("{detail}", ".{detail}"):  # an address without a detail: the folder itself
+    if component in ("{detail}", ".{detail}"):  # an address without a detail: the folder itself
         yield from _below(folder, rest)
-    pattern = re.compile(".*".join(re.escape(text) for text in _PLACEHOLDER.split(part)))
+    pattern = re.compile(".*".join(re.escape(text) for text in _PLACEHOLDER.split(component)))
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, overload
 import trio
 
 from trimta.testing.handle import DEADLINE, Handle
-from trimta.testing.mail import Wanted
+from trimta.testing.mail import MessageQuery
 from trimta.testing.scripting import Duration, seconds
 from trimta.testing.thread import ServerThread, apart
 
@@ -85,11 +85,11 @@ class Server(Handle):
         Raises NotArrivedError, an AssertionError that tells what did arrive, when the time is up.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test that waits
-        wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
+        query = MessageQuery(to, from_, subject, 1 if count is None else count, after)
         limit = seconds(timeout)
-        found = await self._do(partial(self._inside.wait_for, wanted, limit))
-        self._must_have(found, wanted, limit)
-        return found[0] if count is None else found
+        messages = await self._do(partial(self._inside.wait_for, query, limit))
+        self._must_have(messages, query, limit)
+        return messages[0] if count is None else messages
 
     async def settle(self, timeout: Duration = DEADLINE) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.

@@ -11,7 +11,7 @@ from trimta import real_time
 from trimta.testing.async_server import Server, beside, conclude
 from trimta.testing.handle import DEADLINE, Handle
 from trimta.testing.index import Index
-from trimta.testing.mail import Wanted
+from trimta.testing.mail import MessageQuery
 from trimta.testing.scripting import Duration, seconds
 from trimta.testing.thread import ServerThread
 
@@ -74,14 +74,14 @@ class BlockingServer(Handle):
         Raises NotArrivedError, an AssertionError that tells what did arrive, when the time is up.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test that waits
-        wanted = Wanted(to, from_, subject, 1 if count is None else count, after)
+        query = MessageQuery(to, from_, subject, 1 if count is None else count, after)
         limit = seconds(timeout)
         if self._thread.forked:
-            found = self._look_until(wanted, limit)
+            messages = self._look_until(query, limit)
         else:
-            found = self._thread.call(partial(self._inside.wait_for, wanted, limit))
-        self._must_have(found, wanted, limit)
-        return found[0] if count is None else found
+            messages = self._thread.call(partial(self._inside.wait_for, query, limit))
+        self._must_have(messages, query, limit)
+        return messages[0] if count is None else messages
 
     def settle(self, timeout: Duration = DEADLINE) -> None:
         """Wait until nothing is due in the queue and no delivery is under way.
@@ -97,14 +97,14 @@ class BlockingServer(Handle):
         """
         self._thread.call(partial(self._inside.advance, seconds(span)))
 
-    def _look_until(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
+    def _look_until(self, query: MessageQuery, timeout: float) -> list[EmailMessage]:
         """`wait_for` in a forked child, which the server can't tell of arrivals: it looks again and again."""
         deadline = real_time.monotonic() + timeout
         index = Index(self._mailboxes.templates)
         while True:
-            messages = index.find(wanted.criteria(), wanted.count, wanted.after)
+            messages = index.find(query.criteria(), query.count, query.after)
             left = deadline - real_time.monotonic()
-            if len(messages) == wanted.count or left <= 0:
+            if len(messages) == query.count or left <= 0:
                 return messages
             sleep(min(PAUSE, left))
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import Event
     from trimta.testing.inside import Inside
-    from trimta.testing.mail import Wanted
+    from trimta.testing.mail import MessageQuery
     from trimta.testing.thread import ServerThread
 
 T = TypeVar("T")
@@ -175,15 +175,15 @@ class Handle:
             except RuntimeError:  # the server's thread has added an event meanwhile
                 continue
 
-    def _must_have(self, messages: list[EmailMessage], wanted: Wanted, timeout: float) -> None:
+    def _must_have(self, messages: list[EmailMessage], query: MessageQuery, timeout: float) -> None:
         __tracebackhide__ = True  # pytest then shows the line of the test that waits
-        if len(messages) < wanted.count:
-            raise NotArrivedError(self._story(messages, wanted, timeout))
+        if len(messages) < query.count:
+            raise NotArrivedError(self._story(messages, query, timeout))
 
-    def _story(self, messages: list[EmailMessage], wanted: Wanted, timeout: float) -> str:
+    def _story(self, messages: list[EmailMessage], query: MessageQuery, timeout: float) -> str:
         """The text of NotArrivedError: the criteria, the messages that arrived, the queue, and refusals."""
-        count = "no message" if not messages else f"{len(messages)} of {wanted.count} messages"
-        parts = [f"{count}{wanted} within {timeout:g} s"]
+        count = "no message" if not messages else f"{len(messages)} of {query.count} messages"
+        parts = [f"{count}{query} within {timeout:g} s"]
         arrived = [in_words(message) for message in self._mailboxes.everything()]
         parts.append(_listing("arrived", arrived) if arrived else "nothing arrived")
         if self._thread.forked:

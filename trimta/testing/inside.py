@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration
     from trimta.runtime.events import Event
     from trimta.testing.configuration import ConfigurationSource
-    from trimta.testing.mail import Wanted
+    from trimta.testing.mail import MessageQuery
 
 EVENTS: Final = 10_000
 """Number of events that are kept, the latest."""
@@ -71,7 +71,7 @@ class Inside:
         self._news.set()
         self._news = trio.Event()
 
-    async def wait_for(self, wanted: Wanted, timeout: float) -> list[EmailMessage]:
+    async def wait_for(self, query: MessageQuery, timeout: float) -> list[EmailMessage]:
         """The oldest messages that match; fewer than wanted if no more come within `timeout` seconds."""
         messages: list[EmailMessage] = []
         deadline = trio.current_time() + timeout
@@ -79,10 +79,10 @@ class Inside:
             news = self._news  # taken before the look, so that an arrival during the look leads to another one
             began = trio.current_time()
             messages = await trio.to_thread.run_sync(
-                self._index.find, wanted.criteria(), wanted.count, wanted.after, limiter=self._looking
+                self._index.find, query.criteria(), query.count, query.after, limiter=self._looking
             )
             now = trio.current_time()
-            if len(messages) == wanted.count or began >= deadline:
+            if len(messages) == query.count or began >= deadline:
                 return messages
             with trio.move_on_at(min(deadline, now + POLL)):
                 await news.wait()
@@ -187,7 +187,7 @@ async def inside(config: ConfigurationSource) -> AsyncGenerator[Inside, None]:
             trouble = _besides_cancelled(error)
             if trouble is None and not bugs:
                 raise
-        trouble = _as_one([*([] if trouble is None else [trouble]), *bugs])
+        trouble = _combined([*([] if trouble is None else [trouble]), *bugs])
         if trouble is None:
             watch.check()
     if trouble is not None:
@@ -228,7 +228,7 @@ def _besides_cancelled(error: BaseExceptionGroup | trio.Cancelled) -> BaseExcept
     return rest
 
 
-def _as_one(errors: list[BaseException]) -> BaseException | None:
+def _combined(errors: list[BaseException]) -> BaseException | None:
     if len(errors) > 1:
         return BaseExceptionGroup("errors inside the server", errors)
     return errors[0] if errors else None

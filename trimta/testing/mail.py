@@ -75,7 +75,7 @@ def mark_of(message: EmailMessage) -> ArrivalMark:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class MessageQuery:
     """The criteria of `wait_for`; a criterion that is None matches every message.
 
     Raises ValueError for a `count` below 1, and for an `after` that the server has not returned.

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from trimta.content.dsn.values import OriginalMessage, RecipientReport
 
 _OPENING: Final = {
-    DsnKind.FAILED: "Your message could not be delivered to {who}. It is not tried again.",
-    DsnKind.DELAYED: "Your message is not yet delivered to {who}. {state}: you need not send it again.",
-    DsnKind.DELIVERED: "Your message has been delivered to {who}.",
-    DsnKind.RELAYED: "Your message has been handed on for {who}, which is not yet its delivery.",
-    DsnKind.EXPANDED: "Your message to {who} has been sent on to all members. Expect no report of each of them.",
+    DsnKind.FAILED: "Your message could not be delivered to {recipients}. It is not tried again.",
+    DsnKind.DELAYED: "Your message is not yet delivered to {recipients}. {state}: you need not send it again.",
+    DsnKind.DELIVERED: "Your message has been delivered to {recipients}.",
+    DsnKind.RELAYED: "Your message has been handed on for {recipients}, which is not yet its delivery.",
+    DsnKind.EXPANDED: "Your message to {recipients} has been sent on to all members. Expect no report of each of them.",
 }
 
 _ADVICE: Final[Mapping[Condition, str]] = {
@@ -105,8 +105,8 @@ def explanation(
 
 def _opening(kind: DsnKind, recipients: int, *, host: str, held: bool) -> list[str]:
     """The first lines: what happened to how many recipients.  `held`: nothing is tried at present."""
-    who = "the recipient below" if recipients == 1 else f"the {recipients} recipients below"
-    opening = _OPENING[kind].format(who=who, state=_HELD if held else _TRIED)
+    recipients_below = "the recipient below" if recipients == 1 else f"the {recipients} recipients below"
+    opening = _OPENING[kind].format(recipients=recipients_below, state=_HELD if held else _TRIED)
     return [f"This is the mail server at {host}.", "", *wrap(opening)]
 
 
