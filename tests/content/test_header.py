@@ -14,10 +14,10 @@ from trimta.content.header import (
     AmbiguousHeaderError,
     Field,
     HeaderReader,
-    begins_field,
     decoded,
     field_spans,
     fields,
+    possible_headers,
     split_header,
     without_from_lines,
 )
@@ -202,7 +202,31 @@ def test_an_entity_whose_header_readers_may_see_in_two_ways_has_no_positions(con
     ],
 )
 def test_a_line_begins_a_field_or_does_not(line: bytes, begins: bool) -> None:
-    assert begins_field(line) is begins
+    assert bool([*fields(line)]) is begins
+
+
+def test_a_field_keeps_the_case_of_its_name() -> None:
+    assert [(field.name, field.written_name) for field in fields(b"X-Case : 1\nx-case: 2\n")] == [
+        ("x-case", "X-Case"),
+        ("x-case", "x-case"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"", []),
+        (b"\nA: 1\n", []),
+        (b"A: 1\n\nB: 2\n", [b"A: 1\n"]),
+        (b"A: 1\n\n--b\nB: 2\n C: 3\n\nx\n\n--b--\n", [b"A: 1\n", b"B: 2\n C: 3\n"]),
+        (b"A: 1\n\n--b\nno field\nB: 2\n", [b"A: 1\n"]),
+        (b"A: 1\n\n--b\nB: 2\nno field\nC: 3", [b"A: 1\n", b"B: 2\nno field\nC: 3"]),
+        (b"no field\nA: 1\n\n", [b"no field\nA: 1\n"]),
+        (b"A: 1\n--b\nB: 2\n\n--c: 3\nD: 4\n", [b"A: 1\n--b\nB: 2\n", b"D: 4\n"]),
+    ],
+)
+def test_headers_are_looked_for_where_a_part_may_begin(content: bytes, headers: list[bytes]) -> None:
+    assert [*possible_headers(content)] == headers
 
 
 @pytest.mark.parametrize(
@@ -249,11 +273,13 @@ def test_encoded_words_are_decoded_and_nothing_raises(value: str, text: str) -> 
         b"a" + b" " * 5_000_000 + b":x",
         b"a: " + b"x" * 5_000_000,
         b"From " * 1_000_000,
+        b"--\nA: b\n" * 100_000,
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_large_content_is_read_at_once(content: bytes) -> None:
     with bounded_effort():
         split_header(content)
         HeaderSummary.of(content)
         read(content, 65_536)
+        assert sum(map(len, possible_headers(content))) <= len(content)

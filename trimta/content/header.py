@@ -117,11 +117,6 @@ def begins_from_line(content: bytes) -> bool:
     return _QUOTED_FROM_START.match(content) is not None
 
 
-def begins_field(line: bytes) -> bool:
-    """Whether a line is the first line of a field."""
-    return _FIELD_START.match(line) is not None
-
-
 def _after_from_line(content: bytes) -> int:
     match = _FROM_LINE.match(content)
     return 0 if match is None else match.end()

@@ -1,4 +1,4 @@
-"""DSNs about messages with one word changed, and their parts taken apart as a reader of mail does it."""
+"""Outcomes and DSNs for tests, and the parts of a DSN as a program for reading mail sees them."""
 
 from __future__ import annotations
 

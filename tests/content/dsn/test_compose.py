@@ -66,10 +66,10 @@ def test_every_dsn_is_a_complete_report(kind: DsnKind, ret: Ret | None, *, utf8:
     assert report["Date"].datetime == NOW
 
     assert words.get_content_type() == "text/plain"
-    said = words.get_content()
-    assert str(outcome.recipient.address) in said
-    assert "mail.dev.test" in said
-    assert "Q1" in said
+    text = words.get_content()
+    assert str(outcome.recipient.address) in text
+    assert "mail.dev.test" in text
+    assert "Q1" in text
 
     assert status.get_content_type() == ("message/global-delivery-status" if utf8 else "message/delivery-status")
     about, each = groups(dsn)

@@ -32,13 +32,13 @@ BARE_LIMIT: Final = 4 * 1024
 
 def forms(content: bytes) -> dict[ReportForm, list[bytes]]:
     """All shorter forms of a DSN."""
-    found: dict[ReportForm, list[bytes]] = {}
+    shorter_forms: dict[ReportForm, list[bytes]] = {}
     waiting, form = [content], ReportForm.FULL
     while (step := shorter(waiting[0], form)) is not None:
         form = step[0]
-        waiting = [short for one in waiting for short in (shorter(one, ReportForm(_before(form))) or (form, []))[1]]
-        found[form] = waiting
-    return found
+        waiting = [short for dsn in waiting for short in (shorter(dsn, ReportForm(_before(form))) or (form, []))[1]]
+        shorter_forms[form] = waiting
+    return shorter_forms
 
 
 def _before(form: ReportForm) -> ReportForm:
@@ -77,9 +77,9 @@ CASES: Final[dict[str, ComposedDsn]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_form_is_a_report_in_7_bits_of_few_octets(case: str) -> None:
     whole = CASES[case]
-    found = forms(whole.content)
-    assert [*found] == [ReportForm.BRIEF, ReportForm.BARE]
-    (brief,), (bare,) = found.values()
+    shorter_forms = forms(whole.content)
+    assert [*shorter_forms] == [ReportForm.BRIEF, ReportForm.BARE]
+    (brief,), (bare,) = shorter_forms.values()
     for short, limit in ((brief, BRIEF_LIMIT), (bare, BARE_LIMIT)):
         assert short.isascii()
         assert len(short) + short.count(b"\n") < limit
@@ -155,8 +155,8 @@ def test_every_recipient_is_told_of_in_as_many_reports_as_it_takes(count: int) -
     whole = make(*(failed(recipient(name), replied(f"550 5.1.1 no {name} " * 9)) for name in names))
     ids: set[str] = set()
     for form, shorts in forms(whole.content).items():
-        said = [group["Final-Recipient"] for short in shorts for group in told(short)[1:]]
-        assert said == [f"rfc822; {name}" for name in names]
+        recipients = [group["Final-Recipient"] for short in shorts for group in told(short)[1:]]
+        assert recipients == [f"rfc822; {name}" for name in names]
         assert max(map(len, shorts)) < (BRIEF_LIMIT if form is ReportForm.BRIEF else BARE_LIMIT)
         ids = {str(parse_short(short)["Message-ID"]) for short in shorts}
         assert len(ids) == len(shorts)
@@ -164,11 +164,11 @@ def test_every_recipient_is_told_of_in_as_many_reports_as_it_takes(count: int) -
 
 def test_the_words_of_a_short_form_say_who_why_and_what_to_do() -> None:
     for (short,) in forms(make(failed(), deferred(recipient("carol@x.test"))).content).values():
-        said = " ".join(short.partition(b"us-ascii")[2].decode().split())
-        assert "could not be delivered to the 2 recipients below" in said
-        assert "<bob@x.test> mx.x.test said: 550 5.1.1 no such user What to do: There is no such mailbox" in said
-        assert "<carol@x.test> What happened: connection refused" in said
-        assert "the id Q1" in said
+        text = " ".join(short.partition(b"us-ascii")[2].decode().split())
+        assert "could not be delivered to the 2 recipients below" in text
+        assert "<bob@x.test> mx.x.test said: 550 5.1.1 no such user What to do: There is no such mailbox" in text
+        assert "<carol@x.test> What happened: connection refused" in text
+        assert "the id Q1" in text
 
 
 @pytest.mark.parametrize(

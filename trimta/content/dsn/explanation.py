@@ -1,4 +1,4 @@
-"""The first part of a DSN: what happened, and what the sender can do, in plain words (RFC 3461 6.2)."""
+"""The first part of a DSN: what happened, and what the sender can do, in plain words (RFC 6522 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shorter forms of a DSN, for a return path whose host refuses what `compose` made (RFC 3461 6.2 leaves the form open).
+"""Shorter forms of a DSN, for a return path whose host refuses what `compose` made.
 
 FULL   what `compose` made
 BRIEF  the header of the message instead of the message; diagnostics cut; 7 bits; several DSNs for many recipients
