@@ -392,6 +392,8 @@ def _become(config: Configuration) -> None:
             privileges.become_owner(config.data_dir)
     except AccountError as cause:
         raise CommandError(EX_NOPERM, str(cause)) from cause
+    except OSError as cause:
+        raise _not_stored(config, cause) from cause
 
 
 @contextmanager
@@ -399,7 +401,7 @@ def _open_queue(config: Configuration) -> Iterator[Queue]:
     try:
         warn_of_loss(config)
         queue = Queue(config.data_dir)
-    except QueueUnreadable as error:
+    except (QueueUnreadable, OSError) as error:
         raise _not_stored(config, error) from error
     with closing(queue):
         yield queue

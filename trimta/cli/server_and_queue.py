@@ -51,9 +51,7 @@ def queue_of(config: Configuration) -> Iterator[Queue | None]:
     CommandError.
     """
     try:
-        privileges.become_owner(config.data_dir)
-        warn_of_loss(config)
-        if not exists(config.data_dir):
+        if not _there_is_a_queue(config):
             yield None
             return
         with Queue(config.data_dir) as queue:
@@ -70,8 +68,23 @@ def queue_of(config: Configuration) -> Iterator[Queue | None]:
         raise CommandError(EX_NOPERM, str(cause)) from cause
 
 
+def _there_is_a_queue(config: Configuration) -> bool:
+    """Look for the queue, as the owner of data_dir.  Raises CommandError, PermissionError and AccountError."""
+    try:
+        privileges.become_owner(config.data_dir)
+        warn_of_loss(config)
+        return exists(config.data_dir)
+    except PermissionError:
+        raise
+    except OSError as cause:  # a file in the place of data_dir, links that go round
+        raise CommandError(EX_TEMPFAIL, f"the queue in {config.data_dir} can't be read: {cause.strerror}") from cause
+
+
 def warn_of_loss(config: Configuration) -> None:
-    """Print a warning if the queue's database was deleted or emptied: what a command shows is then incomplete."""
+    """Print a warning if the queue's database was deleted or emptied: what a command shows is then incomplete.
+
+    Raises OSError where data_dir can't be looked into, but for a lack of permission.
+    """
     with suppress(PermissionError):  # reported where the queue is opened
         if loss.is_lost(config.data_dir):
             streams.say(f"trimta: {loss.explanation(config.data_dir)}")
