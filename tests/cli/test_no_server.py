@@ -76,3 +76,21 @@ def test_the_log_of_an_unknown_message_is_65(existing: bool, trimta: Commands) -
     assert (ended.code, ended.out) == (65, "")
     assert ended.err == "trimta log: nothing is known of a message 'm9\\x1b'\n"
     assert trimta.data_dir.exists() is existing
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "found"),
+    [
+        ("--remote", "", "''"),
+        ("--remote", "nonsense", "'nonsense'"),
+        ("--listen", "", '""'),
+        ("--listen", "localhost", '"localhost"'),
+    ],
+)
+def test_a_server_does_not_start_without_what_its_option_says(
+    option: str, value: str, found: str, trimta: Commands
+) -> None:
+    """An empty value, as of a variable that is not set, is no leave to fall back to the configuration's."""
+    ended = trimta("serve", option, value)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (64, "", 1)
+    assert ended.err.startswith(f"trimta serve: {option}: found {found}, expected ")

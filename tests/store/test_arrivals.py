@@ -96,6 +96,11 @@ def test_what_is_no_message_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "other" / "new").mkdir(parents=True)
     (tmp_path / "flat" / "cur").mkdir(parents=True)
     (tmp_path / "flat" / "new").write_text("a file")
+    for link in ("alice/new/round", "round", "inside/new"):
+        (tmp_path / link).parent.mkdir(exist_ok=True)
+        (tmp_path / link).symlink_to((tmp_path / link).name)
+    (tmp_path / "alice" / "new" / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "alice" / "new" / "fifo")
     assert paths(MaildirWatch([str(tmp_path / "{user}")])) == [path]
 
 

@@ -76,7 +76,7 @@ def _with_options(config: Configuration, args: argparse.Namespace) -> Configurat
         except BadValueError as error:
             raise CommandError(EX_USAGE, f"--listen: {error}") from error
         config = replace(config, listen=tuple(ListenSection(address=address) for address in addresses))
-    if args.remote:
+    if args.remote is not None:
         try:
             route = parse_route(args.remote, Path(os.path.curdir).absolute())
         except RouteError as error:

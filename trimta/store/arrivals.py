@@ -105,14 +105,14 @@ class MaildirWatch:
                     name = unique_name(entry.name)
                     if entry.name.startswith(".") or (maildir, name) in self._seen:
                         continue
-                    with contextlib.suppress(FileNotFoundError):  # moved or removed meanwhile
+                    with contextlib.suppress(OSError):  # moved or removed meanwhile, or links that go round
                         if entry.is_file():
                             arrivals.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
                             self._seen.add((maildir, name))
-        except (FileNotFoundError, NotADirectoryError):
-            return arrivals
         except PermissionError:
             self.unreadable.add(folder)
+            return arrivals
+        except OSError:  # the folder is not there, or no folder
             return arrivals
         if settled:
             self._unchanged[folder] = changed
@@ -195,6 +195,13 @@ def _named(folder: Path, name: str) -> list[Path]:
         return []
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links that go round
+        return False
+
+
 def arrived(path: Path) -> int:
     """The moment at which a message came into its Maildir, in nanoseconds since the epoch.
 
@@ -233,7 +240,7 @@ def _below(folder: Path, components: Sequence[str]) -> Iterator[Path]:
     pattern = re.compile(".*".join(re.escape(text) for text in _PLACEHOLDER.split(component)))
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.is_dir()]
+            names = [entry.name for entry in entries if _is_folder(entry)]
     except OSError:  # it is not there yet, or not ours
         return
     for name in names:
