@@ -20,35 +20,37 @@ if TYPE_CHECKING:
 
 
 def local_domains(config: Configuration) -> LocalDomains:
-    """Which addresses are local, and whose mailboxes they mean."""
+    """The local domains and users of a configuration."""
     local = config.local
     return LocalDomains(local.domains, config.hostname, local.users, local.subaddress)
 
 
 REPORTER: Final = "mailer-daemon"
-"""The local part of From in DSNs, in lower case.  A reply to a DSN reaches a human (RFC 3464 2): postmaster, unless
-the configuration gives the name to a user, an alias or a route.
+"""The local part of From in DSNs, in lower case.
+
+A reply to a DSN must reach a human (RFC 3464 2): postmaster gets it, unless the configuration gives the name to a user,
+an alias or a route.
 """
 
 
 def alias_table(config: Configuration) -> AliasTable:
-    """[aliases], and an alias for REPORTER.  The aliases of a Configuration that `load` returned have no cycle."""
+    """The aliases of a configuration, with one for REPORTER.  `load` has refused aliases with a cycle."""
     entries, local = dict(config.aliases), local_domains(config)
     is_user = local.users != "any" and REPORTER in map(fold_local_part, local.users)
     if not is_user and not any(key.lower().startswith(f"{REPORTER}@") for key in config.routes):
-        with contextlib.suppress(AliasError):  # it is an alias already, or postmaster's mail goes there
+        with contextlib.suppress(AliasError):  # REPORTER is an alias already, or postmaster is an alias of REPORTER
             return AliasTable({REPORTER: (POSTMASTER,), **entries}, local)
     return AliasTable(entries, local)
 
 
 def local_maildirs(config: Configuration) -> LocalMaildirs:
-    """The Maildirs of local mailboxes, apart from those that routes capture into."""
+    """The look-up of Maildirs of local mailboxes, apart from those into which routes capture mail."""
     captures = dict.fromkeys(route.template for route in config.routes.values() if isinstance(route, MaildirRoute))
     return LocalMaildirs(config.local.maildir, tuple(captures), config.links)
 
 
 def route_table(config: Configuration) -> RouteTable:
-    """[routes], apart from the Maildirs of local mailboxes."""
+    """The routes of a configuration, whose Maildirs are apart from those of local mailboxes."""
     maildirs = local_maildirs(config)
     return RouteTable(
         {
@@ -61,7 +63,7 @@ def route_table(config: Configuration) -> RouteTable:
 
 
 def policy_of(config: Configuration, *, time_scale: float = 1.0) -> Policy:
-    """The routing policy.  `time_scale`: how many times faster than configured the queue's waits pass."""
+    """The policy of a configuration.  `time_scale`: the factor by which the queue's waits are shortened."""
     return Policy(
         local=local_domains(config),
         aliases=alias_table(config),

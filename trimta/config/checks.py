@@ -1,6 +1,6 @@
-"""Checks of values that must fit together, once each is right by itself.
+"""Checks of values that must fit together, made after each value was checked by itself.
 
-Each check leaves out what the reader has found wrong already: one mistake is told once.
+A value in which the reader has found a mistake already is left out, so that a mistake is reported once.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def check_aliases(reader: Reader, config: Configuration) -> None:
             else:
                 expected = f"expected {rest}" if rest else "expected each only once"
             reader.mistake(("aliases",), (error.key,), f"found {problem.rstrip(' ,;:') or 'no address'}", expected)
-            del entries[error.key]  # there may be more
+            del entries[error.key]  # and check the others
         else:
             return
 
@@ -142,7 +142,7 @@ def check_routes(reader: Reader, config: Configuration) -> None:
             return
 
 
-# A glob on what is not known yet could never match.
+# A fault with a glob on a value that is not known yet at its stage could never strike.
 _UNKNOWN_AT: Final[Mapping[str, tuple[str, ...]]] = {
     FaultStage.CONNECT: ("recipient", "sender"),
     FaultStage.HELO: ("recipient", "sender"),

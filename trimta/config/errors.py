@@ -92,5 +92,5 @@ class BadValueError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """`text` with line ends and control characters escaped: it may quote a file that nobody has looked at."""
+    """`text` with line ends and control characters escaped, since it may quote a file of any content."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

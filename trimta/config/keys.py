@@ -10,10 +10,10 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 T = TypeVar("T")
 
 TomlValue: TypeAlias = "str | int | float | bool | list[TomlValue] | dict[str, TomlValue]"
-"""What TOML and JSON can hold."""
+"""A value of TOML and of JSON."""
 
 SECRET: Final = "***"
-"""What stands for every password."""
+"""The text that is shown in place of every password."""
 
 _DURATIONS: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES: Final = ((1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"))
@@ -56,7 +56,7 @@ def write_size(octets: int) -> str | int:
 
 
 def write_secrets(secrets: Mapping[str, str]) -> dict[str, TomlValue]:
-    """Names with their passwords, which are left out."""
+    """Names, each with SECRET in place of its password."""
     return dict.fromkeys(secrets, SECRET)
 
 
@@ -65,9 +65,9 @@ class Key(Generic[T]):
     """A key of a table.  Its default is that of the model's field of the same name."""
 
     parse: Callable[[Any], T]
-    """From a value of TOML; BadValueError where it is wrong."""
+    """Reads a value of TOML.  Raises BadValueError if it is wrong."""
     write: Callable[[T], TomlValue] = write
-    """The inverse, but for secrets and for paths, which are written absolute."""
+    """Writes a value as TOML, for `parse` to read; secrets are left out, and paths are absolute."""
 
 
 Schema: TypeAlias = Mapping[str, Key[Any]]

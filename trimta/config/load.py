@@ -71,7 +71,10 @@ def parse(text: str, *, base: Path, file: str) -> Configuration:
 
 
 def build(tables: dict[str, Any], *, base: Path, file: str, text: str = "") -> Configuration:
-    """The same of a document that is read already.  `text` is where the lines of its keys are looked up."""
+    """The configuration of a document that was parsed already; other parameters and errors as with `parse`.
+
+    `text` is the document's text, in which the lines of its keys are looked up.
+    """
     reader = Reader(homes(base))
     config = _config(reader, tables, base)
     if reader.failed():
@@ -80,7 +83,7 @@ def build(tables: dict[str, Any], *, base: Path, file: str, text: str = "") -> C
 
 
 def document(text: str, *, file: str) -> dict[str, Any]:
-    """The tables of a TOML text.  ConfigErrors where it is none."""
+    """The tables of a TOML text.  Raises ConfigErrors if it is not TOML."""
     try:
         return tomli.loads(text)
     except tomli.TOMLDecodeError as error:
@@ -95,7 +98,7 @@ def document(text: str, *, file: str) -> dict[str, Any]:
 
 
 def _config(reader: Reader, tables: dict[str, Any], base: Path) -> Configuration:
-    """The Configuration; one that doesn't matter where the reader has noted a mistake."""
+    """The Configuration of the tables; without meaning if the reader has noted a mistake."""
     sections = section_schemas(base)
     top = top_schema(base)
     listen_schema = sections["listen"]

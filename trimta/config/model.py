@@ -35,7 +35,7 @@ MIB: Final = 1024 * KIB
 
 
 class ListenTls(enum.StrEnum):
-    """How a listener has TLS: not at all, by STARTTLS (RFC 3207), or from the first octet (RFC 8314)."""
+    """The TLS of a listener: none, by STARTTLS (RFC 3207), or from the first octet (RFC 8314)."""
 
     NONE = "none"
     STARTTLS = "starttls"
@@ -43,7 +43,7 @@ class ListenTls(enum.StrEnum):
 
 
 class DnsFail(enum.StrEnum):
-    """How the look-up of a scripted zone fails."""
+    """The failure of the look-up of a scripted zone."""
 
     NXDOMAIN = "nxdomain"
     SERVFAIL = "servfail"
@@ -101,31 +101,31 @@ class ListenSection:
     tls: ListenTls = ListenTls.NONE
     auth: AuthPolicy = AuthPolicy.OPTIONAL
     hide: frozenset[str] = frozenset()
-    """EHLO keywords in upper case."""
+    """The EHLO keywords, in upper case, that are not offered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSection:
-    """[local]: which addresses have a mailbox here, and where it is."""
+    """[local]: the addresses that have a mailbox here, and the paths of their Maildirs."""
 
     maildir: str
-    """A path with {user}, {domain}, {detail} in it; absolute."""
+    """The path of a Maildir, with {user}, {domain} and {detail} in it; absolute."""
     domains: tuple[str, ...] = ("localhost", "dev.test")
-    """As written; the hostname is local too and need not be among them."""
+    """The local domains as written; the hostname is local, too, and need not be among them."""
     users: Literal["any"] | tuple[str, ...] = "any"
     subaddress: str = "+"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelaySection:
-    """[relay]: who may send to domains that are not local."""
+    """[relay]: the clients that may send to domains that are not local."""
 
     networks: tuple[IPNetwork, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSection:
-    """[queue]: how long and how often undelivered mail is tried, and how many deliveries run at once."""
+    """[queue]: the retry schedule of undelivered mail, and the number of deliveries at the same time."""
 
     retry: tuple[float, ...] = (1 * MINUTE, 5 * MINUTE, 15 * MINUTE, 1 * HOUR, 4 * HOUR)
     lifetime: float = 5 * DAY
@@ -151,7 +151,7 @@ class TimeoutsSection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitsSection:
-    """[limits]: what a client may send, and how many connections there may be."""
+    """[limits]: the sizes and numbers that a client may send, and the number of connections."""
 
     message_size: int = 50 * MIB
     recipients: int = 1000
@@ -164,7 +164,7 @@ class LimitsSection:
 
 @dataclass(frozen=True, slots=True)
 class Nameserver:
-    """A DNS server that is asked."""
+    """The address of a DNS server."""
 
     address: IPAddress
     port: int = 53
@@ -199,18 +199,18 @@ class Zone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsSection:
-    """[dns]: which nameservers are asked, and what is answered without them."""
+    """[dns]: the nameservers, and the scripted zones, for which no nameserver is asked."""
 
     nameservers: tuple[Nameserver, ...] = ()
-    """Empty: the system's."""
+    """The nameservers to ask; empty for those of the system."""
     timeout: float = 5 * SECOND
     zones: Mapping[str, Zone] = field(default_factory=lambda: MappingProxyType({}))
-    """By name, in lower-case A-labels."""
+    """The scripted zones by name, in lower-case A-labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgressSection:
-    """[egress]: where connections may go to."""
+    """[egress]: the networks to which connections may be made."""
 
     allow: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -224,21 +224,21 @@ class TlsSection:
     """[tls]: the server's certificate, and the CA that a next hop's must come from."""
 
     certificate: Path | None = None
-    """None: the development certificate in data_dir."""
+    """The file of the certificate; None for the development certificate in data_dir."""
     key: Path | None = None
-    """There if and only if the certificate is."""
+    """The file of the certificate's key; None if and only if `certificate` is None."""
     ca: Path | None = None
-    """None: the system's."""
+    """The file of the CAs for next hops; None for those of the system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthSection:
-    """[auth]: who may log in."""
+    """[auth]: the users who may log in."""
 
     any: bool = False
     insecure: bool = False
     users: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-    """Name to password, or to its PHC hash ("$argon2id$…", "$scrypt$…")."""
+    """The password of each name, or its PHC hash ("$argon2id$…", "$scrypt$…")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,17 +277,15 @@ class Configuration:
     data_dir: Path
     local: LocalSection
     routes: Mapping[str, Route]
-    """Full address, domain, ".suffix" or "*" to where its mail goes; "*" is always there."""
+    """The routes by full address, domain, ".suffix" or "*", which is always there."""
     source: Path | None = field(default=None, compare=False)
-    """The file that it was read from; None: the built-in defaults."""
+    """The file of the configuration; None for the built-in defaults."""
     links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
-    """Symbolic links on the way to the Maildirs of local mailboxes and of routes, each with the folder that it leads
-    to, as they were when the configuration was read.
-    """
+    """The symbolic links in the paths of Maildirs when the configuration was read, each with the folder it leads to."""
     user: str = ""
     listen: tuple[ListenSection, ...] = (ListenSection(),)
     aliases: Mapping[str, tuple[Mailbox | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    """Local part or full address to addresses; a target that is a str is a local part."""
+    """The targets of each local part or full address; a target that is a str is a local part."""
     relay: RelaySection = field(default_factory=RelaySection)
     queue: QueueSection = field(default_factory=QueueSection)
     timeouts: TimeoutsSection = field(default_factory=TimeoutsSection)

@@ -23,17 +23,18 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Reader:
-    """A reader of one document, with the mistakes so far.  `homes`: the table in which each key belongs, for a key that
-    stands in another.
+    """A reader of one document, with the mistakes so far.
+
+    `homes`: the table to which each key belongs, for the error about a key in another table.
     """
 
     def __init__(self, homes: Mapping[str, str]) -> None:
         self._homes = homes
         self._mistakes: list[tuple[KeyPath, int, Mistake]] = []
-        """Path, how much of it names the table, and what is wrong."""
+        """The mistakes, each with its path and the number of steps of the path that name the table."""
 
     def failed(self, *inside: str | int) -> bool:
-        """Whether anything is wrong so far: in all, or at or below a path."""
+        """Whether there is a mistake so far, at or below a path."""
         return any(path[: len(inside)] == inside for path, _, _ in self._mistakes)
 
     def mistakes(self) -> list[Mistake]:
@@ -58,7 +59,7 @@ class Reader:
         )
 
     def value(self, table: KeyPath, key: KeyPath, value: object, parser: Callable[[Any], T]) -> T | None:
-        """The parsed value; None, and notes, where it is wrong."""
+        """The parsed value; None for a wrong value, whose mistakes are noted."""
         try:
             return parser(value)
         except BadValueError as error:
@@ -66,7 +67,7 @@ class Reader:
             return None
 
     def table(self, path: KeyPath, value: object, schema: Schema) -> dict[str, Any]:
-        """The parsed values of the keys that are there and right."""
+        """The parsed values of a table's keys, without those that are missing or wrong."""
         if not isinstance(value, dict):
             self.mistake((), path, f"found {show(value)}", "expected a table")
             return {}
@@ -137,7 +138,7 @@ class Reader:
 
 
 def undotted(key: str, value: object, options: Collection[str]) -> str:
-    """The name that was meant by a key without quotes: `a.test = "x"` is { a = { test = "x" } } to TOML."""
+    """The name that a user meant by a key without quotes: `a.test = "x"` is { a = { test = "x" } } to TOML."""
     if "." in key or "@" in key:
         return key
     while isinstance(value, dict) and value and not any(option in value for option in options):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 STATEMENT: Final = "expected key = value, or [table]"
 _SHOWN: Final = 40
-"""Characters of what was found."""
+"""Characters of the document that an error shows, at most."""
 
 _EXPECTED: Final = (
     ("Invalid value", 'expected a value: "text" in quotes, a number, true, false, [an array] or { a = "table" }'),
@@ -35,7 +35,7 @@ _EXPECTED: Final = (
     ("Invalid initial character for a key", 'expected a key: letters, digits, "_" and "-", or anything in quotes'),
     ("Invalid statement", STATEMENT),
 )
-"""By how tomli's message begins; what was found is at the place that it names."""
+"""The expected texts, by the beginning of tomli's message, whose position is that of the mistake."""
 
 _IN_TEXT: Final = (
     ("Unterminated string", "found a text without its end", "expected the closing quotes"),
@@ -54,7 +54,7 @@ _QUOTES: Final = "“”„‘’«»"
 
 
 def explain(error: tomli.TOMLDecodeError) -> ConfigError:
-    """The mistake that tomli stopped at."""
+    """The mistake at which tomli stopped, with its line, the text there, and what is expected."""
     document = error.doc  # with LF line ends, whatever the file has
     if error.msg.startswith(("Cannot ", "Duplicate ")):
         repeated = _repeated(document[: error.pos])
@@ -76,7 +76,7 @@ def explain(error: tomli.TOMLDecodeError) -> ConfigError:
 
 
 def _problem_at(document: str, position: int) -> str:
-    """What stands at a position: a word as a whole, or one character."""
+    """The word or character at a position, as a phrase: "found yes"."""
     if position >= len(document):
         return "found the end of the file"
     if document[position] == "\n":
@@ -92,7 +92,7 @@ def _problem_at(document: str, position: int) -> str:
 
 
 def _may_be_secret(document: str, position: int) -> bool:
-    """Whether it stands in [auth], or where [auth] is written inline: a password whose quotes are missing."""
+    """Whether a position is in [auth], in a table or inline, where a password without quotes may be."""
     line = document.rfind("\n", 0, position) + 1
     *_, table = ["", *(header["name"] for header in _HEADER.finditer(document, 0, line))]
     return table.startswith("auth") or "auth" in document[line:position]
@@ -113,7 +113,7 @@ class _Conflict:
 
 
 def _repeated(document: str) -> ConfigError | None:
-    """What is defined twice at the end of a document, if anything is."""
+    """The mistake at the end of a document if a name is defined there for the second time; else None."""
     finder = _Finder(document)
     with contextlib.suppress(IndexError):  # the document ends in the middle of the statement
         finder.run()
@@ -136,7 +136,7 @@ def _repeated(document: str) -> ConfigError | None:
 
 
 class _Finder(Locator):
-    """Notes the last name that was defined although it had been before."""
+    """Finds the last name in a document that is defined for the second time."""
 
     def __init__(self, document: str) -> None:
         super().__init__(document)
@@ -172,7 +172,7 @@ class _Finder(Locator):
         return full
 
     def _check(self, path: KeyPath, line: int, header: str, inside: int) -> None:
-        """Note what a name, from the step `inside` on, collides with."""
+        """Note the earlier definition of a name, or of its beginning from the step `inside` on."""
         for length in range(len(path), inside, -1):
             earlier = path[:length]
             kind = self._kinds.get(earlier, "")

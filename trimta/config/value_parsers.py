@@ -23,8 +23,10 @@ T = TypeVar("T")
 EnumT = TypeVar("EnumT", bound="enum.StrEnum")
 Parser = Callable[[Any], T]
 
-MAX_DURATION: Final = 3650 * 86400.0  # ten years: more than any queue keeps, and every date in it can be written
-MAX_INTEGER: Final = 2**63 - 1  # what TOML promises and SQLite holds
+MAX_DURATION: Final = 3650 * 86400.0
+"""Seconds: ten years, longer than any queue keeps mail, and short enough for all dates to be written."""
+MAX_INTEGER: Final = 2**63 - 1
+"""The largest integer of TOML and of SQLite."""
 
 _UNITS: Final = {"s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd])", re.ASCII)
@@ -66,7 +68,7 @@ def show(value: object, limit: int = 60) -> str:
 
 
 def wrong(value: object, expected: str, reason: object = None) -> BadValueError:
-    """The error to raise: what was found, why it is not right where that isn't obvious, what is expected."""
+    """The error about a wrong value: what was found, the reason if it is not obvious, and what is expected."""
     description = show(value) if reason is None else f"{show(value)}: {reason}"
     return BadValueError(Mistake(f"found {description}", f"expected {expected}"))
 
@@ -245,13 +247,15 @@ def readable_file(base: Path) -> Parser[Path]:
 
 
 _read_before: Final[set[Path]] = set()
-"""Files that this process could read once.  A server that was root at its start may be so no longer, and what it reads
-again may be root's alone: whoever needs the content then says so, and the rest of the configuration is none the worse.
+"""The files that this process could read once.
+
+A server that was root at its start has given that up, and can't read root's files again at a reload.  The user of such
+a file reports the trouble; for the configuration the file is no mistake.
 """
 
 
 def was_readable(file: Path) -> bool:
-    """Whether this process could read a file once, though perhaps it can't now."""
+    """Whether this process could read a file at an earlier time, even if it can't now."""
     return file in _read_before
 
 

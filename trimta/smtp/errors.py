@@ -1,4 +1,4 @@
-"""The exceptions of an SMTP conversation: the client's mistake, the server's, or our own."""
+"""The exceptions of an SMTP session: mistakes of the client, of the server, and of our own code."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from trimta.mail.reply import Reply
 
 
 class SmtpError(Exception):
-    """The base of the exceptions below."""
+    """The base class of the exceptions of an SMTP session."""
 
 
 class CommandRefusedError(SmtpError):
-    """A client's command, or its response in an AUTH exchange, that is refused for its form; `reply` answers it."""
+    """A client's command, or its response in AUTH, must be refused for its form; `reply` is the refusal."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(f"{reply.code} {reply.text}")
@@ -20,17 +20,17 @@ class CommandRefusedError(SmtpError):
 
     @classmethod
     def of(cls, code: int, status: str, *lines: str) -> Self:
-        """The error with the reply `Reply.of(code, status, *lines)`."""
+        """The exception with the reply `Reply.of(code, status, *lines)`."""
         return cls(Reply.of(code, status, *lines))
 
 
 class ProtocolError(SmtpError):
-    """A peer that does not speak SMTP, or breaks the conversation off: it can't go on."""
+    """The peer has broken the protocol, or has closed the connection; the session can't go on."""
 
 
 class ReplyError(ProtocolError):
-    """A server's octets that are no reply (RFC 5321 4.2), or a reply without end."""
+    """A server has sent octets that are no reply (RFC 5321 4.2), or a reply that is too long."""
 
 
 class LocalProtocolError(SmtpError):
-    """A call of our own code that is out of order: a bug, never the peer's doing."""
+    """A call of our own code was out of order: a bug, whatever the peer does."""

@@ -1,7 +1,7 @@
-"""Clients that speak another protocol, told from SMTP by how a line begins; their session ends at once.
+"""Recognition of clients that speak another protocol, by the beginning of a line; their session ends at once.
 
-A browser can be made to send a request to any port, with a body of the page's choice: read as commands, header lines
-would be so many mistakes, and the body would be mail.  A request line comes first, and header fields before the body.
+A web page can make a browser send a request to any port, with a body of its choice.  Read as commands, the body would
+be mail.  The request line and the header fields come before the body, so the session ends in time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from trimta.smtp.parsing import KNOWN_VERBS, verb_of
 
 BEGINNING: Final = 256
-"""Octets of a line whose end has not come that are enough to tell."""
+"""Octets of the beginning of a line that are enough to recognize another protocol."""
 
 _CLIENT_HELLO: Final = re.compile(
     rb"\x16\x03"  # RFC 8446 5.1: handshake, legacy_record_version
@@ -28,10 +28,10 @@ _FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
 
 
 def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -> str | None:
-    """The text of a reply that names the protocol of a line; None where the line may be SMTP.
+    """The text of a reply that names the protocol of a line; None if the line may be SMTP.
 
-    `whole`: `line` is a line without its end, else the beginning of a line.  `secret`: the line answers a challenge of
-    AUTH, where a word alone is Base64.
+    `whole`: whether `line` is a whole line, without its line end, and not only the beginning of one.  `secret`: whether
+    the line answers a challenge of AUTH, where a single word is Base64.
     """
     if _CLIENT_HELLO.match(line):
         return "this is TLS, and here a client begins in clear: see STARTTLS"

@@ -1,4 +1,4 @@
-"""The steps of an outbound transaction: what its caller is to send, or to read."""
+"""The steps of an outbound transaction: octets that the caller is to send, or a reply that it is to read."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
-    """Send a command; its reply is listened for in its turn."""
+    """Send a command; a later ReadReply asks for its reply."""
 
     command: Command
     smtputf8: bool = False
-    """How addresses are rendered."""
+    """Whether addresses are rendered with UTF-8 (see `render_command`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendData:
-    """Send the content dot-stuffed and its end; `replies` are due to it.
+    """Send the content dot-stuffed, and its end; `replies` is the number of replies that are due to it.
 
-    `empty`: the end alone, since nobody is left to get the content.
+    `empty`: send the end only, since no recipient is left.
     """
 
     replies: int
@@ -34,7 +34,8 @@ class SendData:
 class SendChunk:
     """Send the next `size` octets of the content, as they are on the wire.
 
-    `last`: there are no more.  `replies` are due to it beside the one to its BDAT: LMTP answers for each recipient.
+    `last`: whether these are the last.  `replies`: the number of replies beyond the one to BDAT: LMTP sends one for
+    each recipient.
     """
 
     size: int
@@ -44,7 +45,7 @@ class SendChunk:
 
 @dataclass(frozen=True, slots=True)
 class ReadReply:
-    """Read one reply and give it to `reply`."""
+    """Read one reply and pass it to `OutboundTransaction.reply`."""
 
     stage: ReplyStage
 

@@ -1,7 +1,7 @@
-"""The ESMTP parameters of MAIL and RCPT (RFC 5321 4.1.1.11), each with how it is read and how it is written.
+"""The ESMTP parameters of MAIL and RCPT (RFC 5321 4.1.1.11): one table for reading and for writing each.
 
-`MAIL_PARAMETERS` and `RCPT_PARAMETERS` are the whole of it: a server takes what they have of extensions on offer, and a
-client writes its parameters in their order.
+A server takes the parameters of `MAIL_PARAMETERS` and `RCPT_PARAMETERS` whose extensions are on offer, and a client
+writes its parameters in their order.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailParameters:
-    """The parameters that follow the path of MAIL.  `smtputf8`: the path implies it.
+    """The parameters behind the path of MAIL.  `smtputf8`: whether the path implies SMTPUTF8.
 
-    Raises CommandRefusedError for a bad one.
+    Raises CommandRefusedError for a wrong parameter.
     """
     values = _read(text, MAIL_PARAMETERS, offer)
     if smtputf8:
@@ -41,7 +41,7 @@ def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailPara
 
 
 def read_rcpt_parameters(text: str, offer: Offer) -> dict[str, Any]:
-    """The parameters that follow the path of RCPT, as arguments for Rcpt.  CommandRefusedError for a bad one."""
+    """The parameters behind the path of RCPT, as arguments for Rcpt.  Raises CommandRefusedError for a wrong one."""
     return _read(text, RCPT_PARAMETERS, offer)
 
 
@@ -51,7 +51,7 @@ def mail_words(parameters: MailParameters) -> list[str]:
 
 
 def rcpt_words(rcpt: Rcpt, *, smtputf8: bool) -> list[str]:
-    """The words of a RCPT command's parameters.  `smtputf8`: the transaction goes with SMTPUTF8."""
+    """The words of a RCPT command's parameters.  `smtputf8`: whether the transaction uses SMTPUTF8."""
     return _write(rcpt, RCPT_PARAMETERS, smtputf8=smtputf8)
 
 
@@ -61,12 +61,12 @@ def _read(text: str, table: dict[str, Parameter], offer: Offer) -> dict[str, Any
         parameter = table.get(keyword)
         if parameter is None or not offer.extended or parameter.extension not in offer.keywords:
             raise CommandRefusedError.of(555, "5.5.4", f"{keyword[:40]} is not known")
-    # In the order of the table: of two mistakes the same is told, however they are arranged.
+    # In the order of the table, so that of two mistakes the same is reported, in whatever order the client has them.
     return {entry.field: entry.read(given[keyword], offer) for keyword, entry in table.items() if keyword in given}
 
 
 def _split(text: str) -> dict[str, str]:
-    """`" SIZE=1 SMTPUTF8"` to `{"SIZE": "1", "SMTPUTF8": ""}`."""
+    """The values of parameters by their keywords: `" SIZE=1 SMTPUTF8"` gives `{"SIZE": "1", "SMTPUTF8": ""}`."""
     given: dict[str, str] = {}
     for word in text.split(" "):
         if not word:
@@ -210,9 +210,7 @@ def _read_orcpt(value: str, offer: Offer) -> OriginalRecipient:
 
 
 def _write_orcpt(orcpt: OriginalRecipient, smtputf8: bool) -> str:
-    """The address as it came wherever the host can take that (RFC 3461 5.2.1), else of the type utf-8 as RFC 6533 3 has
-    it.
-    """
+    """The value of ORCPT: as received if the host can take that (RFC 3461 5.2.1), else of type utf-8 (RFC 6533 3)."""
     of_utf8 = orcpt.addr_type.lower() == "utf-8"
     if of_utf8 and smtputf8 and not orcpt.address.isascii():
         address = xtext.unitext(orcpt.address) if orcpt.received.isascii() else orcpt.received
@@ -247,13 +245,13 @@ class Parameter(NamedTuple):
     """A parameter of MAIL or RCPT."""
 
     field: str
-    """The field of MailParameters, or of Rcpt, that has its value."""
+    """The name of the field of MailParameters, or of Rcpt, that holds the value."""
     extension: str
-    """The keyword in the reply to EHLO of the extension that brings it."""
+    """The EHLO keyword of the extension to which the parameter belongs."""
     read: Callable[[str, Offer], object]
-    """The text behind the "=", empty where there is none, to the value; CommandRefusedError."""
+    """Reads the text behind the "=", empty without one, as the value.  Raises CommandRefusedError."""
     write: Callable[[Any, bool], str]
-    """The value, and whether the transaction goes with SMTPUTF8, to the text behind the "="; empty: there is no "="."""
+    """Writes the value as the text behind the "="; empty for no "=".  Also takes whether SMTPUTF8 is used."""
 
 
 def _plain(value: object, _: bool) -> str:

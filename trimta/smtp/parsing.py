@@ -1,6 +1,6 @@
-"""The command lines of a client to commands (RFC 5321 4.1.1 and the extensions).
+"""Parsing: from the command lines of a client to commands as values (RFC 5321 4.1.1 and the extensions).
 
-What a line and the offer are enough for is judged here; what depends on the commands before is the connection's.
+A line is checked by itself and against the offer.  The order of commands is checked by the connection.
 """
 
 from __future__ import annotations
@@ -37,19 +37,20 @@ from trimta.smtp.sasl import decode_response
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MAX_CHUNK: Final = 2**63 - 1  # octets that BDAT may announce
+MAX_CHUNK: Final = 2**63 - 1
+"""Octets that BDAT may announce, at most."""
 
 
 def verb_of(line: bytes) -> str:
-    """The first word of a command line, in upper case; empty if it is not made of ASCII letters."""
+    """The first word of a command line, in upper case; "" if it is not of ASCII letters only."""
     word = line.split(b" ", 1)[0].rstrip(b"\t")
     return word.decode("ascii").upper() if word.isalpha() and word.isascii() else ""
 
 
 def parse_command(line: bytes, offer: Offer) -> Command:
-    """The command on a line, given without its line end.
+    """The command on a line, which is given without its line end.
 
-    Raises CommandRefusedError, with the reply, for a line that has none.
+    Raises CommandRefusedError, with the reply, for a line that is no command on offer.
     """
     if b"\r" in line or b"\0" in line:
         raise CommandRefusedError.of(500, "5.5.2", "a bare CR or a NUL in a command line")
@@ -67,12 +68,12 @@ def parse_command(line: bytes, offer: Offer) -> Command:
 
 
 def is_bdat(line: bytes) -> bool:
-    """Whether a line, or its beginning, is a BDAT, well formed or not: octets that are no commands follow it."""
+    """Whether a line, or the beginning of a line, is a BDAT, well formed or not: octets of a chunk follow it."""
     return _BDAT_VERB.match(line) is not None
 
 
 def chunk_size(line: bytes) -> int | None:
-    """The octets of the chunk behind a BDAT line, well formed or not; None where the line has no such number."""
+    """The number of octets of the chunk behind a BDAT line, well formed or not; None if the line does not tell it."""
     matched = _BDAT_SIZE.match(line)
     if matched is None:
         return None
@@ -115,8 +116,7 @@ def _syntax(name: str) -> CommandRefusedError:
 
 
 def _domain(argument: str, name: str) -> str:
-    # Any name is taken: RFC 5321 4.1.4 forbids to refuse mail for what a client calls itself, and machines are called
-    # what their owners like.
+    # Any name is accepted: RFC 5321 4.1.4 forbids to refuse mail because of it, and machines have names of any form.
     if not argument:
         raise _syntax(name)
     if len(argument.encode(errors="surrogateescape")) > MAX_DOMAIN:
@@ -160,8 +160,9 @@ def _rcpt(argument: str, offer: Offer) -> Command:
 
 
 def _check_ascii(mailbox: Mailbox | None, offer: Offer, *, code: int) -> bool:
-    """Whether an address has other characters than ASCII; where SMTPUTF8 is not on offer it is refused with the code
-    that RFC 6531 3.5 has for the command.
+    """Whether an address has characters outside ASCII.
+
+    Raises CommandRefusedError if it has and SMTPUTF8 is not on offer, with the code of RFC 6531 3.5 for the command.
     """
     if mailbox is None or (mailbox.local_part.isascii() and mailbox.domain.isascii()):
         return False
@@ -240,25 +241,25 @@ def _without_argument(name: str, command: Command) -> Callable[[str, Offer], Com
 
 
 class Verb(NamedTuple):
-    """The first word of a command line, and how the rest of the line is read."""
+    """A verb, the first word of a command line, with the parser of its argument."""
 
     parse: Callable[[str, Offer], Command]
-    """The argument, without white space at its ends, to the command; CommandRefusedError."""
+    """Reads the argument, without white space at its ends, as a command.  Raises CommandRefusedError."""
     syntax: str
-    """For people who ask HELP, or get it wrong."""
+    """The syntax of the command, for the reply to HELP and for refusals."""
     keyword: str = ""
-    """The keyword in the reply to EHLO of the extension that brings the verb; empty: it needs none."""
+    """The EHLO keyword of the extension to which the verb belongs; empty for a verb of RFC 5321."""
     beyond_ascii: bool = False
-    """The argument may have other characters than ASCII, and `parse` sees to them."""
+    """Whether the argument may have characters outside ASCII, which `parse` then checks."""
     lmtp: bool | None = None
-    """True: a verb of LMTP alone; False: of all but LMTP; None: of all."""
+    """True for a verb of LMTP only, False for a verb of SMTP and submission only, None for a verb of all three."""
 
     def belongs_to(self, protocol: MailProtocol) -> bool:
-        """Whether the protocol has the verb."""
+        """Whether a protocol has the verb."""
         return self.lmtp is None or self.lmtp is (protocol is MailProtocol.LMTP)
 
     def is_on(self, offer: Offer) -> bool:
-        """Whether the extension that brings the verb is on offer."""
+        """Whether the extension to which the verb belongs is on offer."""
         return not self.keyword or self.keyword in offer.keywords
 
 

@@ -1,4 +1,4 @@
-"""Command lines as transcripts show them: without credentials, escaped where they are not printable."""
+"""Redaction of command lines for transcripts: credentials are left out, unprintable octets are escaped."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ SECRET: Final = "***"
 
 
 class Redaction:
-    """The command lines of one session; which of them have credentials may depend on the line before."""
+    """The redaction of one session's lines: whether a line has credentials may depend on the line before it."""
 
     def __init__(self) -> None:
         self._after_auth = False
 
     def command(self, line: bytes, verb: str) -> str:
-        """A command line, given with its verb, for the transcript."""
-        # A client that does not wait sends its password after an AUTH that was refused, too.
+        """A command line as the transcript shows it; `verb` is its verb."""
+        # A client that does not wait for replies sends its password also after an AUTH that is refused.
         self._after_auth = line[:4].upper() == b"AUTH" or (self._after_auth and verb not in KNOWN_VERBS)
         return self.beginning(line)
 
     def beginning(self, octets: bytes) -> str:
-        """The beginning of a line, or a line that is no command, for the transcript."""
+        """The beginning of a line, or a line that is no command, as the transcript shows it."""
         text = octets.decode(errors="backslashreplace")
         if self._after_auth:
             text = _without_credentials(text)
@@ -35,6 +35,6 @@ class Redaction:
 def _without_credentials(text: str) -> str:
     words = text.split()
     shown = 0
-    if words[:1] and words[0].upper() == "AUTH":  # nor is it shown in place of the mechanism, or joined to the verb
+    if words[:1] and words[0].upper() == "AUTH":  # the mechanism is shown, unless it may be a password
         shown = 2 if len(words) > 1 and words[1].upper() in (words[1], *MECHANISMS) else 1
     return " ".join([*words[:shown], *([SECRET] if len(words) > shown else [])])

@@ -1,6 +1,6 @@
 """SASL exchanges (RFC 4422, 4954): PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login), both sides.
 
-Decoded octets go in and out; Base64 and the lines are the connection's.  Whether a password is right is the caller's.
+Exchanges take and give decoded octets: the connection does Base64 and lines.  The caller verifies passwords.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from trimta.mail.reply import Reply
 
 MECHANISMS: Final = ("PLAIN", "LOGIN")
-"""The mechanisms that this module has, best first."""
+"""The mechanisms of this module, the preferred first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """A challenge of the server, before Base64."""
+    """A challenge of the server, not in Base64."""
 
     data: bytes
 
@@ -38,7 +38,7 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The password in every form that it has on the wire, and in clear; the longest first."""
+        """The password in every form in which the wire may have it, and in clear, the longest first."""
         if not self.password:
             return ()
         plain = f"\0{self.name}\0{self.password}".encode()
@@ -49,17 +49,17 @@ ExchangeStep: TypeAlias = Challenge | Credentials
 
 
 class ServerExchange(Protocol):
-    """The server's half of one AUTH command."""
+    """The server's side of one AUTH command."""
 
     def step(self, response: bytes | None) -> ExchangeStep:
-        """Take the initial response (None: there is none) or the answer to the last challenge.
+        """Take the initial response (None if there is none), or the client's answer to the last challenge.
 
-        Raises CommandRefusedError, with the reply, for a malformed one, which ends the exchange.
+        Raises CommandRefusedError, with the reply, for a malformed response, which ends the exchange.
         """
 
 
 class PlainServer:
-    """PLAIN: everything in one response.  `lenient`: see server_exchange."""
+    """PLAIN, with name and password in one response (RFC 4616).  `lenient` as in server_exchange."""
 
     def __init__(self, *, lenient: bool = False) -> None:
         self._lenient = lenient
@@ -80,7 +80,7 @@ class PlainServer:
 
 
 class LoginServer:
-    """LOGIN: the name, which may come as initial response, then the password.  `lenient`: see server_exchange."""
+    """LOGIN: the name, which may be the initial response, then the password.  `lenient` as in server_exchange."""
 
     def __init__(self, *, lenient: bool = False) -> None:
         self._lenient = lenient
@@ -97,10 +97,10 @@ class LoginServer:
 
 
 def server_exchange(mechanism: str, *, lenient: bool = False) -> ServerExchange:
-    """A new exchange for one of MECHANISMS; KeyError for another.
+    """A new exchange for one of MECHANISMS.  Raises KeyError for another mechanism.
 
-    `lenient`: any credentials will be accepted, so no name, password or authorization identity is refused for what it
-    is: empty, not UTF-8 (it is read as Latin-1 then), somebody else's.
+    `lenient`: whether any credentials are accepted, so that a name, password or authorization identity may also be
+    empty, not UTF-8 (read as Latin-1 then), or another user's.
     """
     match mechanism:
         case "PLAIN":
@@ -112,21 +112,22 @@ def server_exchange(mechanism: str, *, lenient: bool = False) -> ServerExchange:
 
 
 class ClientExchange(Protocol):
-    """The client's half of one AUTH command."""
+    """The client's side of one AUTH command."""
 
     mechanism: str
 
     def initial(self) -> bytes | None:
-        """The initial response to send with AUTH; None: none."""
+        """The initial response to send with AUTH; None without one."""
 
     def respond(self, challenge: bytes) -> bytes:
-        """The answer to a challenge.  ProtocolError for a challenge that the mechanism does not have: AUTH is to be
-        cancelled.
+        """The answer to a challenge.
+
+        Raises ProtocolError for a challenge that the mechanism does not have; the caller then cancels AUTH.
         """
 
 
 class PlainClient:
-    """PLAIN."""
+    """PLAIN, with name and password as initial response (RFC 4616)."""
 
     mechanism = "PLAIN"
 
@@ -139,7 +140,7 @@ class PlainClient:
         return self._response
 
     def respond(self, challenge: bytes) -> bytes:
-        """See ClientExchange.  One empty challenge is answered: a server may have missed the initial response."""
+        """The answer to one empty challenge, with which a server may ask for the initial response again."""
         if challenge or self._asked:
             raise ProtocolError("PLAIN has no challenge")
         self._asked = True
@@ -147,7 +148,7 @@ class PlainClient:
 
 
 class LoginClient:
-    """LOGIN.  What the challenges say differs among servers; only their order counts."""
+    """LOGIN, with name and password as answers to two challenges, whose texts differ among servers and don't count."""
 
     mechanism = "LOGIN"
 
@@ -166,14 +167,14 @@ class LoginClient:
 
 
 def client_exchange(offered: Collection[str], name: str, password: str) -> ClientExchange | None:
-    """The best mechanism among those that a server offers (upper case); None if there is none that we know."""
+    """An exchange with the preferred mechanism among those offered (in upper case); None without a known one."""
     if "PLAIN" in offered:
         return PlainClient(name, password)
     return LoginClient(name, password) if "LOGIN" in offered else None
 
 
 def challenge_of(reply: Reply) -> bytes:
-    """The decoded challenge of a 334 reply; ProtocolError if it is not Base64."""
+    """The decoded challenge of a 334 reply.  Raises ProtocolError if it is not Base64."""
     try:
         return base64.b64decode("".join(reply.lines).strip(), validate=True)
     except (binascii.Error, ValueError) as error:
@@ -181,7 +182,7 @@ def challenge_of(reply: Reply) -> bytes:
 
 
 def decode_response(octets: bytes) -> bytes:
-    """A client's response, decoded from Base64 (RFC 4954 4); CommandRefusedError with 501 5.5.2 if it is not Base64."""
+    """A client's response, decoded from Base64 (RFC 4954 4).  Raises CommandRefusedError (501) if it is not Base64."""
     try:
         return base64.b64decode(octets, validate=True)
     except binascii.Error as error:
@@ -189,7 +190,7 @@ def decode_response(octets: bytes) -> bytes:
 
 
 def render_response(response: bytes) -> bytes:
-    """The line that answers a 334, CRLF included."""
+    """The octets of the line that answers a 334, CRLF included."""
     return base64.b64encode(response) + b"\r\n"
 
 
@@ -212,4 +213,4 @@ def _lenient_text(octets: bytes) -> str:
 
 
 def _lenient_name(octets: bytes) -> str:
-    return printable(_lenient_text(octets))  # nobody compares it: it is shown only
+    return printable(_lenient_text(octets))  # for display only: a lenient name is not compared

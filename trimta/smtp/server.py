@@ -153,7 +153,7 @@ class ServerConnection:
     # Events
 
     def next_event(self) -> SmtpEvent:
-        """The next event of the client.  LocalProtocolError: the event before has no reply yet."""
+        """The next event of the client.  Raises LocalProtocolError if the event before has no reply yet."""
         state = self._machine.state
         if state is SessionState.CLOSED:
             return CLOSED
@@ -187,9 +187,7 @@ class ServerConnection:
                 return event
 
     def _foreign(self, beginning: bytes, line: Line | Unfit | None) -> BadInput | None:
-        """The end of a session that is none of SMTP; told from the beginning of a line, too, since its end may never
-        come.
-        """
+        """The end of a session in another protocol; also by the beginning of a line, whose end may never come."""
         octets = line.octets if isinstance(line, Line) else beginning
         secret = self._machine.state is SessionState.AUTH
         text = foreign_protocol(octets, whole=isinstance(line, Line), secret=secret)
@@ -207,14 +205,14 @@ class ServerConnection:
     # Commands
 
     def _read_line(self, line: Line) -> SmtpEvent | None:
-        """The event that a line is; None for a BDAT, which is not over with its line."""
+        """The event of a command line; None for a BDAT, whose event is that of its chunk."""
         if self._machine.state is SessionState.AUTH:
             return self._read_auth_response(line.octets)
         self._typed = not line.crlf
         verb = verb_of(line.octets)
         self.line = self._redaction.command(line.octets, verb)
         if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
-            # A server before us may have seen content here, and so no DATA: SMTP smuggling.
+            # A server before this one may have seen content here, and no DATA: SMTP smuggling.
             return _bad(503, "5.5.0", f"{verb} ended by a bare LF, with more behind it", close=True)
         self._utf8 = False
         try:
@@ -229,7 +227,7 @@ class ServerConnection:
         return command
 
     def _parse(self, line: bytes, verb: str) -> Command:
-        """The command on a line.  CommandRefusedError for one that may not come now, too."""
+        """The command on a line.  Raises CommandRefusedError, also for a command that is out of order."""
         required = self.settings.auth is AuthPolicy.REQUIRED and self.identity is None
         if required and verb in KNOWN_VERBS - _UNAUTHENTICATED:
             raise CommandRefusedError.of(530, "5.7.0", "authentication required")
@@ -290,7 +288,7 @@ class ServerConnection:
         self._machine.move(Bdat)
 
     def _discard_chunk(self, line: bytes, refusal: Reply) -> SmtpEvent | None:
-        """A BDAT is refused: its octets must not be read as commands.  Of an unknown number, they can't be told."""
+        """Refuse a BDAT and drop its chunk; the session ends if the length of the chunk is not known."""
         size = chunk_size(line)
         if size is None:
             return BadInput(refusal, close=True)
@@ -322,7 +320,7 @@ class ServerConnection:
         self._move(event, reply)
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
-        """Answer the end of a message: one reply for each accepted recipient in LMTP, exactly one in SMTP."""
+        """Answer the end of the content: one reply for each accepted recipient in LMTP, exactly one in SMTP."""
         event = self._unanswered
         if not isinstance(event, ContentEnd) or len(replies) != self._replies_due(event):
             raise LocalProtocolError(f"{len(replies)} replies to {event}")
@@ -332,11 +330,11 @@ class ServerConnection:
         self._move(event, next((reply for reply in replies if reply.code == 421), replies[0]))
 
     def challenge(self, data: bytes) -> None:
-        """Answer AUTH or AuthResponse with 334 and a challenge, given before Base64."""
+        """Answer AUTH or AuthResponse with 334 and a challenge, given as octets that are not in Base64."""
         self.reply(Reply.of(334, "", base64.b64encode(data).decode("ascii")))
 
     def authenticated(self, identity: str) -> None:
-        """Note the name that the client has proved to have; to be called before the 235."""
+        """Note the name under which the client has authenticated; must be called before the 235."""
         self.identity = identity
 
     def start_tls_done(self) -> None:
@@ -362,7 +360,7 @@ class ServerConnection:
     # Moves
 
     def _move(self, event: SmtpEvent | None, reply: Reply) -> None:
-        """Make the move that the reply to an event is; without an event, the greeting."""
+        """Make the move that the reply to an event means; without an event, the reply is the greeting."""
         machine = self._machine
         positive = reply.klass in (2, 3)
         match event:
@@ -376,7 +374,7 @@ class ServerConnection:
                 self._move_after_content(event, reply, positive=positive)
             case Auth() | AuthResponse():
                 self._move_after_auth(reply, positive=positive)
-            case Quit():  # whatever the reply: the client has gone
+            case Quit():  # whatever the reply, the client leaves
                 machine.move(Quit)
             case Data() if positive:
                 if reply.code != 354:
@@ -432,7 +430,7 @@ class ServerConnection:
 
     def _greeted_as(self, domain: str, *, esmtp: bool) -> None:
         self.helo, self.esmtp = domain, esmtp
-        # Before EHLO what matters is that it is missing, not what it would have allowed.
+        # Before EHLO the reply says that EHLO is missing, not what its reply would have offered.
         self.offer = self.settings.offer(tls=self.tls, extended=esmtp or not domain)
         self._end_transaction()
 

@@ -1,7 +1,7 @@
 """The states of an SMTP session as its server sees them, and every move between them (RFC 5321 4.1.4).
 
-`NEXT` is the whole of it: what is not there cannot happen.  A command moves the session by being accepted, which is
-when its reply is positive; whatever else moves it is an `Occurrence`.  Only `SessionMachine.move` sets a state.
+The table `NEXT` has every possible move.  A command moves the session when it is accepted, that is when its reply is
+positive; all other moves are an `Occurrence`.  Only `SessionMachine.move` sets a state.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from trimta.smtp.errors import LocalProtocolError
 
 
 class SessionState(enum.Enum):
-    """Where a session is: what the server does next, or what the next octets of the client are."""
+    """The state of a session: what the server does next, or what the next octets of the client are."""
 
     GREETING = "greeting"  # the server's 220 is due
     CONNECTED = "connected"  # no EHLO or HELO yet, or none since STARTTLS
@@ -45,38 +45,37 @@ class SessionState(enum.Enum):
     TLS = "tls"  # after the 220 to STARTTLS: the handshake
     CLOSED = "closed"
 
-    __hash__ = object.__hash__  # a member is equal to itself alone; Enum's own hash is Python code, in every look-up
+    __hash__ = object.__hash__  # members are equal by identity; Enum's own hash is Python code, run in every look-up
 
 
 class Occurrence(enum.Enum):
-    """What moves a session beside a command that is accepted."""
+    """A reason for a move other than an accepted command."""
 
     GREETED = "greeted"
-    """The server has said 220."""
+    """The server has sent the greeting, 220."""
     REFUSED = "refused"
-    """A command, a line that is none, a response to AUTH or a chunk has got its 4yz or 5yz; or so has the client, in
-    place of the greeting."""
+    """A command, another line, a response in AUTH or a chunk got a 4yz or 5yz; or the client did, in place of 220."""
     CHALLENGED = "challenged"
-    """AUTH, or a response to it, is answered with 334."""
+    """AUTH, or a response in it, was answered with 334."""
     CHUNK_TAKEN = "chunk taken"
-    """A BDAT without LAST is answered with 250."""
+    """A BDAT without LAST was answered with 250."""
     MESSAGE_ANSWERED = "message answered"
-    """The end of the message has its reply, be it 250 or a refusal."""
+    """The end of the content was answered, with 250 or a refusal."""
     HANDSHAKE_DONE = "handshake done"
-    """TLS is active."""
+    """The TLS handshake has succeeded."""
     INPUT_ENDED = "input ended"
-    """The client has closed its side, and all that it sent is answered."""
+    """The client has closed its side, and all that it sent was answered."""
     HUNG_UP = "hung up"
-    """The server has said 421, or has refused what can't be told from the commands behind it."""
+    """The server has sent 421, or has refused content whose end can't be told from commands behind it."""
 
     __hash__ = object.__hash__  # as above
 
 
 Move: TypeAlias = type[Command] | Occurrence
-"""A command that is accepted, by its class, or an Occurrence."""
+"""The reason for a move: the class of an accepted command, or an Occurrence."""
 
 ALWAYS: Final[tuple[type[Command], ...]] = (Noop, Help, Vrfy, Expn)
-"""RFC 5321 4.1.4: "at any time during a session", and without a consequence for it."""
+"""The commands that may come "at any time during a session" (RFC 5321 4.1.4), and don't change its state."""
 
 BETWEEN_COMMANDS: Final = (
     SessionState.CONNECTED,
@@ -88,7 +87,7 @@ BETWEEN_COMMANDS: Final = (
 """The states in which the next line is a command."""
 
 READING: Final = (*BETWEEN_COMMANDS, SessionState.DATA, SessionState.CHUNK, SessionState.AUTH)
-"""The states in which the client may speak."""
+"""The states in which the server reads from the client."""
 
 NEXT: Final[dict[tuple[SessionState, Move], SessionState]] = {
     (SessionState.GREETING, Occurrence.GREETED): SessionState.CONNECTED,
@@ -122,11 +121,11 @@ NEXT: Final[dict[tuple[SessionState, Move], SessionState]] = {
         for state in (SessionState.GREETING, *READING, SessionState.TLS)
     },
 }
-"""(state, move) to the state after it.  A command whose move is not here is out of order: 503 (RFC 5321 4.1.4)."""
+"""The state after each (state, move).  A command without a move here is out of order: 503 (RFC 5321 4.1.4)."""
 
 
 class SessionMachine:
-    """The state of one session, moved by NEXT alone."""
+    """The state of one session, which only the moves of NEXT change."""
 
     __slots__ = ("state",)
 
@@ -134,11 +133,11 @@ class SessionMachine:
         self.state = SessionState.GREETING
 
     def may(self, command: type[Command]) -> bool:
-        """Whether a command is in order now."""
+        """Whether a command is in order in the present state."""
         return (self.state, command) in NEXT
 
     def hint(self, command: type[Command], *, lmtp: bool) -> str:
-        """What a client that sends a command out of order should know, as the text of a 503."""
+        """The text of a 503, which tells a client what must come before its command."""
         match self.state:
             case SessionState.CONNECTED:
                 return "LHLO first" if lmtp else "EHLO or HELO first"
@@ -150,7 +149,7 @@ class SessionMachine:
                 return "MAIL was given already" if command is Mail else "not in a transaction"
 
     def move(self, move: Move) -> None:
-        """Go to the state after the move.  LocalProtocolError for a move that the state does not have."""
+        """Go to the state after a move.  Raises LocalProtocolError for a move that the present state does not have."""
         after = NEXT.get((self.state, move))
         if after is None:
             raise LocalProtocolError(f"{self.state} has no move {move}")

@@ -1,10 +1,10 @@
 """Files and directories that survive power loss.  No other module calls fsync and rename.
 
-A file is durable once its octets and the directory entry that names it are both on the disk: hence the two fsyncs
-everywhere below.  A new directory is an entry in its parent, so making one syncs the parent as well.
+A file is durable once its octets and its directory entry are both on the disk, which takes two fsyncs.  A new directory
+is an entry in its parent, so that making a directory syncs the parent as well.
 
-Some file systems can't sync a directory (vboxsf, some SMB and FUSE ones).  That is all that can be had there: mail goes
-on, and whoever listens by `on_unsynced` is told once for each file system.
+Some file systems can't sync a directory (vboxsf, some SMB and FUSE ones).  There entries are not synced, and listeners
+of `on_unsynced` are told once for each file system.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
 
 _CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-"""What a file system says of a directory that it has no way to sync; of a file it is a failure like any other."""
+"""The error numbers by which a file system says that it can't sync directories; with files they are failures."""
 
 _unsynced: Final[dict[int, tuple[Path, OSError]]] = {}
 """The first directory of each file system that could not be synced, by its device."""
@@ -30,12 +30,12 @@ _listeners: Final[list[Callable[[Path, OSError], None]]] = []
 
 
 def fsync(fd: int) -> None:
-    """Put the octets written to a descriptor on the disk.  Raises OSError."""
+    """Sync the octets that were written to a descriptor.  Raises OSError."""
     os.fsync(fd)
 
 
 def fsync_dir(path: Path) -> None:
-    """Put the entries of a directory on the disk, as far as its file system can do that.  Raises OSError."""
+    """Sync the entries of a directory, if its file system can do that.  Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fsync(fd)
@@ -48,8 +48,9 @@ def fsync_dir(path: Path) -> None:
 
 
 def on_unsynced(listener: Callable[[Path, OSError], None]) -> Callable[[], None]:
-    """Tell `listener` the first directory of each file system that can't sync directories, those of the past at once;
-    calling the result ends it.  It is called in whatever thread meets one, and must not raise.
+    """Call `listener` with the first directory of each file system that can't sync directories; earlier ones at once.
+
+    Calling the result ends that.  The listener may be called in any thread, and must not raise.
     """
     _listeners.append(listener)
     for path, error in tuple(_unsynced.values()):
@@ -59,36 +60,36 @@ def on_unsynced(listener: Callable[[Path, OSError], None]) -> Callable[[], None]
 
 def _note_unsynced(device: int, path: Path, error: OSError) -> None:
     noted = (path, error)
-    if _unsynced.setdefault(device, noted) is noted:  # atomic: many threads may meet it at once
+    if _unsynced.setdefault(device, noted) is noted:  # atomic, since several threads may be here at once
         for listener in tuple(_listeners):
             listener(path, error)
 
 
 def rename(source: Path, target: Path) -> None:
-    """Rename, not yet durable: the caller syncs the directory, once for many renames."""
+    """Rename a file without syncing: the caller syncs the directory, once for many renames.  Raises OSError."""
     source.rename(target)
 
 
 def rename_into(source: Path, target: Path) -> None:
-    """Rename within one file system and make the new entry durable."""
+    """Rename a file within one file system and make the new entry durable.  Raises OSError."""
     rename(source, target)
     fsync_dir(target.parent)
 
 
 def create(path: Path, mode: int = PRIVATE_FILE) -> int:
-    """Create a file that must not exist yet and return its descriptor.  FileExistsError if it does."""
+    """Create a new file and return its descriptor.  Raises FileExistsError if the file exists."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """Write every octet: one write() may take fewer than it was given."""
+    """Write all octets, where a single write() may take only some of them.  Raises OSError."""
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
 
 
 def write_file(path: Path, chunks: Iterable[bytes], mode: int = PRIVATE_FILE) -> None:
-    """Create `path` with this content and sync it (not its directory).  What was begun is removed on an error."""
+    """Create the file `path` with this content and sync the file, but not its directory; an error leaves no file."""
     fd = create(path, mode)
     try:
         try:
@@ -97,15 +98,15 @@ def write_file(path: Path, chunks: Iterable[bytes], mode: int = PRIVATE_FILE) ->
             fsync(fd)
         finally:
             os.close(fd)
-    except BaseException:  # an interrupt too must not leave half a file; nothing is swallowed
+    except BaseException:  # an interrupt must not leave a part of a file either; all is raised again
         path.unlink(missing_ok=True)
         raise
 
 
 def make_dirs(path: Path, mode: int = PRIVATE_DIR) -> None:
-    """Make a directory and its missing parents, each entry durable; a directory that exists is left as it is.
+    """Make a directory and its missing parents, each with a durable entry; an existing directory is left as it is.
 
-    Raises NotADirectoryError, naming the file that is in the way, or another OSError.
+    Raises NotADirectoryError, which names the file in the way, and other OSErrors.
     """
     missing: list[Path] = []
     folder = path.absolute()
@@ -122,10 +123,10 @@ def make_dirs(path: Path, mode: int = PRIVATE_DIR) -> None:
 
 
 def settle_ancestors(path: Path, settled: dict[Path, None]) -> None:
-    """Sync the directory entries on the way to `path`, those already in `settled` left out, and note them there.
+    """Sync the directories in `path` that are not in `settled` yet, and add them to it.
 
-    A directory that another process made and did not live to sync looks just like an old one; a file promised inside
-    it would vanish with it.  Directories that may be passed through but not read are somebody else's, and old.
+    A directory that another process made, and crashed before it synced, looks like any other; a power failure would
+    remove it with the files in it.  Directories that this process can't read are other accounts', and old.
     """
     absolute = path.absolute()
     for folder in (absolute, *absolute.parents):
@@ -137,8 +138,9 @@ def settle_ancestors(path: Path, settled: dict[Path, None]) -> None:
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE_FILE) -> None:
-    """Put a whole new file in the place of `path`, if there is one: a reader sees the old or the new content.  What a
-    crash leaves beside it, the next call removes; two at a time are for the caller to rule out.
+    """Replace the file `path` as a whole, or create it: readers see the old or the new content.  Raises OSError.
+
+    A crash may leave a file beside it, which the next call removes.  The caller excludes two calls at the same time.
     """
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)

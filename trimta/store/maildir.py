@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FOLDERS: Final = ("cur", "new", "tmp")
 
 SETTLED_LIMIT: Final = 20_000
-"""Directories remembered as durable; past it they are forgotten, and synced again when used."""
+"""Directories remembered as durable, at most; beyond that all are forgotten, and synced again when used."""
 
 _counter: Final = itertools.count(1)
 _settled: Final[dict[Path, None]] = {}
@@ -43,12 +43,12 @@ _HOST: Final = host_part(socket.gethostname())
 
 
 class MaildirError(Exception):
-    """A Maildir can't be written; the text names the folder and the system's error.  Trying again may help."""
+    """A Maildir can't be written; the message names the folder and the system's error.  A later try may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message, and the Maildir that it is to be written into."""
+    """A delivery to be made: a message, and the Maildir into which it is to be written."""
 
     maildir: Path
     head: bytes
@@ -75,9 +75,9 @@ class Pending:
 
 
 def prepare(delivery: Delivery) -> Pending:
-    """Write the file in tmp/ and sync it; where there is no Maildir it is made.
+    """Write the file of a delivery in tmp/ and sync it; the Maildir is made if it is missing.
 
-    Raises MaildirError if that fails; then no file is left.
+    Raises MaildirError, and then leaves no file.
     """
     head = delivery.head
     if delivery.body.form is BodyForm.RAW:
@@ -93,7 +93,7 @@ def prepare(delivery: Delivery) -> Pending:
                 finally:
                     os.close(fd)
                 _settle(path)
-            except BaseException:  # an interrupt too must not leave the file; nothing is swallowed
+            except BaseException:  # an interrupt must not leave the file either; all is raised again
                 discard(pending)
                 raise
     except BodyDamagedError as error:
@@ -102,10 +102,10 @@ def prepare(delivery: Delivery) -> Pending:
 
 
 def commit(pending: Pending) -> Path:
-    """Move the file into new/, where readers see it, and sync that; returns its path.
+    """Move the file into new/, where readers see it, and sync that folder; returns the file's path.
 
-    Raises MaildirError if that fails.  If only the sync failed, the file is in new/ all the same, and delivering again
-    may make a duplicate.
+    Raises MaildirError.  If only the sync has failed, the file is in new/ all the same, and a new delivery may make a
+    duplicate.
     """
     with _explained(pending.maildir, "deliver into"):
         durable.rename(pending.source, pending.target)
@@ -114,8 +114,8 @@ def commit(pending: Pending) -> Path:
 
 
 def discard(pending: Pending) -> None:
-    """Remove the file from tmp/.  Idempotent; nothing happens once the file is committed."""
-    with contextlib.suppress(OSError):  # no reader looks there, and readers remove what is old
+    """Remove the file from tmp/; nothing happens if it is removed or committed already."""
+    with contextlib.suppress(OSError):  # readers do not look into tmp/, but remove old files from it
         pending.source.unlink(missing_ok=True)
 
 
@@ -126,12 +126,12 @@ def discard_all(pending: Iterable[Pending]) -> None:
 
 
 def prepare_all(deliveries: Iterable[Delivery]) -> list[Pending | MaildirError]:
-    """Prepare every delivery, as prepare() does; gives each result or error.  A failure does not keep the others."""
+    """Prepare all deliveries, as prepare() does; returns each result or error.  A failure does not stop the others."""
     return [_try_prepare(delivery) for delivery in deliveries]
 
 
 def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
-    """Commit every file, as commit() does; the path of each, or its error.  A failure does not keep the others.
+    """Commit all files, as commit() does; returns each path or error.  A failure does not stop the others.
 
     Each directory is synced once, after all renames.
     """
@@ -150,7 +150,7 @@ def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
 
 
 def deliver(delivery: Delivery) -> Path:
-    """Write a message into its Maildir, prepare() and commit() in one; returns its path.  Raises MaildirError."""
+    """Write a message into its Maildir, by prepare() and commit(); returns the file's path.  Raises MaildirError."""
     pending = prepare(delivery)
     try:
         return commit(pending)
@@ -160,11 +160,11 @@ def deliver(delivery: Delivery) -> Path:
 
 
 def messages(path: Path) -> Iterator[Path]:
-    """Files of new/ and cur/, in order of their names within each, which is that of delivery for ours.
+    """The files of new/, then those of cur/, each in the order of their names, which is that of delivery.
 
     A Maildir that does not exist is empty; dot files and folders are skipped.  A reader may move files from new/ to
-    cur/ meanwhile: new/ is read first, so such a one is seen twice rather than not at all, and a path may be gone when
-    it is opened.
+    cur/ meanwhile: such a file is seen twice rather than not at all, since new/ is listed first, and a path may be gone
+    when it is opened.
     """
     for folder in ("new", "cur"):
         try:
@@ -186,9 +186,9 @@ def _open_new(path: Path, size: int) -> tuple[int, Pending]:
 
 
 def _reserve(path: Path, size: int) -> tuple[int, Pending]:
-    """Open a file in tmp/ under a name that is free in new/ as well, and stays free until it is renamed there.
+    """Open a file in tmp/ under a name that is free in new/, too, and stays free until the file is renamed there.
 
-    Whoever would rename a file of the same name into new/ must have it in tmp/ first, where ours is.
+    Another delivery would need a file of the same name in tmp/ first, which this file prevents.
     """
     while True:
         seconds, rest = divmod(real_time.wall_ns(), 1_000_000_000)
@@ -214,13 +214,14 @@ def _write(fd: int, head: bytes, body: Body) -> None:
 
 
 def _settle(path: Path) -> None:
-    """Sync the directories above new/: a Maildir made by a process that did not live to sync it must not vanish with
-    the messages in it.
+    """Sync the directories above new/, so that no power failure removes a Maildir with its messages.
+
+    The process that made the Maildir may have crashed before it synced them.
     """
     new = path / "new"
     if not new.is_dir():
         durable.make_dirs(new)
-    if not os.access(new, os.W_OK | os.X_OK):  # better known before anything is promised than at the rename
+    if not os.access(new, os.W_OK | os.X_OK):  # else only the rename would fail, when the message is accepted
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(new))
     if new not in _settled:
         if len(_settled) > SETTLED_LIMIT:

@@ -1,6 +1,6 @@
-"""The body of a message while it is received and kept: in memory while it is small, else in one file of the spool.
+"""Bodies of messages while they are received and stored: small ones in memory, others in a file of the spool.
 
-A body is what follows our trace fields, the header that the client sent included; its form is text or raw octets.
+A body here is all that follows the trace fields of this server, the client's header included, as text or raw octets.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ MEMORY_LIMIT: Final = 256 * 1024
 """Octets of the largest body that is held in memory and in a row of the database."""
 
 CHUNK: Final = 64 * 1024
-"""Octets that are read from a file at once, where the caller names no number."""
+"""Octets that are read from a file at once, by default."""
 
 INCOMING: Final = "incoming-"
-"""Prefix of the spool files that no entry of the queue names yet; the id of the process that writes them follows."""
+"""The prefix of spool files that belong to no message of the queue yet; the id of the writing process follows."""
 
 
 class BodyDamagedError(Exception):
-    """The spool file of a body is missing or not as long as it was when it was written."""
+    """The spool file of a body is missing, or its length has changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body that is complete, and may be read any number of times.
+    """A complete body, which may be read any number of times.
 
-    Made by `Body.of(octets)`, by `SpoolWriter.finish()` or by the queue.  A body in a file is durable but belongs to
-    nobody until the queue adopts its file; `discard()` removes the file if that never happens.
+    `Body.of(octets)`, `SpoolWriter.finish()` and the queue make bodies.  The file of a body is durable, but belongs to
+    no message until the queue adopts it; `discard()` removes a file that is never adopted.
     """
 
     size: int
-    """Octets, in the form in which the body is kept."""
+    """The number of octets, in the form in which the body is stored."""
     lines: int
-    """The number of LFs among them."""
+    """The number of LFs in the body."""
     data: bytes | None = None
-    """The octets of a body in memory."""
+    """The octets of a body in memory; None for a body in a file."""
     path: Path | None = None
-    """The file of a body that is not in memory."""
+    """The file of a body; None for a body in memory."""
     form: BodyForm = BodyForm.TEXT
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Body:
 
     @property
     def wire_size(self) -> int:
-        """Octets on the wire, before dot-stuffing."""
+        """The number of octets on the wire, before dot-stuffing."""
         return self.form.wire_size(self.size, self.lines)
 
     def chunks(self, size: int = CHUNK) -> Generator[bytes, None, None]:
@@ -97,10 +97,10 @@ class Body:
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Callable[[int, int], bytes]]:
-        """A function `read(start, end)` that gives the octets of the body in that range.  Blocks unless `in_memory`.
+        """A block with a function `read(start, end)` that returns the octets of that range.  Blocks unless `in_memory`.
 
-        Raises BodyDamagedError, here or from `read`, if the file is gone or not as long as it was; OSError if it can't
-        be read.
+        The block and `read` raise BodyDamagedError if the file is gone or has another length, OSError if it can't be
+        read.
         """
         data = self.data
         if data is not None:
@@ -143,23 +143,23 @@ class Body:
         return self.data if self.data is not None else b"".join(self.chunks())
 
     def discard(self) -> None:
-        """Remove the file of a body that nobody adopted.  Idempotent; a body in memory stays as it is, and so does
-        one that the queue adopted, since its file has another name by then.
+        """Remove the file of a body that the queue has not adopted; a second call does nothing.
+
+        A body in memory stays as it is, and so does an adopted one, whose file has another name by then.
         """
         if self.path is not None and self.path.name.startswith(INCOMING):
             self.path.unlink(missing_ok=True)
 
 
 class SpoolWriter:
-    """A writer that takes the octets of a body as they come, and makes a Body of them.
+    """Collects the octets of a body, and makes a Body of them.
 
-    `append` only buffers while `needs_disk` is false, so an asynchronous caller goes to a thread only when it is
-    true; `finish` and `discard` stay off the disk while `in_memory` is true.  At most `threshold` octets and one
-    appended piece are in memory.
+    `append` does not block while `needs_disk` is false, `finish` and `discard` do not while `in_memory` is true: an
+    asynchronous caller needs a thread only otherwise.  At most `threshold` octets and one piece are in memory.
     """
 
     def __init__(self, directory: Path, threshold: int = MEMORY_LIMIT, *, form: BodyForm = BodyForm.TEXT) -> None:
-        """`form`: that of the octets which are going to be appended."""
+        """`form`: the form of the octets that will be appended."""
         self._directory = directory
         self._form = form
         self._threshold = threshold
@@ -168,9 +168,9 @@ class SpoolWriter:
         self._path: Path | None = None
         self._body: Body | None = None
         self.size = 0
-        """Octets appended so far."""
+        """The number of octets appended so far."""
         self.lines = 0
-        """The number of LFs among them."""
+        """The number of LFs appended so far."""
 
     @property
     def needs_disk(self) -> bool:
@@ -183,7 +183,7 @@ class SpoolWriter:
         return self._path is None and self.size <= self._threshold
 
     def append(self, data: bytes) -> None:
-        """Add octets.  Raises OSError if the disk refuses what was buffered: the caller then calls `discard`."""
+        """Add octets to the body.  Raises OSError if the disk fails; the caller then calls `discard`."""
         if not data:
             return
         if self.needs_disk:
@@ -193,8 +193,9 @@ class SpoolWriter:
         self.lines += data.count(b"\n")
 
     def finish(self) -> Body:
-        """The body, durable if it is in a file (but for the file's name, which the queue gives).  Raises OSError as
-        `append`.
+        """The complete body; if it is in a file, its octets are durable, and the queue makes the name durable.
+
+        Raises OSError, as `append`.
         """
         if self._body is not None:
             return self._body
@@ -210,7 +211,7 @@ class SpoolWriter:
         return self._body
 
     def discard(self) -> None:
-        """Forget the octets and remove the file, if there is one and nobody adopted it.  Idempotent.
+        """Drop the octets, and remove the file unless the queue has adopted it; a second call does nothing.
 
         A file that can't be removed is removed at the next start of the server.
         """
@@ -242,10 +243,10 @@ class SpoolWriter:
 
 
 def abandoned(directory: Path, *, now: float) -> Iterator[Path]:
-    """Spool files that no process is going to finish: their process has ended, or had the id that this process has.
+    """The spool files that no process will finish: their process has ended, or had the id that this process has now.
 
-    To be called before this process spools anything; `now` is in seconds since the epoch.  The id may belong to another
-    program by now, so a file that has not grown for a day is abandoned whichever process has its id.
+    Must be called before this process writes spool files.  `now` is in seconds since the epoch.  Another program may
+    have the id by now, so a file that has not grown for a day counts as abandoned, too.
     """
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:

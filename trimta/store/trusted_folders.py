@@ -1,7 +1,8 @@
-"""Folders that root makes for another account, without being led astray by what that account, or any other, may do.
+"""Folders that root makes for another account, safe from links that this or any other account may put in the way.
 
-A name that is looked up twice may mean two things: who owns a folder can put a link to /etc into it between the two.
-So root goes down from / by descriptors, through folders that only root can change, and never through another's link.
+A path that is looked up twice may lead to two places: between the look-ups the owner of a folder can put a link to /etc
+into it.  So root opens folder after folder, from / on, by descriptors, and only folders that no other account can
+change.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LINKS: Final = 40
-"""Symbolic links on one way, as the kernel counts them."""
+"""Symbolic links in one path, at most, as in the kernel."""
 
 
 def make_for(folder: Path, uid: int, gid: int) -> None:
-    """As root: make one folder, mode 0700, and give it to an account.  PermissionError, naming the folder and the
-    reason, if another than root could have a hand in it.
+    """Make one folder, mode 0700, and give it to an account; called as root.
+
+    Raises PermissionError, which names the folder and the reason, if another account can change a folder in its path.
     """
     parent = _descend(folder)
     try:
@@ -34,7 +36,7 @@ def make_for(folder: Path, uid: int, gid: int) -> None:
 
 
 def is_roots(folder: Path) -> bool:
-    """Whether a folder is there, and nobody but root can change what root finds by its path, or has made in it."""
+    """Whether a folder exists, and no account but root can change a folder in its path, or make entries in it."""
     try:
         os.close(_descend(folder / "any name"))
     except OSError:
@@ -43,7 +45,7 @@ def is_roots(folder: Path) -> bool:
 
 
 def _descend(folder: Path) -> int:
-    """A descriptor of the folder above."""
+    """A descriptor of the parent folder, after a check of all folders in its path.  Raises PermissionError."""
     left = [*folder.absolute().parts[1:-1]]
     links = 0
     here = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
@@ -52,7 +54,7 @@ def _descend(folder: Path) -> int:
         while left:
             name = left.pop(0)
             entry = os.stat(name, dir_fd=here, follow_symlinks=False)
-            if stat.S_ISLNK(entry.st_mode):  # root's own: nobody else can make one here
+            if stat.S_ISLNK(entry.st_mode):  # root's link: no other account can make one here
                 links += 1
                 if links > LINKS:
                     raise _refused(folder, "there are too many links on the way")
@@ -73,7 +75,7 @@ def _descend(folder: Path) -> int:
 
 
 def _check(descriptor: int, folder: Path) -> None:
-    """Raise PermissionError if another than root could rename or replace an entry of this folder that is root's."""
+    """Raise PermissionError if an account other than root can rename or replace root's entries in a folder."""
     status = os.fstat(descriptor)
     if status.st_uid != 0:
         raise _refused(folder, f"a folder above it belongs to user id {status.st_uid}, who may not make it")

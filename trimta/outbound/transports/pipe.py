@@ -101,17 +101,32 @@ async def deliver(
         return [Failed(recipient=recipient, status=NOT_CAPABLE.permanent, cause=cause) for recipient in recipients]
     if _sender(message).startswith("-") and any(word.startswith("{sender}") for word in route.argv):
         return [_option(recipient, BAD_SENDER_SYNTAX.permanent, "sender") for recipient in recipients]
-    options = [recipient for recipient in recipients if str(recipient.address).startswith("-")]
-    if options and RECIPIENTS in route.argv:
-        rest = [recipient for recipient in recipients if recipient not in options]
-        outcomes: list[Outcome] = []
-        if rest:
-            outcomes = await deliver(route, message, rest, domain, folder=folder, limit=limit, disk=disk, now=now)
-        return [*outcomes, *(_option(recipient, BAD_RECIPIENT_SYNTAX.permanent, "recipient") for recipient in options)]
-    command = route.argv[0]
+    options = [
+        recipient for recipient in recipients if RECIPIENTS in route.argv and str(recipient.address).startswith("-")
+    ]
+    others = [recipient for recipient in recipients if recipient not in options]
+    outcomes: list[Outcome] = []
+    if others:
+        words = arguments(route, message, others, domain)
+        dropped = by is not None and now < by.deadline
+        outcomes += await _run(words, message, others, folder=folder, limit=limit, disk=disk, deadline_dropped=dropped)
+    return [*outcomes, *(_option(recipient, BAD_RECIPIENT_SYNTAX.permanent, "recipient") for recipient in options)]
+
+
+async def _run(
+    words: Sequence[str],
+    message: StoredMessage,
+    recipients: Sequence[Recipient],
+    *,
+    folder: Path,
+    limit: float,
+    disk: Disk,
+    deadline_dropped: bool,
+) -> list[Outcome]:
+    command = words[0]
     try:
         process = await trio.lowlevel.open_process(
-            [word.encode() for word in arguments(route, message, recipients, domain)],
+            [word.encode() for word in words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -124,7 +139,7 @@ async def deliver(
         return [
             Deferred(recipient=recipient, status=BAD_CONFIGURATION.transient, cause=cause) for recipient in recipients
         ]
-    run = _Run(process, message, disk)
+    run = _RunningCommand(process, message, disk)
     try:
         with trio.move_on_after(limit):
             await run.converse()
@@ -139,11 +154,12 @@ async def deliver(
         return [Deferred(recipient=recipient, status=SYSTEM_TROUBLE.transient, cause=cause) for recipient in recipients]
     output = bytes(run.output).decode(errors="backslashreplace").strip()
     cause = LocalCause(f"{command} {_describe(process.returncode)}" + (f": {output}" if output else ""))
-    dropped = by is not None and now < by.deadline
-    return [_outcome(process.returncode, recipient, cause, deadline_dropped=dropped) for recipient in recipients]
+    return [
+        _outcome(process.returncode, recipient, cause, deadline_dropped=deadline_dropped) for recipient in recipients
+    ]
 
 
-class _Run:
+class _RunningCommand:
     """A running command, with the message that it is given."""
 
     def __init__(self, process: trio.Process, message: StoredMessage, disk: Disk) -> None:

@@ -1,4 +1,4 @@
-"""Damaged entries as files in `data_dir/damaged`, for people to look at: `<id>.json`, and beside it `<id>.content`."""
+"""Files of damaged entries in `data_dir/damaged`, for people to look at: `<id>.json` and `<id>.content`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9_.-]|^\.")
 def write(
     directory: Path, entry_id: str, reason: str, rows: dict[str, list[dict[str, Any]]], content: bytes | Path | None
 ) -> Path:
-    """Write an entry's rows as JSON and, beside it, its content; durable.  Returns the path of the JSON file.
+    """Write the rows of an entry as JSON and, beside it, its content, both durable; returns the path of the JSON file.
 
-    The id may be damaged as well, so the file's name is only like the id.  `content`: octets, or the path of a spool
-    file, which gets a second link rather than a copy.  An older file of that name is replaced: it was written in a
-    transaction that failed.  Raises OSError.
+    The id may be damaged, too; the file's name has only its harmless characters.  `content`: octets, or the path of a
+    spool file, which gets a second link.  An older file of that name is replaced: it was written in a transaction that
+    failed.  Raises OSError.
     """
     durable.make_dirs(directory)
     name = _UNFIT.sub("_", entry_id)[:100] or "_"

@@ -1,4 +1,4 @@
-"""The queue's connection to SQLite: transactions, the savepoints of a group commit, errors in the queue's own words."""
+"""The queue's connection to SQLite: transactions, the savepoints of a group commit, SQLite's errors as QueueErrors."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ CLOSE_LIMIT: Final = 0.5
 class Database:
     """The database and the spool of one data directory, changed together or not at all.
 
-    One thread at a time uses the connection; other processes may have theirs at the same time.
+    One thread at a time may use it; other processes may have connections of their own.
     """
 
     def __init__(self, data_dir: Path) -> None:
-        """Open the database; where there is none it is made.  Raises QueueUnreadable if that fails."""
+        """Open the database, or make a new one.  Raises QueueUnreadable if that fails."""
         self.data_dir = data_dir
         self.spool_files = SpoolFiles(data_dir / "spool")
         try:
@@ -48,8 +48,9 @@ class Database:
         self._in_transaction = False
 
     def close(self) -> None:
-        """Close the connection.  Idempotent.  Where a thread is still at work on a disk that hangs, the connection
-        stays open: nothing that was committed depends on its being closed.
+        """Close the connection; a second call does nothing.
+
+        While a thread is at work on a disk that hangs, the connection stays open: commits do not depend on its close.
         """
         if self._batch_lock.acquire(timeout=CLOSE_LIMIT):
             self.connection.close()
@@ -87,7 +88,7 @@ class Database:
                 yield
                 self.spool_files.sync()
                 self.connection.execute("COMMIT")
-            except BaseException:  # whatever it was, nothing has happened; nothing is swallowed
+            except BaseException:  # the transaction is undone, whatever the error; all is raised again
                 self._roll_back()
                 raise
             finally:
@@ -116,7 +117,7 @@ class Database:
         try:
             result = operation()
         except Exception as error:
-            if not self.connection.in_transaction:  # SQLite gave up on all of it: disk full, I/O error
+            if not self.connection.in_transaction:  # SQLite has undone the whole transaction: disk full, I/O error
                 raise QueueUnavailable(f"the transaction was rolled back: {error}") from error
             self.connection.execute("ROLLBACK TO operation")
             self.connection.execute("RELEASE operation")
@@ -127,6 +128,6 @@ class Database:
 
     def _roll_back(self) -> None:
         if self.connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # the error that brought us here says more
+            with contextlib.suppress(sqlite3.Error):  # the first error says more about the cause
                 self.connection.execute("ROLLBACK")
         self.spool_files.roll_back()

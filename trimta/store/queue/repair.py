@@ -1,6 +1,6 @@
-"""Repair of a queue: at start spool files and tables are put in order, and a damaged entry is set aside in files.
+"""Repair of the queue: at the start spool files and tables are put in order; damaged entries are moved into files.
 
-A damaged entry must not keep the server from starting, nor the other entries from being sent.
+A damaged entry must not keep the server from starting, nor other entries from being sent.
 """
 
 from __future__ import annotations
@@ -54,14 +54,15 @@ _IMPOSSIBLE: Final = (
         "its content is not whole",
     ),
 )
-"""Queries for damaged entries, with the reason that people are told.  Such entries would stay for ever, or until their
-next try, and nobody would know.  Only queries that cost little with 100 000 entries: other damage is seen when an
-envelope is loaded.
+"""Queries for damaged entries, each with the reason for people.
+
+Such entries would stay in the queue for ever, or until their next try, unnoticed.  Each query is cheap with 100 000
+entries; other damage is noticed when an envelope is loaded.
 """
 
 
 class Repair:
-    """The server's answer to damage, and to what a crash left."""
+    """The repair of damage, and of what a crash has left."""
 
     def __init__(self, database: Database, envelopes: Envelopes, destinations: Destinations) -> None:
         self._database = database
@@ -71,11 +72,11 @@ class Repair:
         self._destinations = destinations
 
     def recover(self, now: float) -> RecoveryReport:
-        """Put the queue in order: called once by the server when it starts, before it spools anything.
+        """Put the queue in order; called once at the server's start, before it writes spool files.
 
-        Spool files that belong to no message are removed, entries that can't ever be sent are set aside, and
-        `destinations` is brought up to date.  Where a queue was lost, spool files of no message are kept as damaged.
-        Reads no content.
+        Spool files that belong to no message are removed, entries that can never be sent are moved out, and the table
+        `destinations` is brought up to date.  After the loss of a queue, spool files are kept in `damaged/` instead.
+        `now` is seconds since the epoch.  No content is read.
         """
         with self._database.transaction():
             removed = list(abandoned(self._spool, now=now))
@@ -104,7 +105,7 @@ class Repair:
     def set_aside(self, entry_id: str, reason: str) -> SetAside | None:
         """Move a damaged message, or one damaged envelope of it, out of the queue and into files in `damaged/`.
 
-        What can still be read of the entry is there as JSON, its content beside it.  None if the entry is gone already.
+        The readable part of the entry is there as JSON, with its content beside it.  None if the entry is gone already.
         """
         with self._database.transaction():
             envelopes = self._connection.execute(
@@ -148,7 +149,7 @@ class Repair:
 
 
 def _sizes(spool: Path) -> dict[str, int]:
-    """The size in octets of every file of the spool that no writer is at work on, by name."""
+    """The sizes in octets of the spool's files, by name, without those that a process is still writing."""
     sizes = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(spool) as entries:
         for entry in entries:

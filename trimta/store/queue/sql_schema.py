@@ -1,9 +1,7 @@
-"""The queue's tables, and how its database is opened.
+"""The schema of the queue's database, and the opening of the database.
 
-A message has one row, its content another (or a spool file), and one to many envelopes; an envelope has recipients,
-each until it is done.  `destinations` is derived: for every next hop with queued envelopes the moment at which the
-first is due.  It makes "what is due" and "when is the next" a look at one index, however long the queue is, and it is
-brought up to date in the transaction that changes an envelope.
+A message has a row, its content another row (or a spool file), and one or more envelopes.  An envelope has recipients,
+each until its outcome is final.  The table `destinations` is derived from the envelopes: see `destinations`.
 """
 
 from __future__ import annotations
@@ -25,10 +23,10 @@ if TYPE_CHECKING:
 FILE: Final = "queue.sqlite3"
 
 VERSION: Final = 2
-"""PRAGMA user_version of the tables below; `migration.STEPS` has what older databases lack."""
+"""The version of the schema below (PRAGMA user_version); `migration.STEPS` changes older databases."""
 
 BUSY_TIMEOUT: Final = 10.0
-"""Seconds to wait for another process's write transaction: they are all short."""
+"""Seconds to wait for another process's write transaction, all of which are short."""
 
 TABLES: Final = """
 CREATE TABLE meta (
@@ -107,8 +105,9 @@ CREATE INDEX log_message ON log (message);
 
 
 def open_database(data_dir: Path) -> sqlite3.Connection:
-    """A connection to the database; where there is none it is made.  Raises QueueUnreadable where that fails, and for a
-    database of a newer version.
+    """A connection to the database, which is made if it is missing.
+
+    Raises QueueUnreadable if that fails, and for a database of a newer version.
     """
     path = data_dir / FILE
     try:
@@ -157,7 +156,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _enter_wal_mode(connection: sqlite3.Connection) -> None:
-    """Two processes that make the database at once get SQLITE_BUSY here without being made to wait."""
+    """Switch to WAL mode, again while SQLITE_BUSY is raised: SQLite does not wait for another process here."""
     give_up = monotonic() + BUSY_TIMEOUT
     while True:
         try:
