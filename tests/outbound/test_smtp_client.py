@@ -11,7 +11,7 @@ import trio
 from tests.support.fake_mx import DROP, MODERN, PLAIN, STALL, FakeMx, FakeNet, Finally, Late, Raw
 from tests.support.sending import BODY, WIRE, FakeHosts, outbound, sending, verdicts
 from trimta.mail.envelope import BodyKind, Notify
-from trimta.mail.outcome import Delivered, Handover
+from trimta.mail.outcome import Delivered, Handover, LocalCause
 from trimta.outbound.transports.client_conversation import ClientConversation
 from trimta.outbound.transports.smtp_client import REUSE_MESSAGES, REUSE_SECONDS, SmtpClient
 from trimta.routing.routes import HostRoute, MxRoute, TlsPolicy
@@ -677,3 +677,16 @@ async def test_a_missing_password_file_defers(tmp_path: Path, autojump_clock: Mo
     result, net = await deliver_one({}, route=secured(tmp_path / "none"), answers={"hub.test": [("hub.test", ONE)]})
     assert verdicts(result.outcomes) == {"a@x.test": "Deferred 4.3.5"}
     assert net.tried == []
+
+
+async def test_the_cause_names_the_host_that_was_tried_and_not_one_that_egress_forbids(
+    autojump_clock: MockClock,
+) -> None:
+    answers = {"x.test": [("one.x.test", "127.0.0.1"), ("two.x.test", TWO)]}
+    result, net = await deliver_one(
+        {"127.0.0.1": OSError(113, "No route to host")}, answers=answers, allow=["127.0.0.0/8"]
+    )
+    assert net.tried == ["127.0.0.1"]
+    assert result.denied is None
+    (outcome,) = result.outcomes
+    assert outcome.cause == LocalCause("cannot connect to one.x.test [127.0.0.1]:25: no route to host", "one.x.test")

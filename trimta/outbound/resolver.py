@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 HOSTS_FILE: Final = Path("/etc/hosts")
 LOOPBACK: Final = ("127.0.0.1", "::1")
 SYSTEM_LOOKUPS: Final = 16
-"""Threads in getaddrinfo at once.  A look-up that hangs keeps its thread, so they are not of Trio's default limiter,
-which everything else shares.
+"""Threads in getaddrinfo at once.  They have a limiter of their own: a look-up that hangs keeps its thread, and Trio's
+default limiter is shared.
 """
 
 BLOCK: Final = 64 * 1024

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from trimta.store.queue.values import StoredMessage
 
 SPARE: Final = 30.0
-"""Seconds for which a destination that could not be reached is spared the rest of what waits for it."""
+"""Seconds, at most, for which a next hop that could not be reached is not tried with other envelopes."""
 
 
 def spare(schedule: RetrySchedule) -> float:
-    """Seconds for which a destination is left alone that could not be used: too short to disturb the schedule."""
+    """Seconds for which a next hop is not tried that could not be used: too few to disturb the schedule."""
     return min(SPARE, schedule.steps[0] / 2, schedule.lifetime / 2)
 
 
@@ -50,19 +50,20 @@ class Retries:
         return self._schedule.expiry(_begin(message), deadline)
 
     def warn_at(self, message: StoredMessage) -> float | None:
-        """When the sender of a message is told that it is late, if it still waits then, whatever its destination is
-        spared for; None: never.  DELIVERBY's deadline has a notice of its own (see `outbound.notices`).
+        """The moment at which the sender of a message that still waits is told that it is late; None: never.
+
+        DELIVERBY's deadline has a notice of its own (see `outbound.notices`).
         """
         if message.terms.reverse_path is None:
             return None
         return self._schedule.warning_at(_begin(message), expiry=self.expiry(message))
 
     def next_try(self, *, attempts: int, now: float, expiry: float) -> float:
-        """When to try again after so many attempts, with jitter; never later than `expiry`."""
+        """The moment of the next try after so many attempts, with jitter; never later than `expiry`."""
         return self._schedule.next_try(attempts=attempts, now=now, expiry=expiry, random=self._random.random())
 
     def spared_until(self, now: float) -> float:
-        """Until when a destination is left alone that could not be used `now`."""
+        """The moment until which a next hop is not tried that could not be used `now`."""
         return now + spare(self._schedule)
 
 

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboundMessage:
-    """A message as it is to be sent to one next hop."""
+    """A message that is to be sent to one next hop."""
 
     id: str
     """The id of the queued envelope."""
     envelope: Envelope
-    """With the recipients that are to be tried now; at least one."""
+    """The terms, and the recipients that are to be tried now; at least one."""
     content: OutboundContent
 
 
@@ -51,11 +51,11 @@ class AttemptResult:
     denied: EgressDeniedError | None = None
     """`[egress] allow` allowed none of the endpoints; this is the first of them."""
     damaged: BodyDamagedError | None = None
-    """The body of the message can't be read any more."""
+    """The error, if the body of the message can't be read any more."""
     unusable: HostUnusableError | None = None
-    """No host could be used to the end: the next hop is better spared for a while."""
+    """The trouble with the last host, if no host could be used to the end: the next hop is spared for a while."""
     cut_short: bool = False
-    """The attempt was cancelled: recipients without an outcome stay due, as if they had not been tried."""
+    """Whether the attempt was cancelled: recipients without an outcome stay due, as if they had not been tried."""
     host: str = ""
     """The last host that was tried, with its address."""
     transcript: list[tuple[float, str]] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Attempt:
         self.delivered = 0
         """The number of recipients that have been delivered to."""
         self.room: int | None = None
-        """How many recipients the present host takes in one transaction, where it said that there were too many."""
+        """The number of recipients that the present host takes in one transaction; None: it has not said "too many"."""
         self._put_off: dict[Recipient, Deferred] = {}
         """The recipients that the last host refused for now (4yz)."""
 

@@ -1,4 +1,4 @@
-"""One connection to a host: from the connect over TLS and AUTH to as many transactions as both sides will bear."""
+"""A connection to a host: connect, EHLO, TLS and AUTH, and then transactions, as many as both sides allow."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 
 class SmtpConnection:
-    """A connection, made by `open`.  `perform` carries out transactions; `quit` ends the connection with QUIT, `aclose`
-    at once and without.
+    """A connection to a host, made by `open`.
+
+    `perform` carries out transactions; `quit` ends the connection with QUIT, `aclose` without.
     """
 
     def __init__(self, conversation: ClientConversation, route: RouteSettings, settings: ClientSettings) -> None:
@@ -50,9 +51,9 @@ class SmtpConnection:
         self._route = route
         self._settings = settings
         self._must_reset = False
-        """The host may hold a transaction open."""
+        """Whether the host may still have a transaction open."""
         self._broken = False
-        """The connection is of no use any more, or a transaction is under way."""
+        """Whether the connection can't be used again, or a transaction is under way."""
         self._ehlo_refusal: Reply | None = None
         self.endpoint = conversation.endpoint
         self.opened_at = trio.current_time()
@@ -61,7 +62,7 @@ class SmtpConnection:
         """The number of transactions that have begun."""
         self.authenticated = False
         self.has_taken = False
-        """A recipient has been delivered to over this connection."""
+        """Whether a recipient has been delivered to over this connection."""
         self._domains: set[str] = set()
         """The domains of all recipients so far."""
 
@@ -137,7 +138,7 @@ class SmtpConnection:
 
     @property
     def fallback(self) -> Fallback:
-        """What the connection does without."""
+        """The means that the connection does without."""
         return Fallback(
             plain=not self._conversation.wire.tls,
             anonymous=self._route.smarthost and self._route.credentials is None,
@@ -209,7 +210,7 @@ class SmtpConnection:
             raise HostUnusableError(condition.transient, LocalCause(text, self.endpoint.host))
 
     async def _start_tls(self, policy: TlsPolicy) -> None:
-        """The TLS handshake.  HandshakeError if it fails, for whatever reason."""
+        """The TLS handshake.  Raises HandshakeError if it fails, for whatever reason."""
         contexts = self._settings.tls
         wire = self._conversation.wire
         limit = self._settings.timeouts.command
@@ -227,7 +228,9 @@ class SmtpConnection:
         self._conversation.transcript.note(f"{wire.tls_version} {wire.tls_cipher}")
 
     async def _authenticate(self, credentials: Credentials) -> None:
-        """AUTH PLAIN, else LOGIN (RFC 4954, 4616).  A failure is never the message's: it is a HostUnusableError."""
+        """AUTH PLAIN, else LOGIN (RFC 4954, 4616).  Raises HostUnusableError if it fails, which is not the message's
+        fault.
+        """
         conversation = self._conversation
         if not (conversation.wire.tls or self.endpoint.is_local):
             text = f"{self.endpoint}: credentials are not sent in clear; set tls on the route"
@@ -354,4 +357,4 @@ def _protocol_trouble(endpoint: Endpoint, error: ProtocolError, *, final: bool =
 
 
 _UNKNOWN_COMMAND: Final = frozenset({500, 501, 502, 504})
-"""A host that says this to EHLO does not know it (RFC 5321 4.2.4); other refusals have other reasons."""
+"""Codes by which a host refuses EHLO because it does not know it (RFC 5321 4.2.4)."""

@@ -1,4 +1,4 @@
-"""The content of a message on its way out: fitted to the extensions of a host, and as octets on the wire."""
+"""The content of an outgoing message: fitted to the extensions of a host, and as octets on the wire."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NONE_INTERNATIONALIZED: Final = InternationalizedParts(part_header=False, messa
 
 @dataclass(frozen=True, slots=True)
 class OutboundContent:
-    """The content of a message: our trace fields, then the body as it was received."""
+    """The content of a message: the trace fields of this server, then the body as it was received."""
 
     head: bytes
     """The trace fields, with LF line ends before a raw body too."""
@@ -155,7 +155,7 @@ class FittedContent:
     """The trace fields, with LF line ends."""
     body: Body | RewrittenBody
     facts: ContentFacts
-    """What MAIL says of the content."""
+    """The properties of the content that MAIL tells the host."""
 
     def for_data(self, disk: Disk) -> WireOctets:
         """The octets that follow the reply to DATA: CRLF line ends, dots doubled, the end included.  Text only."""

@@ -77,7 +77,7 @@ class SmtpClient:
         recipients_per_transaction: int = 100,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`domain`: the recipients' (its `domain_key`), whose MX records an `MxRoute` asks for.  `now`: seconds since
+        """`domain`: the domain_key of the recipients, whose MX records an `MxRoute` asks for.  `now`: seconds since
         the epoch, which the deadlines of DELIVERBY are compared with.
         """
         self._route = route
@@ -156,8 +156,8 @@ class SmtpClient:
         return result
 
     def give_way(self) -> None:
-        """Leave a host that has said nothing yet, for the sake of other mail: the next address is tried, if there is
-        one.  Nothing happens to a host that talks.
+        """Leave a host that has sent nothing yet, for the sake of other mail: the next address is tried, if there is
+        one.  A host that has sent something is not left.
         """
         if self.silent_since is not None:
             self.silent_since = None
@@ -219,7 +219,7 @@ class SmtpClient:
                 return
 
     async def _connect(self, endpoint: Endpoint, route: RouteSettings, attempt: Attempt) -> SmtpConnection:
-        """A new connection in the place of the present one.  HostUnusableError, EgressDeniedError."""
+        """A new connection in the place of the present one.  Raises HostUnusableError or EgressDeniedError."""
         if self.silent_since is None:
             self.silent_since = trio.current_time()
         try:
@@ -235,7 +235,7 @@ class SmtpClient:
         raise HostUnusableError(NO_ANSWER.transient, cause)
 
     async def _endpoints(self) -> list[Endpoint] | RoutingFailure:
-        """Every address of every host, in order."""
+        """The endpoints of all hosts, in the order in which they are to be tried."""
         route = self._route
         if isinstance(route, MxRoute):
             routing = await self._hosts.resolve_mx(self._domain, port=route.port)
