@@ -49,7 +49,7 @@ class Lab:
         self._cleanup = cleanup
         self._servers: dict[str, Trimta | Postfix | Aiosmtpd] = {}
         self._unavailable: dict[str, UnavailableError] = {}
-        self._backlog: Path | None = None
+        self._backlogs: dict[int, Path] = {}
 
     def trimta(self) -> Trimta:
         """Trimta with the workers of the settings."""
@@ -79,12 +79,13 @@ class Lab:
         """Python's aiosmtpd."""
         return self._server("aiosmtpd", Aiosmtpd)
 
-    def with_backlog(self, folder: Path) -> Trimta:
-        """A trimta in this folder, not started, with a queue full of deferred envelopes."""
-        if self._backlog is None:
-            self._backlog = self.new_folder("filled")
-            fill(self._backlog, self.settings.scaled(100_000, 2_000))
-        shutil.copytree(self._backlog, folder / "var")
+    def with_backlog(self, folder: Path, envelopes: int | None = None) -> Trimta:
+        """A trimta in this folder, not started, with so many deferred envelopes in its queue; by default 100 000."""
+        count = self.settings.scaled(100_000, 2_000) if envelopes is None else envelopes
+        if count not in self._backlogs:
+            self._backlogs[count] = self.new_folder("filled")
+            fill(self._backlogs[count], count)
+        shutil.copytree(self._backlogs[count], folder / "var")
         return Trimta(folder, workers=self.settings.workers)
 
     def python_before(self) -> str:

@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tests.bench.growth import Point
 from tests.bench.table import verdict
 from trimta import __version__
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.benchmark import Result
+    from tests.bench.lab import Settings
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -26,12 +28,23 @@ def read(path: Path) -> dict[str, Any]:
     return results
 
 
-def write(path: Path, part: str, value: object, **circumstances: object) -> None:
+def write(path: Path, part: str, value: object, settings: Settings) -> None:
     """Put one part into the file, with the circumstances in which it was measured."""
     results = read(path)
     results[part] = value
-    results.setdefault("circumstances", {})[part] = _circumstances() | circumstances
+    results.setdefault("circumstances", {})[part] = _circumstances(settings)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def growth(path: Path) -> list[Point]:
+    """The points of the curves."""
+    return [Point(**point | {"rates": tuple(point["rates"])}) for point in read(path).get("growth", [])]
+
+
+def circumstances(path: Path, part: str) -> dict[str, Any]:
+    """Versions, processors and settings with which a part was measured."""
+    known: dict[str, Any] = read(path)["circumstances"][part]
+    return known
 
 
 def of_rows(results: Sequence[Result]) -> list[dict[str, object]]:
@@ -51,8 +64,11 @@ def _row(result: Result) -> dict[str, object]:
     return row
 
 
-def _circumstances() -> dict[str, object]:
+def _circumstances(settings: Settings) -> dict[str, object]:
     return {
+        "workers": settings.workers,
+        "rounds": settings.rounds,
+        "quick": settings.quick,
         "trimta": __version__,
         "python": platform.python_version(),
         "postfix": _postfix_version(),

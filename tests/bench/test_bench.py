@@ -9,19 +9,26 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from tests.bench import results
 from tests.bench.arrivals import Arrivals
 from tests.bench.benchmark import Result
+from tests.bench.chart import powers, ticks
+from tests.bench.growth import QUANTITIES, Point
+from tests.bench.lab import Settings
 from tests.bench.processes import ProcessTree
 from tests.bench.rows import BENCHMARKS, NAMES
 from tests.bench.samples import Better, Comparison, Sample, Spread, take_turns
 from tests.bench.table import table, verdict
 
 ROOT = Path(__file__).parents[2]
+
+SETTINGS = Settings(rounds=2, quick=True, workers=None, beside=None)
 
 
 def samples(**values: list[float]) -> dict[str, list[Sample]]:
@@ -102,12 +109,45 @@ def test_the_table_has_ratio_spread_and_bounds_and_says_what_was_left_out(tmp_pa
     ]
     assert lines[3:] == ["left out: other: nobody is here"]
 
-    results.write(tmp_path / "r.json", "growth", [1])
-    results.write(tmp_path / "r.json", "rows", results.of_rows(measured))
+    results.write(tmp_path / "r.json", "growth", [1], SETTINGS)
+    results.write(tmp_path / "r.json", "rows", results.of_rows(measured), SETTINGS)
     written = json.loads((tmp_path / "r.json").read_text())
     assert written["growth"] == [1]
     assert written["rows"][0]["result"] == {"median": 1.5, "low": 1.0, "high": 2.0}
     assert written["rows"][1]["left_out"] == "nobody is here"
+
+
+def test_growth_is_drawn_from_the_results(tmp_path: Path) -> None:
+    points = [
+        Point(quantity, at, server, (10.0 * at, 12.0 * at), 50)
+        for quantity in QUANTITIES
+        for at in (1, 100)
+        for server in ("trimta", "Postfix")
+        if (quantity, server) != ("workers", "Postfix")
+    ]
+    results.write(tmp_path / "r.json", "growth", [asdict(point) for point in points], SETTINGS)
+    assert results.growth(tmp_path / "r.json") == points
+    bench("draw", "--json", str(tmp_path / "r.json"), "--svg", str(tmp_path / "growth.svg"))
+    picture = ElementTree.parse(tmp_path / "growth.svg").getroot()
+    classes = Counter(element.get("class") for element in picture.iter())
+    assert classes["title"] == len(QUANTITIES)
+    assert classes["trimta"] == 2 * len(QUANTITIES) + 1  # throughput, memory; and the legend
+    assert classes["postfix"] == 2 * (len(QUANTITIES) - 1) + 1
+
+
+@pytest.mark.parametrize(
+    ("largest", "expected"),
+    [(0.3, [0, 0.1, 0.2, 0.3]), (1, [0, 0.5, 1]), (47, [0, 20, 40, 60]), (2000, [0, 500, 1000, 1500, 2000])],
+)
+def test_a_scale_begins_at_zero_and_has_round_steps(largest: float, expected: list[float]) -> None:
+    assert ticks(largest) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "expected"), [(0.8, 150, [0.1, 1, 10, 100, 1000]), (10, 10, [10, 100]), (1, 7, [1, 10])]
+)
+def test_a_logarithmic_scale_has_powers_of_ten(smallest: float, largest: float, expected: list[float]) -> None:
+    assert powers(smallest, largest) == pytest.approx(expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
