@@ -1,1 +1,1 @@
-"""What mail is: values and pure functions.  No I/O, no clock, no trio."""
+"""Addresses, envelopes, replies, statuses and outcomes: values and pure functions.  No I/O, no clock, no trio."""

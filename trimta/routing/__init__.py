@@ -1,1 +1,1 @@
-"""Where mail goes: routes, mailboxes, aliases, retries.  No input, no output."""
+"""The routing of mail: routes, mailboxes, aliases, the retry schedule.  No I/O."""

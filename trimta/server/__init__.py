@@ -1,1 +1,1 @@
-"""The whole: start, nursery tree, signals, reload, shutdown."""
+"""The server as a whole: start, nursery tree, signals, reload, shutdown."""

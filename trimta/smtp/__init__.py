@@ -1,1 +1,1 @@
-"""What SMTP says: octets to events and back.  No I/O, no clock, no trio."""
+"""The SMTP protocol, both sides: from octets to events and back.  No I/O, no clock, no trio."""

@@ -1,1 +1,1 @@
-"""What survives a crash: blocking calls, no trio, no SMTP."""
+"""Storage that survives a crash: the queue, Maildirs, the spool.  Calls block; no trio, no SMTP."""
