@@ -25,7 +25,7 @@ _SPELLINGS: Final = {b"8-bit": b"8bit", b"8bits": b"8bit", b"7-bit": b"7bit", b"
 
 
 def without_comments(value: bytes) -> bytes:
-    """The value with a space in place of each comment (RFC 5322 3.2.2).
+    """The value with a space for the end of each comment, nested ones included (RFC 5322 3.2.2).
 
     A comment that is not closed goes to the end of the value; a ")" that closes nothing is a space.
     """
