@@ -75,7 +75,7 @@ def measure_rows(lab: Lab, source: Path, names: Sequence[str], *, strict: bool) 
     for line in table(measured):
         print(line)
     short = any(verdict(result) == "short" for result in measured if result.left_out is None)
-    return int(strict and short)
+    return int(any(result.failed for result in measured) or (strict and short))
 
 
 def measure_growth(lab: Lab, source: Path, quantities: Sequence[str]) -> None:
@@ -162,4 +162,7 @@ def _prepare_process() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

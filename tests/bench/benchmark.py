@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Result:
     unit: str
     samples: Mapping[str, list[Sample]]
     left_out: str | None = None
+    failed: bool = False
+    """Whether it was tried, and a server did not do what it should."""
 
 
 def measure(benchmark: Benchmark, lab: Lab, names: Collection[str]) -> list[Result]:
@@ -56,16 +59,16 @@ def measure(benchmark: Benchmark, lab: Lab, names: Collection[str]) -> list[Resu
         comparison.name: next((unavailable[name] for name in comparison.contenders if name in unavailable), None)
         for comparison in comparisons
     }
-    if all(reasons.values()):
-        samples: Mapping[str, list[Sample]] = {}
-    else:
-        title = ", ".join(name for name, reason in reasons.items() if reason is None)
+    title = ", ".join(name for name, reason in reasons.items() if reason is None)
+    try:
         samples = take_turns(
-            runs,
+            runs if title else {},
             rounds=lab.settings.rounds,
             warm_up=benchmark.warm_up,
             tell=lambda name, number, sample: _tell(title, name, number, sample, benchmark.unit),
         )
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:  # the other rows are measured all the same
+        return [Result(each, benchmark.unit, {}, f"failed: {error}", failed=True) for each in comparisons]
     return [Result(each, benchmark.unit, _samples_of(each, samples), reasons[each.name]) for each in comparisons]
 
 

@@ -101,6 +101,9 @@ class Trimta:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._running.__exit__(kind, error, trace)
+        for line in self._command.log.read_text(errors="backslashreplace").splitlines():
+            if " bug " in line or "Traceback" in line:
+                print(f"{self._command.log.name}: {line}", file=sys.stderr)
 
     @property
     def tree(self) -> ProcessTree:

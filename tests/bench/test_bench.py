@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,11 +18,11 @@ import pytest
 
 from tests.bench import results
 from tests.bench.arrivals import Arrivals
-from tests.bench.benchmark import Result
+from tests.bench.benchmark import Benchmark, Contender, Result, Run, measure
 from tests.bench.chart import powers, ticks
 from tests.bench.growth import QUANTITIES, Point
-from tests.bench.lab import Settings
-from tests.bench.processes import ProcessTree
+from tests.bench.lab import Lab, Settings
+from tests.bench.processes import ProcessTree, UnavailableError
 from tests.bench.rows import BENCHMARKS, NAMES
 from tests.bench.samples import Better, Comparison, Sample, Spread, take_turns
 from tests.bench.table import table, verdict
@@ -95,6 +96,27 @@ def test_a_median_is_compared_with_bound_and_aim(better: Better, peer: str | Non
     at_least, aim = (2.0, 3.0) if better is Better.MORE and peer else (2.5, 2.0)
     comparison = Comparison(name="row", what="", subject="us", peer=peer, better=better, at_least=at_least, aim=aim)
     assert verdict(Result(comparison, "s", samples(us=[value], them=[1.0]))) == expected
+
+
+def test_a_row_that_fails_is_told_and_one_without_its_peer_is_left_out(tmp_path: Path) -> None:
+    def lost() -> Sample:
+        raise RuntimeError("only 1 of 2 files came")
+
+    def nobody(_: Lab) -> Run:
+        raise UnavailableError("nobody is here")
+
+    def measured(us: Contender) -> list[tuple[str | None, bool]]:
+        with ExitStack() as cleanup:
+            lab = Lab(tmp_path, SETTINGS, cleanup)
+            comparisons = tuple(
+                Comparison(name=name, what="", subject="us", peer=peer) for name, peer in (("a", None), ("b", "them"))
+            )
+            benchmark = Benchmark(unit="s", contenders={"us": us, "them": nobody}, comparisons=comparisons)
+            return [(result.left_out, result.failed) for result in measure(benchmark, lab, ("a", "b"))]
+
+    assert measured(lambda _: lambda: Sample(1)) == [(None, False), ("nobody is here", False)]
+    assert measured(lambda _: lost) == [("failed: only 1 of 2 files came", True)] * 2
+    assert measured(nobody) == [("nobody is here", False)] * 2
 
 
 def test_the_table_has_ratio_spread_and_bounds_and_says_what_was_left_out(tmp_path: Path) -> None:
