@@ -6,7 +6,7 @@ import re
 import socket
 import stat
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +15,6 @@ from trimta.mail.body import BodyForm
 from trimta.store import durable, maildir
 from trimta.store.maildir import Delivery, MaildirError, Pending
 from trimta.store.spool import Body, SpoolWriter
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = b"Return-Path: <a@dev.test>\nDelivered-To: bob@dev.test\n"
 CONTENT = b"Subject: hi\n\nhello\n"
@@ -192,7 +189,7 @@ def test_one_bad_maildir_does_not_keep_the_others(tmp_path: Path) -> None:
     assert isinstance(carol, Pending)
     (tmp_path / "carol" / "tmp" / carol.name).unlink()
     done, gone = maildir.commit_all([alice, carol])
-    assert done == alice.target
+    assert done == Path(alice.target)
     assert isinstance(gone, MaildirError)
 
 
@@ -202,8 +199,56 @@ def test_many_copies_in_one_maildir_are_synced_with_one_sync_of_the_directory(
     pending = [one for one in maildir.prepare_all([delivery(tmp_path)] * 5) if isinstance(one, Pending)]
     synced: list[Path] = []
     monkeypatch.setattr(durable, "fsync_dir", synced.append)
-    assert maildir.commit_all(pending) == [one.target for one in pending]
+    assert maildir.commit_all(pending) == [Path(one.target) for one in pending]
     assert synced == [tmp_path / "new"]
+
+
+def test_files_that_are_written_together_are_all_written_before_the_first_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maildir.deliver(delivery(tmp_path))
+    happened: list[str] = []
+    for name in ("write_all", "start_fsync", "fsync"):
+
+        def record(*_: object, _name: str = name) -> None:
+            happened.append(_name)
+
+        monkeypatch.setattr(durable, name, record)
+    results = maildir.prepare_all([delivery(tmp_path)] * (maildir.OPEN_FILES + 1))
+    whole = [name for name in ("write_all", "start_fsync", "fsync") for _ in range(maildir.OPEN_FILES)]
+    assert happened == [*whole, "write_all", "fsync"]
+    assert len(results) == maildir.OPEN_FILES + 1
+
+
+@pytest.mark.parametrize("interrupted", ["write_all", "fsync"])
+def test_an_interrupt_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: str) -> None:
+    original = getattr(durable, interrupted)
+    calls = 0
+
+    def interrupt(*arguments: object) -> None:
+        nonlocal calls
+        calls += stat.S_ISREG(os.fstat(int(str(arguments[0]))).st_mode)
+        if calls == 3:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    descriptors = len([*Path("/dev/fd").iterdir()])
+    monkeypatch.setattr(durable, interrupted, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        maildir.prepare_all([delivery(tmp_path / name) for name in ("alice", "bob", "carol", "dave")])
+    assert files(tmp_path) == []
+    assert len([*Path("/dev/fd").iterdir()]) == descriptors
+
+
+def test_a_maildir_whose_new_is_no_folder_gets_no_file_and_others_get_theirs(tmp_path: Path) -> None:
+    (tmp_path / "bob" / "tmp").mkdir(parents=True)
+    (tmp_path / "bob" / "new").write_text("")
+    (tmp_path / "bob" / "new").chmod(0o777)
+    one, other, alice = maildir.prepare_all([delivery(tmp_path / name) for name in ("bob", "bob", "alice")])
+    for result in (one, other):
+        assert str(result) == f"cannot write {tmp_path}/bob: Not a directory ({tmp_path}/bob/new)"
+    assert isinstance(alice, Pending)
+    assert files(tmp_path / "bob") == ["new"]
 
 
 def test_a_directory_that_cannot_be_synced_delivers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import itertools
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from trimta import real_time
@@ -21,11 +22,13 @@ from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from trimta.store.spool import Body
 
 FOLDERS: Final = ("cur", "new", "tmp")
+
+OPEN_FILES: Final = 32
+"""Files that are written before the first of them is synced: more would use up descriptors, and gain little."""
 
 SETTLED_LIMIT: Final = 20_000
 """Directories remembered as durable, at most; beyond that all are forgotten, and synced again when used."""
@@ -65,13 +68,37 @@ class Pending:
     maildir: Path
     name: str
 
-    @property
-    def source(self) -> Path:
-        return self.maildir / "tmp" / self.name
+    # Texts, since each Path that is joined costs as much as a system call.
 
     @property
-    def target(self) -> Path:
-        return self.maildir / "new" / self.name
+    def source(self) -> str:
+        """The path of the file in tmp/."""
+        return f"{self.maildir}/tmp/{self.name}"
+
+    @property
+    def target(self) -> str:
+        """The path that the file will have in new/."""
+        return f"{self.maildir}/new/{self.name}"
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A file in tmp/ that is written and not yet synced."""
+
+    descriptor: int
+    """-1 once the file is closed."""
+    pending: Pending
+
+    def close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor != -1:
+            os.close(descriptor)
+
+    def drop(self) -> None:
+        """Close and remove the file; a second call does nothing."""
+        with contextlib.suppress(OSError):
+            self.close()
+        discard(self.pending)
 
 
 def prepare(delivery: Delivery) -> Pending:
@@ -79,44 +106,28 @@ def prepare(delivery: Delivery) -> Pending:
 
     Raises MaildirError, and then leaves no file.
     """
-    head = delivery.head
-    if delivery.body.form is BodyForm.RAW:
-        head = head.replace(b"\n", b"\r\n")
-    path = delivery.maildir
-    try:
-        with _explained(path, "write"):
-            fd, pending = _open_new(path, len(head) + delivery.body.size)
-            try:
-                try:
-                    _write(fd, head, delivery.body)
-                    durable.fsync(fd)
-                finally:
-                    os.close(fd)
-                _settle(path)
-            except BaseException:  # an interrupt must not leave the file either; all is raised again
-                discard(pending)
-                raise
-    except BodyDamagedError as error:
-        raise MaildirError(f"cannot write {path}: {error}") from error
-    return pending
+    (result,) = prepare_all([delivery])
+    if isinstance(result, MaildirError):
+        raise result
+    return result
 
 
 def commit(pending: Pending) -> Path:
     """Move the file into new/, where readers see it, and sync that folder; returns the file's path.
 
-    Raises MaildirError.  If only the sync has failed, the file is in new/ all the same, and a new delivery may make a
-    duplicate.
+    Raises MaildirError, and then removes the file from tmp/.  If only the sync has failed, the file is in new/ all the
+    same, and a new delivery may make a duplicate.
     """
-    with _explained(pending.maildir, "deliver into"):
-        durable.rename(pending.source, pending.target)
-        durable.fsync_dir(pending.target.parent)
-    return pending.target
+    (result,) = commit_all([pending])
+    if isinstance(result, MaildirError):
+        raise result
+    return result
 
 
 def discard(pending: Pending) -> None:
     """Remove the file from tmp/; nothing happens if it is removed or committed already."""
     with contextlib.suppress(OSError):  # readers do not look into tmp/, but remove old files from it
-        pending.source.unlink(missing_ok=True)
+        os.unlink(pending.source)  # noqa: PTH108 - see Pending
 
 
 def discard_all(pending: Iterable[Pending]) -> None:
@@ -127,7 +138,12 @@ def discard_all(pending: Iterable[Pending]) -> None:
 
 def prepare_all(deliveries: Iterable[Delivery]) -> list[Pending | MaildirError]:
     """Prepare all deliveries, as prepare() does; returns each result or error.  A failure does not stop the others."""
-    return [_try_prepare(delivery) for delivery in deliveries]
+    left = list(deliveries)
+    results: list[Pending | MaildirError] = []
+    while left:
+        results += _prepare_together(left[:OPEN_FILES])
+        del left[:OPEN_FILES]
+    return results
 
 
 def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
@@ -135,15 +151,14 @@ def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
 
     Each directory is synced once, after all renames.
     """
-    results: list[Path | MaildirError] = [_try_rename(file) for file in pending]
+    results = [_try_rename(file) for file in pending]
     failed: dict[Path, MaildirError | None] = {}
     for place, file in enumerate(pending):
         if isinstance(results[place], MaildirError):
             continue
-        folder = file.target.parent
-        if folder not in failed:
-            failed[folder] = _try_sync(folder)
-        error = failed[folder]
+        if file.maildir not in failed:
+            failed[file.maildir] = _try_sync(file.maildir)
+        error = failed[file.maildir]
         if error is not None:
             results[place] = error
     return results
@@ -151,12 +166,7 @@ def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
 
 def deliver(delivery: Delivery) -> Path:
     """Write a message into its Maildir, by prepare() and commit(); returns the file's path.  Raises MaildirError."""
-    pending = prepare(delivery)
-    try:
-        return commit(pending)
-    except MaildirError:
-        discard(pending)
-        raise
+    return commit(prepare(delivery))
 
 
 def messages(path: Path) -> Iterator[Path]:
@@ -176,7 +186,94 @@ def messages(path: Path) -> Iterator[Path]:
             yield path / folder / name
 
 
-def _open_new(path: Path, size: int) -> tuple[int, Pending]:
+def _prepare_together(deliveries: Sequence[Delivery]) -> list[Pending | MaildirError]:
+    """Prepare deliveries, all of whose files are open at once: each is written before the first is synced."""
+    files: list[_OpenFile | MaildirError] = []
+    try:
+        for delivery in deliveries:
+            files.append(_try_write(delivery))  # noqa: PERF401 - those before an interrupt are to be dropped
+        written = [file for file in files if isinstance(file, _OpenFile)]
+        if len(written) > 1:
+            for open_file in written:
+                durable.start_fsync(open_file.descriptor)
+        unsettled = {path: _try_settle(path) for path in {open_file.pending.maildir for open_file in written}}
+        return [
+            file if isinstance(file, MaildirError) else _try_sync_file(file, unsettled[file.pending.maildir])
+            for file in files
+        ]
+    except BaseException:  # an interrupt must not leave the files either; all is raised again
+        for file in files:
+            if isinstance(file, _OpenFile):
+                file.drop()
+        raise
+
+
+def _try_write(delivery: Delivery) -> _OpenFile | MaildirError:
+    """Write the file of a delivery in tmp/; an error leaves no file."""
+    head, path = delivery.head, delivery.maildir
+    if delivery.body.form is BodyForm.RAW:
+        head = head.replace(b"\n", b"\r\n")
+    try:
+        file = _open_new(path, len(head) + delivery.body.size)
+        try:
+            _write(file, head, delivery.body)
+        except BaseException:  # an interrupt must not leave the file either; all is raised again
+            file.drop()
+            raise
+    except OSError as error:
+        return _explained(path, "write", error)
+    except BodyDamagedError as error:
+        return MaildirError(f"cannot write {path}: {error}")
+    return file
+
+
+def _try_settle(path: Path) -> MaildirError | None:
+    try:
+        _settle(path)
+    except OSError as error:
+        return _explained(path, "write", error)
+    return None
+
+
+def _try_sync_file(file: _OpenFile, unsettled: MaildirError | None) -> Pending | MaildirError:
+    """Sync and close a file.  `unsettled`: the trouble with its Maildir, for which the file is dropped instead."""
+    if unsettled is None:
+        try:
+            durable.fsync(file.descriptor)
+            file.close()
+        except OSError as error:
+            unsettled = _explained(file.pending.maildir, "write", error)
+        else:
+            return file.pending
+    file.drop()
+    return unsettled
+
+
+def _try_rename(pending: Pending) -> Path | MaildirError:
+    try:
+        durable.rename(pending.source, pending.target)
+    except OSError as error:
+        discard(pending)
+        return _explained(pending.maildir, "deliver into", error)
+    return Path(pending.target)
+
+
+def _try_sync(path: Path) -> MaildirError | None:
+    try:
+        durable.fsync_dir(path / "new")
+    except OSError as error:
+        return _explained(path, "deliver into", error)
+    return None
+
+
+def _explained(path: Path, verb: str, error: OSError) -> MaildirError:
+    where = f" ({error.filename})" if error.filename else ""
+    explained = MaildirError(f"cannot {verb} {path}: {error.strerror or error}{where}")
+    explained.__cause__ = error
+    return explained
+
+
+def _open_new(path: Path, size: int) -> _OpenFile:
     try:
         return _reserve(path, size)
     except FileNotFoundError:
@@ -185,7 +282,7 @@ def _open_new(path: Path, size: int) -> tuple[int, Pending]:
         return _reserve(path, size)
 
 
-def _reserve(path: Path, size: int) -> tuple[int, Pending]:
+def _reserve(path: Path, size: int) -> _OpenFile:
     """Open a file in tmp/ under a name that is free in new/, too, and stays free until the file is renamed there.
 
     Another delivery would need a file of the same name in tmp/ first, which this file prevents.
@@ -195,22 +292,21 @@ def _reserve(path: Path, size: int) -> tuple[int, Pending]:
         name = f"{seconds}.M{rest // 1000:06}P{os.getpid()}Q{next(_counter)}.{_HOST},S={size}"
         pending = Pending(path, name)
         try:
-            fd = durable.create(pending.source)
+            file = _OpenFile(durable.create(pending.source), pending)
         except FileExistsError:
             continue
         if not os.path.lexists(pending.target):
-            return fd, pending
-        os.close(fd)
-        discard(pending)
+            return file
+        file.drop()
 
 
-def _write(fd: int, head: bytes, body: Body) -> None:
+def _write(file: _OpenFile, head: bytes, body: Body) -> None:
     if body.in_memory:
-        durable.write_all(fd, head + body.read())
+        durable.write_all(file.descriptor, head + body.read())
         return
-    durable.write_all(fd, head)
+    durable.write_all(file.descriptor, head)
     for chunk in body.chunks():
-        durable.write_all(fd, chunk)
+        durable.write_all(file.descriptor, chunk)
 
 
 def _settle(path: Path) -> None:
@@ -219,46 +315,12 @@ def _settle(path: Path) -> None:
     The process that made the Maildir may have crashed before it synced them.
     """
     new = path / "new"
-    if not new.is_dir():
+    inside = f"{new}/."  # which a file named new does not have
+    if not os.access(inside, os.W_OK | os.X_OK):  # else only the rename would fail, when the message is accepted
         durable.make_dirs(new)
-    if not os.access(new, os.W_OK | os.X_OK):  # else only the rename would fail, when the message is accepted
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(new))
+        if not os.access(inside, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(new))
     if new not in _settled:
         if len(_settled) > SETTLED_LIMIT:
             _settled.clear()
         durable.settle_ancestors(new, _settled)
-
-
-@contextlib.contextmanager
-def _explained(path: Path, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise MaildirError(f"cannot {verb} {path}: {error.strerror or error}{where}") from error
-
-
-def _try_prepare(delivery: Delivery) -> Pending | MaildirError:
-    try:
-        return prepare(delivery)
-    except MaildirError as error:
-        return error
-
-
-def _try_rename(pending: Pending) -> Path | MaildirError:
-    try:
-        with _explained(pending.maildir, "deliver into"):
-            durable.rename(pending.source, pending.target)
-    except MaildirError as error:
-        discard(pending)
-        return error
-    return pending.target
-
-
-def _try_sync(folder: Path) -> MaildirError | None:
-    try:
-        with _explained(folder.parent, "deliver into"):
-            durable.fsync_dir(folder)
-    except MaildirError as error:
-        return error
-    return None

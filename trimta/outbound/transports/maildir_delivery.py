@@ -275,21 +275,19 @@ class Maildirs:
 
 
 def write_all(writings: Sequence[Writing]) -> Sequence[Sequence[Written]]:
-    """Write the copies of several messages, in a thread.  Folders that they share are synced once."""
+    """Write the copies of several messages, in a thread, all at once.  Folders that they share are synced once."""
+    begun = [[] if writing.withdrawn else writing.deliveries for writing in writings]
+    prepared = iter(maildir.prepare_all(delivery for deliveries in begun for delivery in deliveries))
     written: list[Sequence[Written]] = []
     complete: list[tuple[int, list[Pending]]] = []
-    for number, writing in enumerate(writings):
-        prepared = maildir.prepare_all([] if writing.withdrawn else writing.deliveries)
-        pending = [result for result in prepared if isinstance(result, Pending)]
-        written.append(prepared)
-        if writing.withdrawn:
+    for number, (writing, deliveries) in enumerate(zip(writings, begun, strict=True)):
+        copies = list(islice(prepared, len(deliveries)))
+        written.append(copies)
+        pending = [copy for copy in copies if isinstance(copy, Pending)]
+        if writing.withdrawn:  # before its copies were written, or while the others were
             maildir.discard_all(pending)
-        elif writing.at_once and len(pending) == len(prepared):
+        elif writing.at_once and len(pending) == len(copies):
             complete.append((number, pending))
-    for number, pending in complete:
-        if writings[number].withdrawn:  # while the messages behind it were written
-            maildir.discard_all(pending)
-    complete = [(number, pending) for number, pending in complete if not writings[number].withdrawn]
     committed = iter(maildir.commit_all([copy for _, pending in complete for copy in pending]))
     for number, pending in complete:
         written[number] = list(islice(committed, len(pending)))
