@@ -74,6 +74,8 @@ def measure_rows(lab: Lab, source: Path, names: Sequence[str], *, strict: bool) 
             results.write(source, "rows", results.of_rows(measured), lab.settings)
     for line in table(measured):
         print(line)
+    if lab.settings.quick:
+        print("quick: small loads, which show that the benchmark works, not how fast a server is")
     short = any(verdict(result) == "short" for result in measured if result.left_out is None)
     return int(any(result.failed for result in measured) or (strict and short))
 
