@@ -1,4 +1,4 @@
-"""A key of the configuration: how its value is read, and how it is written."""
+"""The type of a configuration key, a parser and a writer for its value; `schema` has the keys themselves."""
 
 from __future__ import annotations
 

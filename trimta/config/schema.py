@@ -1,4 +1,4 @@
-"""The tables of conf.toml and their keys: how each value is read and written.
+"""The tables of conf.toml with all their keys, each a `keys.Key`: how its value is read and written.
 
 Keys and order are those of the model's fields, which hold the defaults; a test compares them.
 """

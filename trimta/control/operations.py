@@ -1,4 +1,4 @@
-"""Operations on a running server: reading its status and events, moving the queue's clock.
+"""Operations on a running server, as methods with values in and out: status, events, the queue's clock, wake-ups.
 
 They take and return values; `requests` presents them as JSON.
 """

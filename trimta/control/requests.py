@@ -1,4 +1,4 @@
-"""The requests of the control socket: their names, what each does, and their answers as JSON."""
+"""The requests of the control socket: the JSON in which other processes ask for `operations`, and get the results."""
 
 from __future__ import annotations
 

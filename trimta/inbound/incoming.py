@@ -1,4 +1,4 @@
-"""A message on its way in: what the client agreed on and sends, until it is an envelope and a message of ours."""
+"""The values that `transaction` makes of a client's message: content so far, envelope, message with trace fields."""
 
 from __future__ import annotations
 

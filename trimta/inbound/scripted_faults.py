@@ -1,4 +1,4 @@
-"""Scripted trouble (`[[faults]]`): the failures that a client should be tested against."""
+"""Scripted faults (`[[faults]]`): which one strikes at a stage of a session; `server_conversation` carries it out."""
 
 from __future__ import annotations
 

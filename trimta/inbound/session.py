@@ -1,4 +1,4 @@
-"""One inbound session: the core says what the client wants, the session decides and answers.
+"""One inbound session: it takes SMTP events from `smtp.server`, the core, and has each answered.
 
 One task reads and writes; there is no other.  Waiting for a client that owes us nothing is interrupted by shutdown;
 taking responsibility for a message and saying so is not.

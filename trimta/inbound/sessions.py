@@ -1,4 +1,4 @@
-"""The sessions of one process: what is given to each of them, with the services of its beginning."""
+"""The factory of sessions: it gives each of them its parts, with the services of the moment at which it begins."""
 
 from __future__ import annotations
 

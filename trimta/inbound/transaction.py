@@ -1,4 +1,4 @@
-"""The mail transaction on the server's side: MAIL, RCPT, the content, and the reply that takes a message over."""
+"""The mail transactions of a session: answers to MAIL, RCPT and content, until `acceptance` takes the message over."""
 
 from __future__ import annotations
 

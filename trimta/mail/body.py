@@ -1,4 +1,4 @@
-"""The form in which a message's body is kept and read: text, or raw octets."""
+"""The form of a message's body inside trimta, text or raw octets, as a value; the octets are in `store.spool`."""
 
 from __future__ import annotations
 

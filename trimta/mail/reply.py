@@ -1,4 +1,4 @@
-"""An SMTP reply: three digits, an enhanced status code, one or more lines of text (RFC 5321 4.2, RFC 2034).
+"""An SMTP reply, of this server or of a peer: three digits, an enhanced status, lines of text (RFC 5321 4.2, RFC 2034).
 
 `Reply` is the one form of a reply, whoever wrote it: an answer of this server, the answer of a next hop, the diagnostic
 of a queued recipient, the text of a `reject` route.  `REPLY_LINE` is the one grammar of its lines.

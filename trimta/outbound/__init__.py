@@ -1,1 +1,3 @@
-"""From the queue to other hosts: scheduling, DNS, attempts, reports."""
+"""From the queue to other hosts, commands and Maildirs: scheduling, DNS, attempts, DSNs.  Acceptance delivers its local
+copies by the Maildir transport of this package, too.
+"""

@@ -1,6 +1,4 @@
-"""The events `delivered`, `deferred` and `bounced`: the one spelling of an outcome in the log, where mail comes in and
-where it goes out.
-"""
+"""The events `delivered`, `deferred` and `bounced`: one function announces outcomes for acceptance and settlement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DSNs about outcomes: which are due, whom each goes to, and the message for the queue that it is (RFC 3464)."""
+"""DSNs as messages for the queue (RFC 3464): to the sender as `content.dsn.due` says, or to postmaster."""
 
 from __future__ import annotations
 

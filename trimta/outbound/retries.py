@@ -1,4 +1,4 @@
-"""Moments in the life of a queued message: its next try, its expiry, its delay warning (RFC 5321 4.5.4.1).
+"""The retry schedule applied to a queued message: its next try, its expiry, its delay warning (RFC 5321 4.5.4.1).
 
 All moments are seconds since the epoch on the queue's clock.
 """

@@ -1,4 +1,4 @@
-"""Settlement: the outcomes of an envelope are written into the queue, with the DSNs that are due, and logged."""
+"""Settlement: an envelope's outcomes go into the queue, with the DSNs that are due, and are announced as events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: delivery tasks, each for one next hop; a delivery claims its envelopes from its worker."""
+"""Workers: delivery tasks that `scheduler` starts, each for one next hop; `dispatch` claims the envelopes from them."""
 
 from __future__ import annotations
 

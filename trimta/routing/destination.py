@@ -1,4 +1,4 @@
-"""Destinations: where the mail of an address goes, and the envelopes that a message has for them."""
+"""Destinations of addresses (local mailbox, unknown user, route), and the envelopes that a message has for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The schedule of retries: when a deferred envelope is tried again, when its sender is warned, and when it is given up.
+"""The rule of [queue] for retries: when an envelope is tried again, when its sender is warned, when it is given up.
 
 RFC 5321 4.5.4.1.  Moments are seconds since the epoch on the queue's clock, durations are seconds.  Random numbers are
 arguments, so that equal arguments give equal results.

@@ -1,1 +1,3 @@
-"""Tools that Trio tasks share: disk, clocks, events, streams, TLS, privileges.  From here up, modules know Trio."""
+"""Tools that Trio tasks share: disk, clocks, events, streams, TLS, privileges.  No package below this one imports Trio:
+`store`, `config`, `smtp`, `routing`, `content`, `mail`.
+"""

@@ -1,4 +1,4 @@
-"""Group commit: items that many tasks hand in at the same moment are worked on together, in one call in a thread.
+"""A batcher collects items that many tasks hand in at the same moment, and has one call in a thread work on them.
 
 Every caller gets an answer, whatever happens: the result of its item, the exception that is its result, or
 NotDoneError.  A caller may be cancelled while it waits; an item that was not begun by then is withdrawn.

@@ -1,4 +1,4 @@
-"""The reading of a body in pieces: from its spool file in a thread, or from memory."""
+"""The body reader, by which transports read a body in pieces: from its spool file in a thread, or from memory."""
 
 from __future__ import annotations
 

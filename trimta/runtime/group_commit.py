@@ -1,4 +1,4 @@
-"""Group commit: each operation on the queue is committed and fsynced, many of them in one transaction."""
+"""Group commit, built on `batcher`: operations on the queue by many tasks share one transaction and one fsync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue's intake: what a session has done to the queue, in the process that holds the queue or in another."""
+"""The queue's intake, through which sessions put messages into the queue, start it (ETRN), and wake the scheduler."""
 
 from __future__ import annotations
 

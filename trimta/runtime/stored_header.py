@@ -1,4 +1,4 @@
-"""The header of a stored message, read without holding up the event loop."""
+"""The header summary of a stored message, for acceptance and dispatch: read in a thread if the body is in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wiring of an MTA: which part is given which others.  Only this module knows all parts, and no part knows it.
+"""The wiring of an MTA: this module alone knows all parts, and gives each the others that it needs; no part imports it.
 
 acceptance ──┬─> maildirs                   sessions ─> transaction ─> acceptance
              ├─> queue (group commit)       scheduler ─> worker ─> dispatch ─> transports

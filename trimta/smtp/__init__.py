@@ -1,1 +1,1 @@
-"""The SMTP protocol, both sides: from octets to events and back.  No I/O, no clock, no trio."""
+"""The SMTP protocol, both sides: from octets to commands, content and replies, and back.  No I/O, no clock, no trio."""

@@ -1,4 +1,4 @@
-"""The client's side of an SMTP session: from commands to octets, from octets to replies, each matched with its command.
+"""The client's side of a session, without I/O: from commands to octets, from octets to replies, each with its command.
 
 The core knows the peer's extensions, and when the session can't go on.  The order of commands is the matter of
 `outbound` and of the caller; so are time and I/O.

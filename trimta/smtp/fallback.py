@@ -1,4 +1,4 @@
-"""Fallbacks of a connection (no TLS, no credentials, HELO in place of EHLO), and refusals that they may have caused.
+"""Fallbacks of a client connection (no TLS, no credentials, HELO for EHLO), and which 5yz replies they may have caused.
 
 A 5yz reply to plain text, to HELO or to a client without login is not about the message: with TLS, EHLO or credentials
 the next attempt may succeed.

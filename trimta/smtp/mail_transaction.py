@@ -1,4 +1,4 @@
-"""The mail transaction (RFC 5321 3.3) as its receiver sees it."""
+"""The mail transaction (RFC 5321 3.3) as `smtp.server` keeps it: the MAIL and RCPT commands that were accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mail transaction from its client's side: the order of its commands, and the outcome of each recipient.
+"""The client's side of one mail transaction, without I/O: the order of commands, and the outcome of each recipient.
 
 The caller asks `next_step`, does it, and hands every reply to `reply`:
 

@@ -1,4 +1,4 @@
-"""The receiving side of a session: octets in, events out; replies in, octets out (RFC 5321, 2033, 6409).
+"""The core of a session's receiving side: octets in, SMTP events out; replies in, octets out (RFC 5321, 2033, 6409).
 
     connection = ServerConnection(settings)
     connection.reply(Reply.of(220, "", "mx.dev.test ESMTP"))

@@ -1,4 +1,6 @@
-"""The events of the receiving side of a session, beside the commands."""
+"""SMTP events, which `smtp.server` gives to a session, beside commands: AUTH responses, content and its end, input to
+refuse, and the signals to receive octets or to close.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transparency: decoders and encoders between content on the wire and content inside trimta (RFC 5321 4.5.2, RFC 3030).
+"""Transparency, line ends and dots: decoders and encoders between wire and content (RFC 5321 4.5.2, RFC 3030).
 
 Inside, text has LF line ends.  On the wire lines end in CRLF (RFC 5321 2.3.8), and after DATA a dot at the start of a
 line is doubled.  Decoders and encoders take octets in pieces of any size, with the same result for every way to cut

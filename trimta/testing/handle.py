@@ -1,4 +1,7 @@
-"""The methods of a test's server that are the same in synchronous and asynchronous tests."""
+"""The methods of a test's server that need no `await`: `mailbox`, `queue`, `events`, `clear`, `check` and others.
+
+`inside` keeps the events.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Delivery status notifications: which are due (RFC 3461 4.1, 5.2), and what they look like (RFC 3464, 6522, 6533).
+"""Delivery status notifications: which to send, in `due` (RFC 3461 4.1, 5.2), and their form (RFC 3464, 6522, 6533).
 
 `due` says which outcomes are reported to the sender.  `compose` makes one DSN of all reports of one kind: a
 multipart/report (`multipart_report`) of a text for people (`explanation`), the fields for programs (`status_fields`)

@@ -1,4 +1,4 @@
-"""The DSNs that are due for outcomes: what NOTIFY (RFC 3461 4.1, 5.2) and BY (RFC 2852 4.1) asked for."""
+"""The rule that says which DSNs are due: what NOTIFY (RFC 3461 4.1, 5.2) and BY (RFC 2852 4.1) asked for."""
 
 from __future__ import annotations
 

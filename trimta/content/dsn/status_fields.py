@@ -1,4 +1,4 @@
-"""The second part of a DSN: the fields for programs that tell of the message and of each recipient (RFC 3464 2)."""
+"""The second part of a DSN: fields for programs; Diagnostic-Code has the peer's reply or a local cause (RFC 3464 2)."""
 
 from __future__ import annotations
 

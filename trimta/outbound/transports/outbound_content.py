@@ -1,4 +1,4 @@
-"""The content of an outgoing message: fitted to the extensions of a host, and as octets on the wire."""
+"""The content of an outgoing message: fitted to a host's extensions, then read block by block as octets on the wire."""
 
 from __future__ import annotations
 

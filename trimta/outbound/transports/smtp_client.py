@@ -1,4 +1,5 @@
-"""The SMTP and LMTP client (RFC 5321 2.1, RFC 2033): hosts -> addresses -> connection -> an outcome for each recipient.
+"""The SMTP and LMTP client with its I/O (RFC 5321 2.1, RFC 2033): hosts -> addresses -> connection -> an outcome for
+each recipient.
 
 A host that can't be used now (no connection, a refusing greeting, TLS, a conversation that broke) leaves the recipients
 without an outcome to the next address (RFC 5321 5.1).

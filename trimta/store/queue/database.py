@@ -1,4 +1,4 @@
-"""The queue's connection to SQLite: transactions, the savepoints of a group commit, SQLite's errors as QueueErrors."""
+"""The queue's connection to SQLite: transactions, a savepoint for each operation, SQLite's errors as QueueErrors."""
 
 from __future__ import annotations
 

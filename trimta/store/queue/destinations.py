@@ -1,4 +1,4 @@
-"""The table of next hops: when the first envelope of each is due, and when the next hop failed.
+"""The table `destinations` of next hops: when the first envelope of each is due, and when the next hop failed.
 
 The table `destinations` is derived from the envelopes.  With its index the query for due envelopes, or for the next
 moment, reads few rows, however long the queue.  So every change of an envelope's state, next hop or times must be

@@ -1,4 +1,4 @@
-"""Queries of the queue: an envelope for an attempt, a message with its envelopes, lists and counts."""
+"""Queries of the queue by id or filter: an envelope for an attempt, a message with its envelopes, lists and counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of envelopes and recipients: insertion, look-up by id, deletion.
+"""Changes to the tables of envelopes and recipients: insertion and deletion, with the look-up of rows by id.
 
 No other module inserts or deletes an envelope; each change brings the table `destinations` up to date.
 """

@@ -1,4 +1,6 @@
-"""The operator's changes to the queue, as `trimta queue` and trimta.testing make them beside the server.
+"""The operator's changes to the queue: retry, hold, release, redirect, bounce; the caller then wakes the scheduler.
+
+`trimta queue` and trimta.testing make them beside the server; ETRN is a retry, too.
 
 An id is an envelope's, or a message's, which means all its envelopes; NoSuchEntry is raised for an unknown id.  An
 attempt may be under way meanwhile: `Queue.settle` says what its outcome still changes.

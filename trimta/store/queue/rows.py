@@ -1,4 +1,4 @@
-"""Rows of the queue's database, read as envelopes and messages.
+"""The reader of database rows, by which `entries` makes messages and envelopes, as `values` defines them.
 
 A row that the queue can't have written is damage: DamagedEntry is raised, or the damage is shown in a listing.
 """

@@ -1,4 +1,4 @@
-"""Values of the queue: messages and envelopes, as they are handed in, stored and listed.
+"""The dataclasses of the queue: messages and envelopes, as they are handed in, stored and listed.
 
 Moments are seconds since the epoch on the queue's clock.
 """
