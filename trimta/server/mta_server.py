@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
+    from trimta.runtime.connected_socket import ConnectedSocket
     from trimta.runtime.events import Events
     from trimta.store.queue.values import RecoveryReport
 
@@ -176,10 +177,10 @@ class MtaServer:
             for bound in mta.bound:
                 await bound.close()
 
-    def _session_for(self, listen: ListenSection) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
-        async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
+    def _session_for(self, listen: ListenSection) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
+        async def session(connection: ConnectedSocket, client: ClientAddress) -> None:
             try:
-                await self.mta.session(listen, Wire(stream), client).run()
+                await self.mta.session(listen, Wire(connection), client).run()
             except Exception as bug:  # noqa: BLE001 - a bug in one session must not end the others
                 self.mta.bugs.note(bug, client=str(client))
 
