@@ -23,6 +23,7 @@ from trimta.inbound.listener import (
     BindError,
     accept_connections,
     bind,
+    in_tasks,
     raise_descriptor_limit,
     room_for_connections,
     wants_both_families,
@@ -31,8 +32,6 @@ from trimta.server.mta_server import MtaServer
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
-
-    from trimta.runtime.connected_socket import ConnectedSocket
 
 DEADLINE = 20.0
 
@@ -206,10 +205,10 @@ def test_the_descriptors_that_are_wanted_are_had_as_far_as_the_hard_limit_allows
 
 
 async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock: MockClock) -> None:
-    served: list[ConnectedSocket] = []
+    served: list[trio.SocketStream] = []
     leave = trio.Event()
 
-    async def session(stream: ConnectedSocket, _: ClientAddress) -> None:
+    async def session(stream: trio.SocketStream, _: ClientAddress) -> None:
         served.append(stream)
         await leave.wait()
         await stream.aclose()
@@ -220,7 +219,8 @@ async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock
     with trio.fail_after(DEADLINE):
         async with trio.open_nursery() as nursery:
             crowd = ConnectionCounts()
-            await nursery.start(accept_connections, bound.sockets[0], nursery, session, crowd, lambda: 2)
+            take = in_tasks(nursery, session, crowd)
+            await nursery.start(accept_connections, bound.sockets[0], take, crowd, lambda: 2)
             clients = [await trio.open_tcp_stream(*address) for _ in range(4)]
             await trio.sleep(1)
             assert (len(served), crowd.total) == (2, 2)
@@ -243,7 +243,7 @@ async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_c
         looks += 1
         return most
 
-    async def session(stream: ConnectedSocket, peer: ClientAddress) -> None:
+    async def session(stream: trio.SocketStream, peer: ClientAddress) -> None:
         served.append(peer)
         await ends[len(served) - 1].wait()
         await stream.aclose()
@@ -254,7 +254,7 @@ async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_c
                 await trio.lowlevel.checkpoint()
 
     async with listener, AsyncExitStack() as clients, trio.open_nursery() as nursery:
-        await nursery.start(accept_connections, listener, nursery, session, crowd, ceiling)
+        await nursery.start(accept_connections, listener, in_tasks(nursery, session, crowd), crowd, ceiling)
         for _ in range(3):
             await clients.enter_async_context(await trio.open_tcp_stream(*listener.socket.getsockname()[:2]))
         await served_are(1)

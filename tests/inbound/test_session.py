@@ -433,6 +433,49 @@ async def test_recipients_that_are_large_aliases_share_their_members(tmp_path: P
             tracemalloc.stop()
 
 
+async def test_recipients_that_are_refused_leave_nothing_behind(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with open_mta(tmp_path, "[local]\nusers = ['alice']") as mta, talk(mta) as client:
+        await client.say("MAIL FROM:<>", "250")
+        await client.say("RCPT TO:<nobody@dev.test>", "550 5.1.1")
+        tracemalloc.start()
+        try:
+            for number in range(500):
+                await client.say(f"RCPT TO:<nobody{number}@dev.test>", "550 5.1.1")
+            assert tracemalloc.get_traced_memory()[0] < 200_000
+        finally:
+            tracemalloc.stop()
+
+
+async def test_the_address_that_is_delivered_to_is_that_of_the_accepted_rcpt(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    later = '[[faults]]\nstage = "rcpt"\nreply = "450 4.2.1 later"\ntimes = 1\n'
+    async with open_mta(tmp_path, later) as mta, talk(mta) as client:
+        await client.say("MAIL FROM:<>", "250")
+        await client.say("RCPT TO:<bob@EXAMPLE.org>", "450")
+        await client.say("RCPT TO:<bob@example.org>", "250")
+        await client.say("DATA", "354")
+        await client.say("hi\r\n.", "250")
+        (message,) = mailbox(tmp_path, "remote")
+        assert b"Delivered-To: bob@example.org" in message
+
+
+async def test_whether_there_is_room_is_seen_at_the_greeting_and_not_before_tls(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    configuration = '[limits]\nconnections_per_client = 1\n[[listen]]\ntls = "implicit"'
+    async with (
+        open_mta(tmp_path, configuration) as mta,
+        talk(mta, greet=False) as first,
+        talk(mta, greet=False) as second,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        await first.close()
+        await trio.testing.wait_all_tasks_blocked()
+        await second.start_tls()
+        await second.expect("220")
+
+
 # Passwords.
 
 

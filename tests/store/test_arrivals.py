@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -102,6 +103,39 @@ def test_what_is_no_message_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "alice" / "new" / "dangling").symlink_to("nowhere")
     os.mkfifo(tmp_path / "alice" / "new" / "fifo")
     assert paths(MaildirWatch([str(tmp_path / "{user}")])) == [path]
+
+
+@pytest.mark.parametrize(
+    ("code", "seen_later", "unreadable"),
+    [
+        (errno.ENOENT, False, False),
+        (errno.EACCES, True, True),
+        (errno.EIO, True, False),
+        (errno.ESTALE, True, False),
+        (errno.ELOOP, False, False),
+    ],
+)
+def test_trouble_with_one_message_hides_no_other_and_is_looked_at_again(
+    code: int, seen_later: bool, unreadable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths_there = [delivered(tmp_path / "alice") for _ in range(3)]
+    os.utime(tmp_path / "alice" / "new", (0, 0))
+    trouble = [paths_there[1]]
+    read_time = arrivals.arrived
+
+    def looked_at(path: Path) -> int:
+        if path in trouble:
+            raise OSError(code, os.strerror(code), str(path))
+        return read_time(path)
+
+    monkeypatch.setattr(arrivals, "arrived", looked_at)
+    watch = MaildirWatch([str(tmp_path / "{user}")])
+    first = paths(watch)
+    assert paths_there[1] not in first
+    assert unreadable or len(first) == 2
+    assert (watch.unreadable != set()) is unreadable
+    trouble.clear()
+    assert sorted([*first, *paths(watch)]) == (sorted(paths_there) if seen_later else sorted(first))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ Every wait has a deadline, and what a failing test leaves running is killed.
 
 from __future__ import annotations
 
+import json
 import mailbox
 import os
 import re
@@ -22,6 +23,7 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from tests.support.workers import worker_options
 from trimta.store.maildir import messages
 
 if TYPE_CHECKING:
@@ -80,7 +82,17 @@ class TrimtaProcess:
         """Start it, and return when it serves."""
         self._lines, self._ended = [], False
         self._process = subprocess.Popen(
-            [*self._wrapper, sys.executable, "-m", "trimta", "-c", "conf.toml", "serve", *self._options],
+            [
+                *self._wrapper,
+                sys.executable,
+                "-m",
+                "trimta",
+                "-c",
+                "conf.toml",
+                "serve",
+                *worker_options(),
+                *self._options,
+            ],
             cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -151,6 +163,11 @@ class TrimtaProcess:
     @property
     def pid(self) -> int:
         return self._running.pid
+
+    def writers(self) -> list[int]:
+        """The ids of the processes that may write into Maildirs: the server, and its workers."""
+        status = run_trimta(self.folder, "status", "-c", "conf.toml", "--json").stdout
+        return [self.pid, *(worker["pid"] for worker in json.loads(status)["workers"])]
 
     @property
     def log(self) -> str:

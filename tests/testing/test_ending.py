@@ -16,7 +16,6 @@ from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.transports.client_conversation import ClientConversation
 from trimta.outbound.transports.connection import SmtpConnection
-from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.runtime.wire import Wire
 from trimta.store.lock import DataDirLock
 from trimta.store.spool import SpoolWriter
@@ -53,6 +52,7 @@ async def say(server: Server, line: bytes) -> bytes:
 # Errors inside.
 
 
+@pytest.mark.one_process
 async def test_an_error_in_a_session_is_raised_with_its_own_traceback(bug: None) -> None:
     with pytest.raises(Bug) as caught:
         async with open_server() as server:
@@ -60,6 +60,7 @@ async def test_an_error_in_a_session_is_raised_with_its_own_traceback(bug: None)
     assert caught.traceback[-1].name == "broken"
 
 
+@pytest.mark.one_process
 async def test_several_are_raised_together(bug: None) -> None:
     with pytest.RaisesGroup(Bug, Bug):
         async with open_server() as server:
@@ -67,6 +68,7 @@ async def test_several_are_raised_together(bug: None) -> None:
             await say(server, b"VRFY bob\r\n")
 
 
+@pytest.mark.one_process
 async def test_check_raises_it_at_once_and_only_once(bug: None) -> None:
     async with open_server() as server:
         server.check()
@@ -75,6 +77,7 @@ async def test_check_raises_it_at_once_and_only_once(bug: None) -> None:
             server.check()
 
 
+@pytest.mark.one_process
 async def test_the_error_inside_comes_before_what_it_did_to_the_block(bug: None) -> None:
     with pytest.raises(Bug) as caught:
         async with open_server() as server:
@@ -117,6 +120,7 @@ async def test_a_block_may_be_cancelled() -> None:
     assert scope.cancelled_caught
 
 
+@pytest.mark.one_process
 async def test_an_error_inside_is_not_lost_with_a_cancelled_block(bug: None) -> None:
     async def cancelled() -> None:
         with trio.CancelScope() as scope:
@@ -213,6 +217,7 @@ async def leave_a_connection_open(server: Server, monkeypatch: pytest.MonkeyPatc
     await server.settle(DEADLINE)
 
 
+@pytest.mark.one_process
 @pytest.mark.parametrize(
     ("leave", "told"),
     [
@@ -243,7 +248,7 @@ def clear_away() -> None:
         match KEPT.pop():
             case SmtpConnection(_conversation=ClientConversation(wire=Wire(_stream=trio.SocketStream() as stream))):
                 stream.socket.close()
-            case Wire(_stream=ConnectedSocket() as stream):
+            case Wire(_stream=trio.SocketStream() as stream):
                 stream.socket.close()
 
 

@@ -155,6 +155,7 @@ def test_what_the_block_raises_comes_out_as_it_is(error: BaseException) -> None:
     assert "trimta" not in {thread.name for thread in threading.enumerate()}
 
 
+@pytest.mark.one_process
 def test_an_error_in_a_session_is_raised_with_its_own_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise Bug("here")

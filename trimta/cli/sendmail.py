@@ -168,7 +168,9 @@ class Submission:
 
     @classmethod
     def of(cls, flags: Flags, config: Configuration) -> Submission:
-        """The submission of a command line.  Raises CommandError for addresses that are none, and without any."""
+        """The submission of a command line.  Raises CommandError for a sender that is no address, and
+        where no recipient is one.
+        """
         user_id = os.getuid()
         author = _mailbox_of(user_id, config.hostname)
         domain = local_domains(config).first

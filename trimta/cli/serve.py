@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
@@ -18,6 +18,7 @@ from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.model import ListenSection
 from trimta.config.route_syntax import parse_route
+from trimta.config.value_parsers import workers
 from trimta.routing.routes import RouteError
 from trimta.server.foreground import ServeOptions
 from trimta.server.foreground import run as run_server
@@ -51,6 +52,12 @@ def add_parser(subparsers: Subparsers) -> None:
         default=1.0,
         help="retry waits, lifetime and delay_warning pass N times faster",
     )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=_workers,
+        help="sessions in N processes, or auto: one for each processor (default: what the configuration says, or 1)",
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
 
 
@@ -82,7 +89,16 @@ def _with_options(config: Configuration, args: argparse.Namespace) -> Configurat
         except RouteError as error:
             raise CommandError(EX_USAGE, f"--remote: {error}") from error
         config = replace(config, routes={**config.routes, "*": route})
+    if args.workers:
+        config = replace(config, workers=args.workers)
     return config
+
+
+def _workers(text: str) -> int | Literal["auto"]:
+    try:
+        return workers(int(text) if text.isdecimal() else text)
+    except BadValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _factor(text: str) -> float:

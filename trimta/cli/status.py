@@ -47,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _lines(status: Json) -> list[str]:
     lines = [f"process {status['pid']}, running for {duration(status['uptime_s'])}"]
+    lines += [
+        f"worker {worker['pid']}: {worker['sessions']} sessions, {worker['messages']} messages accepted"
+        for worker in status["workers"]
+    ]
     lines += [f"listening on {address}" for address in status["listening"]]
     if status["clock_offset_s"]:
         lines.append(f"the queue's clock is {duration(status['clock_offset_s'])} ahead")

@@ -7,6 +7,7 @@ that are checked already, so no other module checks them again.
 from __future__ import annotations
 
 import enum
+import os
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from types import MappingProxyType
@@ -283,6 +284,8 @@ class Configuration:
     links: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """The symbolic links in the paths of Maildirs when the configuration was read, each with the folder it leads to."""
     user: str = ""
+    workers: int | Literal["auto"] = 1
+    """The number of processes that have sessions; "auto": one for each processor that this process may use."""
     listen: tuple[ListenSection, ...] = (ListenSection(),)
     aliases: Mapping[str, tuple[Mailbox | str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """The targets of each local part or full address; a target that is a str is a local part."""
@@ -295,3 +298,8 @@ class Configuration:
     tls: TlsSection = field(default_factory=TlsSection)
     auth: AuthSection = field(default_factory=AuthSection)
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def worker_count(self) -> int:
+        """The number of processes that have sessions; 1: the server is one process."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers

@@ -75,7 +75,12 @@ ZONE: Final[Schema] = {
 
 def top_schema(base: Path) -> Schema:
     """The keys at the top of the file.  Relative paths are below `base`."""
-    return {"hostname": Key(address_parsers.hostname), "data_dir": Key(value_parsers.path(base)), "user": Key(_account)}
+    return {
+        "hostname": Key(address_parsers.hostname),
+        "data_dir": Key(value_parsers.path(base)),
+        "user": Key(_account),
+        "workers": Key(value_parsers.workers),
+    }
 
 
 def section_schemas(base: Path) -> Mapping[str, Schema]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.passwords import check_secret
@@ -25,6 +25,8 @@ Parser = Callable[[Any], T]
 
 MAX_DURATION: Final = 3650 * 86400.0
 """Seconds: ten years, longer than any queue keeps mail, and short enough for all dates to be written."""
+MAX_WORKERS: Final = 64
+"""Worker processes: more than the machines of developers have processors."""
 MAX_INTEGER: Final = 2**63 - 1
 """The largest integer of TOML and of SQLite."""
 
@@ -115,6 +117,15 @@ def count(least: int = 1, most: int = MAX_INTEGER) -> Parser[int]:
         raise wrong(value, expected)
 
     return parse
+
+
+def workers(value: Any) -> int | Literal["auto"]:
+    """A number of processes, or "auto"."""
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WORKERS:
+        raise wrong(value, f'a number from 1 to {MAX_WORKERS}, or "auto"')
+    return value
 
 
 def integer(value: Any) -> int:

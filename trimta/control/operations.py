@@ -43,6 +43,16 @@ FAREWELL_LIMIT: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """The state of one worker process."""
+
+    pid: int
+    sessions: int
+    messages: int
+    """Messages that it has accepted since its start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """The status of a server at one moment, as `trimta status` shows it."""
 
@@ -50,6 +60,8 @@ class ServerStatus:
     """Seconds since the server's start."""
     listening: tuple[str, ...]
     sessions: int
+    workers: tuple[WorkerStatus, ...]
+    """The worker processes; none where the sessions are in the server's own process."""
     deliveries: int
     queued_by_domain: dict[str, int]
     """The number of queued and held envelopes for each recipient domain."""
@@ -82,6 +94,8 @@ class Operations:
         self._counts = counts
         self._scheduler = scheduler
         self._addresses = addresses
+        self.workers: Callable[[], tuple[WorkerStatus, ...]] = tuple
+        """The state of the worker processes, set by a server that has some."""
         self._started = trio.current_time()
         self._moving = trio.Lock()
         self._tails: set[Tail] = set()
@@ -95,6 +109,7 @@ class Operations:
             uptime=trio.current_time() - self._started,
             listening=tuple(self._addresses()),
             sessions=self._counts.total,
+            workers=self.workers(),
             deliveries=self._scheduler.in_flight,
             queued_by_domain=counts,
             held=held,

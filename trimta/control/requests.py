@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from trimta.control.answering import Following, single
@@ -36,6 +37,7 @@ def handlers(operations: Operations, data_dir: Path) -> Mapping[str, Handler]:
             "uptime_s": round(state.uptime, 1),
             "listening": [*state.listening],
             "sessions": state.sessions,
+            "workers": [asdict(worker) for worker in state.workers],
             "deliveries": state.deliveries,
             "queue": state.queued_by_domain,
             "queued": sum(state.queued_by_domain.values()),

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from trimta.config.model import Fault, FaultStage
 
@@ -47,15 +47,19 @@ class FaultScript:
     """All faults of a server, in the order of the configuration; the first that matches and strikes is it."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self.on_change: Callable[[frozenset[FaultStage]], None] = lambda _: None
+        """Called with the stages at which a fault may strike, whenever the script changes."""
         self._armed = [_Armed(fault) for fault in faults]
 
     def add(self, fault: Fault) -> None:
         """Script one more."""
         self._armed.append(_Armed(fault))
+        self.on_change(self.stages)
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Script these, and no others any more."""
         self._armed = [_Armed(fault) for fault in faults]
+        self.on_change(self.stages)
 
     @property
     def stages(self) -> frozenset[FaultStage]:

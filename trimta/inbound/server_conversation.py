@@ -19,7 +19,8 @@ from trimta.smtp.server_events import ContentEnd
 from trimta.smtp.state import SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import ssl
+    from collections.abc import Callable, Sequence
 
     from trimta.config.model import Fault
     from trimta.inbound.client_address import ClientAddress
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
     from trimta.runtime.queue_clock import QueueClock
-    from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
     from trimta.smtp.commands import Mail
     from trimta.smtp.server import ServerConnection
@@ -61,12 +61,12 @@ class ServerConversation:
         events: Events,
         drain: Drain,
         faults: FaultSource,
-        server_tls: ServerTls | None,
+        tls_context: Callable[[], ssl.SSLContext | None],
         idle: float,
         max_errors: int,
     ) -> None:
-        """`server_tls`: None where no listener has TLS.  `idle`: seconds that a client may keep silent, or read
-        nothing.  `max_errors`: mistakes after which the client is told 421.
+        """`tls_context` returns that of the present certificate.  `idle`: seconds that a client may keep silent, or
+        read nothing.  `max_errors`: mistakes after which the client is told 421.
         """
         self.core = core
         self.wire = wire
@@ -78,7 +78,7 @@ class ServerConversation:
         self._events = events
         self._drain = drain
         self._faults = faults
-        self._server_tls = server_tls
+        self._tls_context = tls_context
         self._idle = idle
         self._max_errors = max_errors
         self._errors = 0
@@ -94,16 +94,9 @@ class ServerConversation:
         core = self.core
         if core.receiving_content:
             self.be_patient()  # each piece of content has its time; a command line has it as a whole
-        is_idle = core.transaction is None
-        await trio.lowlevel.checkpoint()  # others have their turn, and the client time to answer
-        if trio.current_time() < self._patience and not (is_idle and self._drain.started):
-            data = self.wire.receive_now()
-            if data is not None:
-                core.receive_data(data)
-                return
-        data = None
+        data: bytes | None = None
         farewell = _IDLE
-        if is_idle:
+        if core.transaction is None:
             with self._drain.interruptible(self._patience) as wait:
                 data = await self.wire.receive_some()
             if wait.cancelled_caught and self._drain.started:
@@ -121,19 +114,18 @@ class ServerConversation:
         """Send the replies that are kept together.  HungUp if the client reads nothing."""
         octets = self.core.data_to_send()
         if octets:
-            rest = self.wire.send_now(octets)
-            if rest:
-                with trio.move_on_after(self._idle) as limit:
-                    await self.wire.send_all(rest)
-                if limit.cancelled_caught:
-                    raise HungUp("the client reads nothing")
+            with trio.move_on_after(self._idle) as limit:
+                await self.wire.send_all(octets)
+            if limit.cancelled_caught:
+                raise HungUp("the client reads nothing")
             self.be_patient()  # now it is the client's turn
 
     async def start_tls(self) -> None:
         """Do the server's half of the handshake.  HungUp if the client takes too long."""
-        assert self._server_tls is not None, "only a listener with TLS offers it"
+        context = self._tls_context()
+        assert context is not None, "only a listener with TLS offers it"
         with trio.move_on_after(self._idle) as limit:
-            await self.wire.start_tls(self._server_tls.context, server_side=True)
+            await self.wire.start_tls(context, server_side=True)
         if limit.cancelled_caught:
             raise HungUp("the TLS handshake takes too long")
         self.transcript.note(f"TLS: {self.wire.tls_version} {self.wire.tls_cipher}")

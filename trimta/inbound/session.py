@@ -39,6 +39,8 @@ from trimta.smtp.server_events import AuthResponse, BadInput, ContentEnd, Conten
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.authentication import Authentication
     from trimta.inbound.client_address import ClientAddress
@@ -70,7 +72,7 @@ class Session:
         transaction: Transactions,
         authentication: Authentication,
         queue_starter: QueueStarter,
-        admission: Admission,
+        admission: Callable[[], Admission],
         drain: Drain,
         events: Events,
     ) -> None:
@@ -116,9 +118,10 @@ class Session:
     async def _greet(self) -> None:
         name = "LMTP" if self._core.settings.protocol is MailProtocol.LMTP else "ESMTP"
         greeting = Reply.of(220, "", f"{self._configuration.hostname} {name} trimta")
-        if self._admission is Admission.CROWDED:
+        admission = self._admission()
+        if admission is Admission.CROWDED:
             greeting = Reply.of(421, "4.7.0", "too many connections from your address")
-        elif self._admission is Admission.FULL:
+        elif admission is Admission.FULL:
             greeting = Reply.of(421, "4.3.2", "too many connections, try again later")
         elif self._drain.started:
             greeting = STOPPING
@@ -149,7 +152,6 @@ class Session:
                         await self._transaction.forget()
                     if core.waiting > MAX_WAITING:
                         await conversation.flush()
-                        await trio.lowlevel.checkpoint()
                     conversation.be_patient()
 
     async def _answer(self, event: SmtpEvent) -> None:

@@ -13,6 +13,7 @@ from trimta.inbound.vrfy_expn_etrn import QueueStarter
 from trimta.smtp.server import ServerConnection
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from pathlib import Path
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.queue_intake import QueueIntake
     from trimta.runtime.services import CurrentServices
-    from trimta.runtime.tls import ServerTls
     from trimta.runtime.wire import Wire
 
 HASHERS: Final = 2
@@ -51,9 +51,10 @@ class Sessions:
         faults: FaultSource,
         message_log: DialogueLog,
         acceptance: Acceptance,
-        server_tls: Callable[[], ServerTls | None],
+        tls_context: Callable[[], ssl.SSLContext | None],
     ) -> None:
-        """`spool` is the folder of large content; `server_tls` returns None where no listener has TLS."""
+        """`spool` is the folder of large content; `tls_context` returns None where no
+        listener has TLS."""
         self.delays_guesses = True
         """Whether the reply to a wrong password is delayed."""
         self._services = services
@@ -65,12 +66,16 @@ class Sessions:
         self._faults = faults
         self._message_log = message_log
         self._acceptance = acceptance
-        self._server_tls = server_tls
+        self._tls_context = tls_context
         self._hashing = disk.apart(HASHERS)
         self._queue_starter = QueueStarter(clock=clock, queue=queue, events=events)
 
-    def session(self, listen: ListenSection, wire: Wire, client: ClientAddress, admission: Admission) -> Session:
-        """A session with a client that was accepted at a listener."""
+    def session(
+        self, listen: ListenSection, wire: Wire, client: ClientAddress, admission: Callable[[], Admission]
+    ) -> Session:
+        """A session with a client whose connection a listener has accepted.  `admission` tells at the greeting whether
+        it is within the limits.
+        """
         services = self._services()
         configuration = services.configuration
         settings = server_settings(configuration, listen, client, now=self._clock.now())
@@ -82,7 +87,7 @@ class Sessions:
             events=self._events,
             drain=self._drain,
             faults=self._faults,
-            server_tls=self._server_tls(),
+            tls_context=self._tls_context,
             idle=configuration.timeouts.idle,
             max_errors=configuration.limits.errors,
         )

@@ -85,7 +85,7 @@ class Transactions:
         self._resolved: list[ResolvedPath] = []
         """The forward-paths of the accepted RCPTs, in their order."""
         self._targets: dict[Mailbox, Target] = {}
-        """The targets of all RCPTs of the transaction, by their addresses."""
+        """The targets of the accepted RCPTs, by their addresses."""
         self._may_send = False
         """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
@@ -164,16 +164,19 @@ class Transactions:
         address = rcpt.forward_path
         limit = self._configuration.limits.recipients
         fault = await self._conversation.fault(FaultStage.RCPT, [str(address)])
-        resolved = self._policy.resolve(address, self._targets)
-        reply = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
+        resolved = None
         if len(self._agreed.recipients) >= limit:
             reply = Reply.of(452, "4.5.3", f"too many recipients: {limit} a message at most")
         else:
-            reply = self._policy.refusal(resolved, may_relay=self.may_relay) or reply
+            resolved = self._policy.resolve(address, self._targets)
+            accepted = Reply.of(250, "2.1.5", f"{_named(address)}recipient ok")
+            reply = self._policy.refusal(resolved, may_relay=self.may_relay) or accepted
         if fault is not None:
             reply = await self._conversation.suffer(fault, reply)
         if reply.klass == 2:
+            assert resolved is not None, "no fault accepts what the limit refuses"
             self._resolved.append(resolved)
+            self._targets.update((target.address, target) for target in resolved.targets)
             self._conversation.reply(reply)
         else:
             self._refuse(rcpt, reply)

@@ -82,20 +82,19 @@ class Policy:
         return LocalDestination(local_mailbox, self.maildirs.path(local_mailbox))
 
     def resolve(self, mailbox: Mailbox, known: dict[Mailbox, Target] | None = None) -> ResolvedPath:
-        """The targets of an address, aliases expanded, each with its destination.  `known`: targets of earlier calls,
-        which are shared, and to which new ones are added: recipients that are large aliases have the same members.
+        """The targets of an address, aliases expanded, each with its destination.  `known`: targets by their addresses,
+        which are used again: recipients that are large aliases share their members.
         """
-        known = {} if known is None else known
-        addresses = self.aliases.expand(mailbox)
-        for address in addresses:
-            if address not in known:
-                domain = address.domain_key or self.local.hostname_key
-                known[address] = Target(address=address, domain=domain, destination=self.destination(address))
+        known = known or {}
         return ResolvedPath(
             forward_path=mailbox,
             is_alias=self.aliases.matches(mailbox) is not None,
-            targets=tuple(known[address] for address in addresses),
+            targets=tuple(known.get(address) or self._target(address) for address in self.aliases.expand(mailbox)),
         )
+
+    def _target(self, address: Mailbox) -> Target:
+        domain = address.domain_key or self.local.hostname_key
+        return Target(address=address, domain=domain, destination=self.destination(address))
 
     def refusal(self, resolved: ResolvedPath, *, may_relay: bool) -> Reply | None:
         """The negative reply to RCPT for a forward-path; None if it is accepted.  `may_relay`: whether the client may

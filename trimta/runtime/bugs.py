@@ -20,8 +20,12 @@ class Bugs:
         """Oldest first."""
         self._events = events
 
-    def note(self, bug: Exception, **fields: str) -> None:
-        """Log an exception with its traceback, as event `bug`; `fields` name the client or message it happened to."""
+    def remember(self, bug: Exception) -> None:
+        """Keep a bug that has been logged."""
         self.latest.append(bug)
         del self.latest[:-REMEMBERED]
+
+    def note(self, bug: Exception, **fields: str) -> None:
+        """Log an exception with its traceback, as event `bug`; `fields` name the client or message it happened to."""
+        self.remember(bug)
         self._events.emit("bug", **fields, error="".join(traceback.format_exception(bug)))

@@ -32,6 +32,7 @@ EventName: TypeAlias = Literal[
     "report",
     # the server
     "started",
+    "worker_lost",
     "stopping",
     "stopped",
     "reloaded",
@@ -73,6 +74,7 @@ EVENTS: Final[dict[EventName, tuple[str, tuple[str, ...]]]] = {
     "delay_warning": ("The sender is told that a message is late", ("id", "to")),
     "report": ("A DSN was composed", ("id", "about", "kind", "to", "status")),
     "started": ("The server takes connections", ("listening",)),
+    "worker_lost": ("A worker process has died; another takes its place", ("pid", "reason", "sessions")),
     "stopping": ("The server ends what is under way", ("sessions", "deliveries")),
     "stopped": ("The server has ended", ()),
     "reloaded": ("The configuration was read again", ("file",)),
@@ -118,6 +120,7 @@ FIELDS: Final[dict[str, str]] = {
     "sessions": "how many are open",
     "size": "octets of the content, without the trace",
     "stage": "of `[[faults]]`",
+    "pid": "process id",
     "status": "enhanced status code (RFC 3463); in `report` one for each recipient",
     "to": "a recipient's address; a list where it may be several",
     "user": "name that AUTH was given",

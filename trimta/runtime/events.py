@@ -48,8 +48,11 @@ class Events:
 
     def emit(self, name: EventName, **fields: FieldValue) -> None:
         """Announce an event to all subscribers; fields that are None or empty are left out."""
-        self.counters[name] += 1
-        event = Event(name, {key: value for key, value in fields.items() if value not in (None, "")})
+        self.publish(Event(name, {key: value for key, value in fields.items() if value not in (None, "")}))
+
+    def publish(self, event: Event) -> None:
+        """Announce an event that has happened, in this process or in another of the server."""
+        self.counters[event.name] += 1
         for subscriber in tuple(self._subscribers):
             subscriber(event)
 

@@ -50,8 +50,8 @@ class DialogueLog(Protocol):
 class MessageLog:
     """Collects lines about messages and stores them; subscribed to `Events`, it keeps the events about a message."""
 
-    def __init__(self, door: GroupCommit, clock: QueueClock) -> None:
-        self._door = door
+    def __init__(self, queue: GroupCommit, clock: QueueClock) -> None:
+        self._queue = queue
         self._clock = clock
         self._notes: list[_Note] = []
         self._latest: dict[str, _Note] = {}
@@ -111,6 +111,6 @@ class MessageLog:
                 queue.log.append_timed(note.message, note.lines)
 
         try:
-            await self._door.run(store)  # also without notes: the lines of an earlier flush may not be committed yet
+            await self._queue.run(store)  # also without notes: the lines of an earlier flush may not be committed yet
         except QueueError:  # a full disk: mail meets the same trouble, and is answered for it
             return

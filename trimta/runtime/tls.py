@@ -19,9 +19,11 @@ from __future__ import annotations
 import os
 import secrets
 import ssl
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import idna
@@ -32,7 +34,6 @@ from trimta.store import durable
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
-    from pathlib import Path
 
     from cryptography import x509
     from trustme import CA
@@ -86,6 +87,15 @@ class _Development:
         return self.folder / "key.pem"
 
 
+@dataclass(frozen=True, slots=True)
+class TlsMaterial:
+    """A certificate with its key, in PEM form, as one process of a server gives them to another.  Never logged."""
+
+    certificate: bytes
+    key: bytes = field(default=b"", repr=False)
+    """Empty if `certificate` holds it."""
+
+
 class ServerTls:
     """The TLS of the server's listeners.  A reload replaces `context`: read it anew for each handshake."""
 
@@ -93,12 +103,17 @@ class ServerTls:
         """Reads the certificate, or makes a development certificate.  Raises TlsError."""
         self._now = now
         self._settings = settings
-        self._context = self._load(settings)
+        self._context, self._material = self._load(settings)
 
     @property
     def context(self) -> ssl.SSLContext:
         """The context with the present certificate."""
         return self._context
+
+    @property
+    def material(self) -> TlsMaterial:
+        """The present certificate and its key."""
+        return self._material
 
     @property
     def ca(self) -> Path | None:
@@ -114,15 +129,15 @@ class ServerTls:
         settings = settings or self._settings
         problem = ""
         try:
-            context = self._load(settings)
+            context, material = self._load(settings)
         except TlsError as error:
             same = (settings.certificate, settings.key) == (self._settings.certificate, self._settings.key)
             if not same or not isinstance(error.__cause__, PermissionError):
                 raise
-            context, problem = self._context, str(error)
+            context, material, problem = self._context, self._material, str(error)
 
         def swap() -> str:
-            self._context, self._settings = context, settings
+            self._context, self._material, self._settings = context, material, settings
             return problem
 
         return swap
@@ -141,7 +156,7 @@ class ServerTls:
             "for all on Debian: copy it to /usr/local/share/ca-certificates/trimta.crt, run update-ca-certificates)",
         )
 
-    def _load(self, settings: TlsSettings) -> ssl.SSLContext:
+    def _load(self, settings: TlsSettings) -> tuple[ssl.SSLContext, TlsMaterial]:
         if settings.certificate is not None:
             return _server_context(settings.certificate, settings.key)
         files = _Development(settings.data_dir / FOLDER)
@@ -207,11 +222,21 @@ def identities(hostname: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+def context_of(material: TlsMaterial) -> ssl.SSLContext:
+    """The server's context with a certificate that another process has read.  Blocking: OpenSSL reads files only."""
+    with tempfile.TemporaryDirectory(prefix="trimta-") as folder:  # which only this account can enter
+        certificate, key = Path(folder) / "cert.pem", Path(folder) / "key.pem"
+        certificate.write_bytes(material.certificate)
+        key.write_bytes(material.key)
+        return _server_context(certificate, key if material.key else None)[0]
+
+
+def _server_context(certificate: Path, key: Path | None) -> tuple[ssl.SSLContext, TlsMaterial]:
+    octets = []
     for path in (certificate, key):
         if path is not None:
             try:
-                path.read_bytes()
+                octets.append(path.read_bytes())
             except OSError as error:  # OpenSSL's own error would not say which file
                 raise TlsError(f"{path}: {error.strerror}") from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -236,7 +261,7 @@ def _server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
             f"{certificate}, {key or certificate}: not a certificate and its key in PEM form "
             f"({error.reason or 'not PEM'})"
         ) from error
-    return context
+    return context, TlsMaterial(*octets)
 
 
 def _ensure(files: _Development, names: tuple[str, ...], now: datetime) -> None:

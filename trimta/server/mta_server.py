@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from trimta.control import answering, socket_path
 from trimta.control.requests import handlers
-from trimta.inbound.listener import accept_connections, room_for_connections
+from trimta.inbound.listener import accept_connections, in_tasks, room_for_connections
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.background import background
 from trimta.runtime.disk import ThreadDisk
+from trimta.runtime.unsynced import tell_of_unsynced
 from trimta.runtime.wire import Wire
 from trimta.server.banner import banner
 from trimta.server.reload import reload
@@ -32,22 +32,21 @@ from trimta.server.start import (
     open_queue,
     queue_clock,
     recover,
+    shared_page,
     tls_at_start,
 )
 from trimta.server.wiring import Mta
-from trimta.store import durable
+from trimta.server.workers import starter as starters
+from trimta.server.workers.processes import WorkerProcesses
 from trimta.store.queue import loss
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
     from contextlib import AsyncExitStack
-    from pathlib import Path
 
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
-    from trimta.runtime.connected_socket import ConnectedSocket
-    from trimta.runtime.events import Events
     from trimta.store.queue.values import RecoveryReport
 
 CROWD_MARGIN: Final = 50
@@ -58,9 +57,17 @@ class MtaServer:
     """A server whose sockets are bound and whose queue is open: `start` makes one, `run` runs it, `stop` ends it."""
 
     def __init__(
-        self, mta: Mta, control_socket: trio.SocketListener, recovered: RecoveryReport, *, queue_was_lost: bool
+        self,
+        mta: Mta,
+        workers: WorkerProcesses | None,
+        control_socket: trio.SocketListener,
+        recovered: RecoveryReport,
+        *,
+        queue_was_lost: bool,
     ) -> None:
+        """`workers` is None where the sessions are in this process."""
         self.mta = mta
+        self._workers = workers
         self.operations = mta.operations
         self.bugs = mta.bugs.latest
         """Exceptions that no code expected, each of which has ended a session or a delivery."""
@@ -92,6 +99,7 @@ class MtaServer:
         with tls_at_start():
             # Often only root may read a key; a development certificate is made as the account, once data_dir is locked.
             own_tls = await trio.to_thread.run_sync(make_server_tls, config) if config.tls.certificate else None
+        starter = await starters.begin(config.user, cleanup) if config.worker_count > 1 else None
         give_up_root(config)
         lock(config, cleanup)
         queue = open_queue(config, cleanup)
@@ -99,11 +107,12 @@ class MtaServer:
             server_tls = own_tls or await trio.to_thread.run_sync(make_server_tls, config)
             if client_tls is None:
                 client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
+        page = None if starter is None else shared_page(cleanup)
         mta = Mta(
             config,
             queue,
             ThreadDisk(),
-            clock=queue_clock(queue, wall),
+            clock=queue_clock(queue, wall, None if page is None else page.page),
             server_tls=server_tls,
             client_tls=client_tls,
             time_scale=time_scale,
@@ -120,13 +129,16 @@ class MtaServer:
             ) from cause
         cleanup.callback(socket_path.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
-        return cls(mta, control_socket, recovered, queue_was_lost=queue_was_lost)
+        workers = None
+        if starter is not None and page is not None:
+            workers = WorkerProcesses(mta, starter, page, config.worker_count)
+        return cls(mta, workers, control_socket, recovered, queue_was_lost=queue_was_lost)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve clients and deliver mail until `stop` is called."""
         mta = self.mta
         async with background(mta.serve_batches), background(mta.message_log.serve), trio.open_nursery() as helpers:
-            helpers.start_soon(_tell_of_unsynced, mta.events)
+            helpers.start_soon(tell_of_unsynced, mta.events)
             if self._queue_was_lost:
                 data_dir = mta.configuration.data_dir
                 kept = [str(path) for path in self._recovered.rescued]
@@ -157,6 +169,8 @@ class MtaServer:
         self._acceptors.cancel()
         end = trio.current_time() + mta.configuration.timeouts.shutdown
         mta.drain.start(end)
+        if self._workers is not None:
+            self._workers.stop(mta.configuration.timeouts.shutdown)
         mta.scheduler.stop()
         self._work.deadline = end
 
@@ -164,23 +178,41 @@ class MtaServer:
         mta = self.mta
 
         def ceiling() -> int:
-            return min(mta.configuration.limits.connections + CROWD_MARGIN, room_for_connections())
+            room = room_for_connections() * (1 if self._workers is None else self._workers.count)
+            return min(mta.configuration.limits.connections + CROWD_MARGIN, room)
 
         async with trio.open_nursery() as sessions:
+            if self._workers is not None:
+                sessions.start_soon(self._workers.serve)
             with self._acceptors:
                 async with trio.open_nursery() as acceptors:
-                    for bound in mta.bound:
-                        session = self._session_for(bound.listen)
+                    for number, bound in enumerate(mta.bound):
+                        take = self._taker(sessions, bound.listen, number)
                         for listener in bound.sockets:
-                            await acceptors.start(accept_connections, listener, sessions, session, mta.counts, ceiling)
+                            await acceptors.start(accept_connections, listener, take, mta.counts, ceiling)
                     task_status.started()
             for bound in mta.bound:
                 await bound.close()
+            if self._workers is not None:
+                self._workers.no_more()
 
-    def _session_for(self, listen: ListenSection) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
-        async def session(connection: ConnectedSocket, client: ClientAddress) -> None:
+    def _taker(
+        self, sessions: trio.Nursery, listen: ListenSection, number: int
+    ) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+        """What takes the connections of a listener: a task of this process, or a worker process."""
+        workers = self._workers
+        if workers is None:
+            return in_tasks(sessions, self._session_for(listen), self.mta.counts)
+
+        async def take(stream: trio.SocketStream, client: ClientAddress) -> None:
+            await workers.hand_over(stream, client, number)
+
+        return take
+
+    def _session_for(self, listen: ListenSection) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+        async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
             try:
-                await self.mta.session(listen, Wire(connection), client).run()
+                await self.mta.session(listen, Wire(stream), client).run()
             except Exception as bug:  # noqa: BLE001 - a bug in one session must not end the others
                 self.mta.bugs.note(bug, client=str(client))
 
@@ -188,7 +220,7 @@ class MtaServer:
 
     async def reload(self, load: Callable[[], Configuration]) -> None:
         """Read the configuration again with `load` and put it in place (see `server.reload`)."""
-        await reload(self.mta, load)
+        await reload(self.mta, self._workers, load)
 
     @property
     def addresses(self) -> list[str]:
@@ -198,19 +230,3 @@ class MtaServer:
     def banner(self) -> list[str]:
         """The lines of the banner."""
         return banner(self.mta, lost=self._queue_was_lost, rescued=self._recovered.rescued)
-
-
-async def _tell_of_unsynced(events: Events) -> None:
-    """Log each file system whose folders can't be synced, once, until cancelled."""
-    loop = trio.lowlevel.current_trio_token()
-
-    def tell(folder: Path, cause: OSError) -> None:  # called in any thread
-        reason = f"{cause.strerror}: a power failure may lose new files on this file system"
-        with suppress(trio.RunFinishedError):
-            loop.run_sync_soon(lambda: events.emit("folders_not_synced", folder=str(folder), reason=reason))
-
-    forget = durable.on_unsynced(tell)
-    try:
-        await trio.sleep_forever()
-    finally:
-        forget()

@@ -13,6 +13,7 @@ from trimta.runtime import privileges
 from trimta.runtime.privileges import AccountError
 from trimta.runtime.queue_clock import QueueClock
 from trimta.runtime.tls import ServerTls, TlsError, TlsSettings
+from trimta.server.workers.shared_page import SharedClock, SharedFile
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import loss
 from trimta.store.queue.errors import QueueError, QueueUnreadable
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.listener import Bound
     from trimta.server.wiring import Mta
+    from trimta.server.workers.shared_page import SharedPage
     from trimta.store.queue.values import RecoveryReport
 
 
@@ -100,10 +102,16 @@ def open_queue(config: Configuration, cleanup: AsyncExitStack) -> Queue:
     return queue
 
 
-def queue_clock(queue: Queue, wall: Callable[[], float]) -> QueueClock:
+def shared_page(cleanup: AsyncExitStack) -> SharedFile:
+    """The shared page of a server with worker processes; `cleanup` gives it back."""
+    return cleanup.enter_context(SharedFile())
+
+
+def queue_clock(queue: Queue, wall: Callable[[], float], page: SharedPage | None) -> QueueClock:
     """The queue's clock, ahead of `wall` by the time that the operator moved it forward.  Raises StartError."""
     try:
-        return QueueClock(offset=float(queue.meta.get(CLOCK_OFFSET) or 0.0), wall=wall)
+        offset = float(queue.meta.get(CLOCK_OFFSET) or 0.0)
+        return QueueClock(offset=offset, wall=wall) if page is None else SharedClock(page, offset=offset, wall=wall)
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
 

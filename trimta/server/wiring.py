@@ -89,7 +89,7 @@ class Mta:
         self.server_tls = server_tls
         self.bound: Sequence[Bound] = ()
         """The listeners: what comes to one of them comes to this server."""
-        self._time_scale = time_scale
+        self.time_scale = time_scale
         self._rng = rng
         self.apply(configuration, client_tls)
 
@@ -141,10 +141,10 @@ class Mta:
             notices=notices,
             wake=wake,
         )
-        intake = CommittedIntake(self.queue, wake)
+        self.intake = CommittedIntake(self.queue, wake)
         self.acceptance = Acceptance(
             clock=clock,
-            queue=intake,
+            queue=self.intake,
             events=self.events,
             maildirs=self.maildirs,
             reports=self.reports,
@@ -155,13 +155,13 @@ class Mta:
             clock=clock,
             disk=disk,
             spool=self.spool,
-            queue=intake,
+            queue=self.intake,
             events=self.events,
             drain=self.drain,
             faults=self.faults,
             message_log=self.message_log,
             acceptance=self.acceptance,
-            server_tls=lambda: self.server_tls,
+            tls_context=lambda: None if self.server_tls is None else self.server_tls.context,
         )
         self.operations = Operations(
             clock=clock,
@@ -177,7 +177,7 @@ class Mta:
         """Put a configuration in place; sessions under way keep the one with which they began."""
         self.services = Services(
             configuration=configuration,
-            policy=policy_of(configuration, time_scale=self._time_scale),
+            policy=policy_of(configuration, time_scale=self.time_scale),
             authenticator=Authenticator(configuration.auth.users, any=configuration.auth.any),
         )
         self.resolver = Resolver(
@@ -228,4 +228,5 @@ class Mta:
 
     def session(self, listen: ListenSection, wire: Wire, client: ClientAddress) -> Session:
         """A session with a client whose connection a listener has accepted and counted."""
-        return self.sessions.session(listen, wire, client, self.counts.admission(client, self.configuration.limits))
+        limits = self.configuration.limits
+        return self.sessions.session(listen, wire, client, lambda: self.counts.admission(client, limits))

@@ -105,10 +105,17 @@ class MaildirWatch:
                     name = unique_name(entry.name)
                     if entry.name.startswith(".") or (maildir, name) in self._seen:
                         continue
-                    with contextlib.suppress(OSError):  # moved or removed meanwhile, or links that go round
+                    try:
                         if entry.is_file():
                             arrivals.append(Arrival(arrived(Path(entry.path)), name, Path(entry.path)))
                             self._seen.add((maildir, name))
+                    except FileNotFoundError:  # moved or removed meanwhile
+                        pass
+                    except PermissionError:
+                        self.unreadable.add(folder)
+                        return arrivals
+                    except OSError as error:  # links that go round hide no other message; trouble may pass
+                        settled = settled and error.errno == errno.ELOOP
         except PermissionError:
             self.unreadable.add(folder)
             return arrivals

@@ -261,6 +261,12 @@ def abandoned(directory: Path, *, now: float) -> Iterator[Path]:
                 yield Path(entry.path)
 
 
+def remove_incoming(directory: Path, pid: int) -> None:
+    """Remove the spool files that a process, which has ended, was still writing."""
+    for path in directory.glob(f"{INCOMING}{pid}-*"):
+        path.unlink(missing_ok=True)
+
+
 def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

@@ -45,7 +45,7 @@ class HostUnusableError(Exception):
         self.status = status
         """Of class 4."""
         self.cause = cause
-        """With the name of the host, where one was tried."""
+        """With the name of the host that gave it, if one did."""
         self.final = final
         """Whether the cause would be the same at every other host."""
 

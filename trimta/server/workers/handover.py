@@ -1,0 +1,67 @@
+"""Connections handed over from the first process, which accepts them, to a worker process, over a socket pair.
+
+Each connection is six octets, with its descriptor beside them (SCM_RIGHTS): its number, which the first process gave
+it, the number of its listener, and whether the limits admit it.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from trimta.inbound.connection_counts import Admission
+
+_FORMAT: Final = struct.Struct(">IBB")
+_CLOSE_ON_EXEC: Final = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+class HandoverClosedError(Exception):
+    """The other process has gone."""
+
+
+async def hand_over(way: socket.socket, connection: int, *, number: int, listener: int, admission: Admission) -> None:
+    """Hand a connection's descriptor over; ours may be closed afterwards.  HandoverClosedError.
+
+    Waits while the other process has not taken the connections before.
+    """
+    octets = _FORMAT.pack(number, listener, admission.value)
+    while True:
+        try:
+            socket.send_fds(way, [octets], [connection])
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(way)
+        except OSError as error:
+            raise HandoverClosedError from error
+        else:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A connection that was handed over."""
+
+    connection: socket.socket
+    number: int
+    listener: int
+    admission: Admission
+
+
+async def take_over(way: socket.socket) -> HandedOver | None:
+    """The next connection; None when no more come."""
+    while True:
+        try:
+            octets, descriptors, _, _ = socket.recv_fds(way, _FORMAT.size, 1, _CLOSE_ON_EXEC)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(way)
+            continue
+        except OSError:
+            return None
+        if not octets:
+            return None
+        if descriptors:  # else this process had no descriptor left for it, and the client is hung up on
+            number, listener, admission = _FORMAT.unpack(octets)
+            return HandedOver(socket.socket(fileno=descriptors[0]), number, listener, Admission(admission))
