@@ -106,6 +106,47 @@ async def test_no_lane_is_ever_lost(lanes: int, autojump_clock: MockClock) -> No
             assert slow.peak == lanes
 
 
+async def test_what_comes_while_a_lane_works_gathers_until_the_patience_ends(autojump_clock: MockClock) -> None:
+    work = Work()
+    batcher = Batcher(SlowDisk(1.0), work, lanes=LANES, size=SIZE, patience=2.0)
+    async with serving(batcher), trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run, 1)
+        for number in (2, 3, 4):
+            await trio.sleep(0.25)
+            nursery.start_soon(batcher.run, number)
+    assert work.lists == [[1], [2, 3, 4]]
+    assert trio.current_time() == pytest.approx(2)
+
+
+async def test_past_the_patience_another_lane_takes_what_has_gathered(autojump_clock: MockClock) -> None:
+    slow = SlowDisk(1000)
+    batcher = Batcher(slow, Work(), lanes=LANES, size=SIZE, patience=2.0)
+    async with serving(batcher), trio.open_nursery() as nursery:
+        for lane in range(LANES - 1):  # each hangs
+            nursery.start_soon(batcher.run, lane + 1)
+            await trio.sleep(2.5)
+            assert slow.now == lane + 1
+        slow.seconds = 1
+        assert await batcher.run(9) == 18
+        assert trio.current_time() == pytest.approx(2.5 * (LANES - 1) + 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_full_batch_does_not_wait_for_the_patience(autojump_clock: MockClock) -> None:
+    slow = SlowDisk()
+    batcher = Batcher(slow, Work(), lanes=LANES, size=SIZE, patience=10.0)
+    async with serving(batcher), trio.open_nursery() as nursery:
+        nursery.start_soon(batcher.run, 1)
+        await trio.sleep(0.5)
+        for number in range(2, SIZE + 1):
+            nursery.start_soon(batcher.run, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert slow.now == 1
+        nursery.start_soon(batcher.run, SIZE + 1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert slow.now == 2
+
+
 async def test_a_lane_that_hangs_holds_up_only_what_it_has(autojump_clock: MockClock) -> None:
     slow = SlowDisk(1000)
     batcher = Batcher(slow, Work(), lanes=2, size=1)

@@ -50,6 +50,9 @@ class Batcher(Generic[S, T]):
     exception is raised in the task that handed the item in.  `serve` must run in a nursery that outlives all callers of
     `run`.  It has `lanes` tasks, each of which works on one batch at a time, for `limit` seconds at most; after them
     the thread is abandoned and the lane takes the next batch.
+
+    Items that come while a lane is at work gather for it, since one large batch costs less than many small ones.
+    Another lane takes them where they fill a batch, or once the latest batch has taken `patience` seconds.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Batcher(Generic[S, T]):
         lanes: int,
         size: int,
         limit: float = math.inf,
+        patience: float = 0.0,
     ) -> None:
         self._disk = disk
         self._work = work
@@ -68,6 +72,11 @@ class Batcher(Generic[S, T]):
         self._waiting: list[_Order[S, T]] = []
         self._idle = trio.lowlevel.ParkingLot()
         self._limit = limit
+        self._patience = patience
+        self._latest_start = -math.inf
+        """Trio's time at which the latest batch was begun."""
+        self._is_watched = False
+        """Whether an idle lane waits for the end of the patience with the latest batch."""
         self._under_way: set[trio.CancelScope] = set()
         self._ended = False
         self.left_alone = False
@@ -84,7 +93,8 @@ class Batcher(Generic[S, T]):
             raise NotDoneError("the server has ended")
         order = _Order[S, T](item)
         self._waiting.append(order)
-        self._idle.unpark()
+        if not (self._is_watched and self._is_early()):
+            self._idle.unpark()
         try:
             await order.done.wait()
         except trio.Cancelled:
@@ -119,9 +129,13 @@ class Batcher(Generic[S, T]):
 
     async def _lane(self) -> None:
         while not self._ended:
-            if not self._waiting:
+            if not self._waiting or (self._is_watched and self._is_early()):
                 await self._idle.park()
                 continue
+            if self._is_early():
+                await self._watch()
+                continue
+            self._latest_start = trio.current_time()
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             for order in batch:
                 order.begun = True
@@ -140,6 +154,22 @@ class Batcher(Generic[S, T]):
                 for order, result in zip(batch, results, strict=True)
                 if order.undo is not None and not isinstance(result, Exception)
             ]
+
+    def _is_early(self) -> bool:
+        """Whether what waits is left to a lane that is at work."""
+        return (
+            bool(self._under_way)
+            and len(self._waiting) < self._size
+            and trio.current_time() < self._latest_start + self._patience
+        )
+
+    async def _watch(self) -> None:
+        """Wait until the patience with the latest batch has ended."""
+        self._is_watched = True
+        try:
+            await trio.sleep_until(self._latest_start + self._patience)
+        finally:
+            self._is_watched = False
 
     async def _do(self, items: Sequence[S]) -> Sequence[T | Exception]:
         try:

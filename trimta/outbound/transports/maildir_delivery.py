@@ -43,6 +43,9 @@ LANES: Final = 3
 BATCH: Final = 64
 """Messages in one batch of copies: more would make the first of them wait for the last."""
 
+PATIENCE: Final = 0.01
+"""Seconds that a batch has before another is begun beside it: a disk that answers promptly takes no longer."""
+
 THREADS: Final = 8
 """Threads for batches, and as many for copies alone: a copy that hangs keeps its thread."""
 
@@ -187,7 +190,7 @@ class Maildirs:
         self.batches, self.alone = disk.apart(THREADS), disk.apart(THREADS)
         self._drain = drain
         self._batcher: Batcher[Writing, Sequence[Written]] = Batcher(
-            self.batches, write_all, lanes=LANES, size=BATCH, limit=BATCH_LIMIT
+            self.batches, write_all, lanes=LANES, size=BATCH, limit=BATCH_LIMIT, patience=PATIENCE
         )
         self._hanging: dict[Path, _Visit] = {}
         self.serve = self._batcher.serve
