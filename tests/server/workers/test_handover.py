@@ -87,3 +87,5 @@ def test_what_the_first_process_notes_on_the_page_every_process_sees_at_once() -
         assert seen.now() == clock.now() == 87400.5
         clock.advance_to(100_000.0)
         assert seen.now() == 100_000.0
+        other.close()
+    assert clock.now() == seen.now() == 100_000.0, "also after the end"

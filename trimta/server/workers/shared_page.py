@@ -31,7 +31,7 @@ class SharedPage:
 
     def __init__(self, descriptor: int) -> None:
         """`descriptor` is of the file that `shared_file` made; it is no longer needed afterwards."""
-        self._memory = mmap.mmap(descriptor, SIZE)
+        self._memory: mmap.mmap | bytearray = mmap.mmap(descriptor, SIZE)
 
     @property
     def clock_offset(self) -> float:
@@ -46,6 +46,13 @@ class SharedPage:
     def has_faults(self, stage: FaultStage) -> bool:
         """Whether a scripted fault may strike at a stage."""
         return bool(self._memory[_STAGES] & _BITS[stage])
+
+    def close(self) -> None:
+        """Unmap the page, which gives its descriptor back.  What it showed last can still be read."""
+        memory = self._memory
+        if isinstance(memory, mmap.mmap):
+            self._memory = bytearray(memory[: _STAGES + 1])
+            memory.close()
 
     def note_faults(self, stages: Iterable[FaultStage]) -> None:
         """Note the stages at which a scripted fault may strike."""
@@ -69,7 +76,8 @@ class SharedFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()  # the page stays mapped for those who still look at the clock
+        self.page.close()
+        self._file.close()
 
 
 class SharedClock(QueueClock):
