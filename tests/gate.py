@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ CHECKS: Final = {
 
 WORKERS: Final = "2"
 """Tests that run at once: most of them wait, for a disk or for a process."""
+
+
+END_TO_END: Final = ("tests/e2e", "--ignore=tests/e2e/test_workers.py")
+"""The tests that are run with worker processes, too; those left out always have some."""
 
 
 def main() -> int:
@@ -60,14 +65,17 @@ def run_tests(arguments: list[str]) -> int:
     if arguments:
         return python("pytest", *arguments)
     python("coverage", "erase")
-    code = python("coverage", "run", "-m", "pytest", "-n", WORKERS)
+    print("the end-to-end tests with two worker processes a server, then all tests:", flush=True)
+    with_workers = python("coverage", "run", "-m", "pytest", "-q", "-n", WORKERS, *END_TO_END, TRIMTA_TEST_WORKERS="2")
+    code = python("coverage", "run", "-m", "pytest", "-n", WORKERS) or with_workers
     python("coverage", "combine", "--quiet")
     return python("coverage", "report", "--skip-covered", "--skip-empty", "--sort=cover") or code
 
 
-def python(*command: str) -> int:
+def python(*command: str, **environment: str) -> int:
     """Run a module of this environment; returns its exit code."""
-    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False).returncode
+    variables = os.environ | environment
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=variables, check=False).returncode
 
 
 if __name__ == "__main__":
