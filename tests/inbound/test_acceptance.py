@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import ssl
 from typing import TYPE_CHECKING
@@ -25,7 +26,9 @@ from tests.support.receiving import (
 )
 from trimta.inbound.client_address import UNIX, ClientAddress
 from trimta.mail.address import Mailbox, parse_mailbox
+from trimta.store import durable
 from trimta.store.queue.errors import QueueUnavailable
+from trimta.store.spool import MEMORY_LIMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -444,6 +447,21 @@ async def test_no_room_for_a_success_report_is_no_reason_to_have_the_message_aga
         await send_message(client, "alice@dev.test", notify=" NOTIFY=SUCCESS")
         assert "queue_trouble" in names(events)
     assert len(mailbox(tmp_path, "alice")) == 1
+
+
+async def test_a_large_message_whose_content_cannot_be_synced_is_refused_whole(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with open_mta(tmp_path, '[routes]\n"later.test" = "hold"') as mta, talk(mta) as client:
+        monkeypatch.setattr(durable, "fsync_file", broken)
+        content = b"Subject: large\r\n\r\n" + b"x" * 998 + b"\r\n" * MEMORY_LIMIT
+        await send_message(client, "alice@dev.test", "x@later.test", content=content, reply="452")
+        assert await queued(mta) == []
+        assert left_in_spool(mta) == []
+    assert mailbox(tmp_path, "alice") == []
 
 
 async def test_a_held_message_waits_for_local_recipients_too(tmp_path: Path, autojump_clock: MockClock) -> None:

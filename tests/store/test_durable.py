@@ -34,6 +34,43 @@ def test_a_file_that_could_not_be_finished_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def in_two_files(tmp_path: Path, content: bytes) -> tuple[int, bytes]:
+    """The number of octets that copy_all() says it has copied from the second octet on, and those that it has."""
+    (tmp_path / "source").write_bytes(content)
+    with (
+        (tmp_path / "source").open("rb", buffering=0) as source,
+        (tmp_path / "target").open("wb", buffering=0) as target,
+    ):
+        source.read(1)
+        target.write(b"head ")
+        copied = durable.copy_all(source.fileno(), target.fileno())
+    return copied, (tmp_path / "target").read_bytes()
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_000_000])
+@pytest.mark.parametrize("number", [None, errno.EXDEV, errno.ENOSYS])
+def test_a_file_is_copied_in_the_kernel_or_else_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, number: int | None
+) -> None:
+    if number is not None:
+
+        def refuse(*_: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
+    assert in_two_files(tmp_path, b"x" * size) == (size - 1, b"head " + b"x" * (size - 1))
+
+
+def test_a_disk_that_is_full_ends_the_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "copy_file_range", full, raising=False)
+    monkeypatch.setattr(durable, "write_all", full)
+    with pytest.raises(OSError, match="No space"):
+        in_two_files(tmp_path, b"content")
+
+
 def test_each_new_directory_is_synced_into_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr(durable, "fsync_dir", synced.append)

@@ -89,11 +89,37 @@ def test_the_spool_directory_is_made_when_it_is_needed(tmp_path: Path) -> None:
     assert body.read() == b"too large"
 
 
-def test_a_spilled_body_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spilled_body_is_synced_when_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(durable, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
     body = written(tmp_path, [b"too large"], 4)
+    assert synced == []
+    body.sync()
     assert synced == [str(body.path)]
+    written(tmp_path, [b"small"], 5).sync()
+    assert len(synced) == 1
+
+
+@pytest.mark.parametrize("threshold", [0, 100])
+def test_a_body_is_written_to_a_descriptor(tmp_path: Path, threshold: int) -> None:
+    body = written(tmp_path, [b"one ", b"two"], threshold)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        file.write(b"head ")
+        body.write_to(file.fileno())
+    assert (tmp_path / "file").read_bytes() == b"head one two"
+
+
+@pytest.mark.parametrize("octets", [b"short", b"much too long"])
+def test_a_body_whose_file_has_another_length_is_damaged_when_written(tmp_path: Path, octets: bytes) -> None:
+    body = written(tmp_path, [b"one ", b"two"], 0)
+    assert body.path is not None
+    body.path.write_bytes(octets)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        with pytest.raises(BodyDamagedError, match=f"has {len(octets)} octets where 7 are meant"):
+            body.write_to(file.fileno())
+        body.discard()
+        with pytest.raises(BodyDamagedError, match="is missing"):
+            body.write_to(file.fileno())
 
 
 def test_finish_may_be_asked_twice_and_discard_too(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trimta.outbound.retries import Retries
     from trimta.outbound.transports.maildir_delivery import Copy, Maildirs, WrittenCopies
     from trimta.routing.destination import Destination, ResolvedPath, RoutedEnvelope
+    from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
     from trimta.runtime.queue_clock import QueueClock
     from trimta.runtime.queue_intake import QueueIntake
@@ -54,6 +55,7 @@ class Acceptance:
         self,
         *,
         clock: QueueClock,
+        disk: Disk,
         queue: QueueIntake,
         events: Events,
         maildirs: Maildirs,
@@ -61,6 +63,7 @@ class Acceptance:
         retries: Retries,
     ) -> None:
         self._clock = clock
+        self._disk = disk
         self._queue = queue
         self._events = events
         self._maildirs = maildirs
@@ -138,11 +141,13 @@ class Acceptance:
         is_queued = is_complete = False
         try:
             if envelopes:
+                if not message.content.in_memory:  # else the queue, for which others wait, would be busy with it
+                    await self._disk.run(message.content.sync)
                 await self._queue.accept(message, envelopes)
                 is_queued = True
             await written.commit()
             is_complete = True
-        except MaildirError as error:
+        except (MaildirError, OSError) as error:
             raise QueueUnavailable(str(error)) from error
         finally:
             if not is_complete:

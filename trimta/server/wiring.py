@@ -144,6 +144,7 @@ class Mta:
         self.intake = CommittedIntake(self.queue, wake)
         self.acceptance = Acceptance(
             clock=clock,
+            disk=disk,
             queue=self.intake,
             events=self.events,
             maildirs=self.maildirs,

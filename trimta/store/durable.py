@@ -27,6 +27,13 @@ PRIVATE_DIR: Final = 0o700
 _CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 """The error numbers by which a file system says that it can't sync directories; with files they are failures."""
 
+_CANNOT_COPY: Final = {errno.EINVAL, errno.EXDEV, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""The error numbers by which a system says that it can't copy between two files; nothing was copied then."""
+_COPIED_AT_ONCE: Final = 64 * 1024 * 1024
+"""Octets that the kernel is asked to copy in one call."""
+_READ_AT_ONCE: Final = 256 * 1024
+"""Octets that are in memory where the kernel does not copy."""
+
 _unsynced: Final[dict[int, tuple[Path, OSError]]] = {}
 """The first directory of each file system that could not be synced, by its device."""
 _listeners: Final[list[Callable[[Path, OSError], None]]] = []
@@ -35,6 +42,15 @@ _listeners: Final[list[Callable[[Path, OSError], None]]] = []
 def fsync(fd: int) -> None:
     """Sync the octets that were written to a descriptor.  Raises OSError."""
     os.fsync(fd)
+
+
+def fsync_file(path: StrPath) -> None:
+    """Sync the octets of a file, whoever has written them.  Raises OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def start_fsync(fd: int) -> None:
@@ -100,6 +116,25 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
+
+
+def copy_all(source: int, target: int) -> int:
+    """Copy the octets from the position of one descriptor to its end to another descriptor; returns their number.
+
+    They are copied in the kernel where it can do that.  Raises OSError.
+    """
+    copied = 0
+    if sys.platform == "linux":
+        try:
+            while count := os.copy_file_range(source, target, _COPIED_AT_ONCE):
+                copied += count
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+    while octets := os.read(source, _READ_AT_ONCE):
+        write_all(target, octets)
+        copied += len(octets)
+    return copied
 
 
 def write_file(path: Path, chunks: Iterable[bytes], mode: int = PRIVATE_FILE) -> None:

@@ -305,8 +305,7 @@ def _write(file: _OpenFile, head: bytes, body: Body) -> None:
         durable.write_all(file.descriptor, head + body.read())
         return
     durable.write_all(file.descriptor, head)
-    for chunk in body.chunks():
-        durable.write_all(file.descriptor, chunk)
+    body.write_to(file.descriptor)
 
 
 def _settle(path: Path) -> None:

@@ -36,8 +36,8 @@ class BodyDamagedError(Exception):
 class Body:
     """A complete body, which may be read any number of times.
 
-    `Body.of(octets)`, `SpoolWriter.finish()` and the queue make bodies.  The file of a body is durable, but belongs to
-    no message until the queue adopts it; `discard()` removes a file that is never adopted.
+    `Body.of(octets)`, `SpoolWriter.finish()` and the queue make bodies.  The file of a body is not durable, and belongs
+    to no message, until the queue adopts it; `discard()` removes a file that is never adopted.
     """
 
     size: int
@@ -92,8 +92,7 @@ class Body:
                     yield chunk
         except FileNotFoundError as error:
             raise BodyDamagedError(f"{self.path} is missing") from error
-        if read != self.size:
-            raise BodyDamagedError(f"{self.path} has {read} octets where {self.size} are meant")
+        self._check_size(read)
 
     @contextlib.contextmanager
     def reader(self) -> Iterator[Callable[[int, int], bytes]]:
@@ -112,9 +111,7 @@ class Body:
         except FileNotFoundError as error:
             raise BodyDamagedError(f"{self.path} is missing") from error
         with file:
-            size = os.fstat(file.fileno()).st_size
-            if size != self.size:
-                raise BodyDamagedError(f"{self.path} has {size} octets where {self.size} are meant")
+            self._check_size(os.fstat(file.fileno()).st_size)
 
             def read(start: int, end: int) -> bytes:
                 octets = os.pread(file.fileno(), end - start, start)
@@ -141,6 +138,30 @@ class Body:
     def read(self) -> bytes:
         """All octets, for a body that is known to be small.  Blocks unless `in_memory`.  Raises as `chunks`."""
         return self.data if self.data is not None else b"".join(self.chunks())
+
+    def write_to(self, descriptor: int) -> None:
+        """Write all octets to a descriptor.  Blocks.  Raises as `chunks`."""
+        if self.data is not None:
+            durable.write_all(descriptor, self.data)
+            return
+        assert self.path is not None
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                copied = durable.copy_all(file.fileno(), descriptor)
+        except FileNotFoundError as error:
+            raise BodyDamagedError(f"{self.path} is missing") from error
+        self._check_size(copied)
+
+    def sync(self) -> None:
+        """Make the octets of a body in a file durable, as the queue does when it adopts the file: a caller that has
+        done so before spares the queue the wait for a large file.  Blocks unless `in_memory`.  Raises OSError.
+        """
+        if self.path is not None:
+            durable.fsync_file(self.path)
+
+    def _check_size(self, octets: int) -> None:
+        if octets != self.size:
+            raise BodyDamagedError(f"{self.path} has {octets} octets where {self.size} are meant")
 
     def discard(self) -> None:
         """Remove the file of a body that the queue has not adopted; a second call does nothing.
@@ -193,7 +214,7 @@ class SpoolWriter:
         self.lines += data.count(b"\n")
 
     def finish(self) -> Body:
-        """The complete body; if it is in a file, its octets are durable, and the queue makes the name durable.
+        """The complete body.  If it is in a file, the queue makes that durable, should the body get into the queue.
 
         Raises OSError, as `append`.
         """
@@ -203,8 +224,6 @@ class SpoolWriter:
             self._body = Body(self.size, self.lines, bytes(self._buffer), form=self._form)
         else:
             self._spill()
-            assert self._fd is not None
-            durable.fsync(self._fd)
             self._close()
             self._body = Body(self.size, self.lines, None, self._path, self._form)
         self._buffer = bytearray()

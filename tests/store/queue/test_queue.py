@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -183,10 +184,16 @@ def test_a_spooled_body_becomes_the_messages_file_and_leaves_with_it(queue: Queu
     assert spooled(queue) == []
 
 
-def test_the_file_has_its_name_on_disk_before_the_commit(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_and_its_name_are_on_the_disk_before_the_commit(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[str] = []
     queue._connection.set_trace_callback(lambda statement: happened.append(statement.split()[0]))
-    rename, sync = durable.rename, durable.fsync_dir
+    rename, sync, fsync = durable.rename, durable.fsync_dir, durable.fsync
+    body = large(queue)
+
+    def record_fsync(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            happened.append("fsync")
+        fsync(descriptor)
 
     def record_rename(source: Path, target: Path) -> None:
         happened.append("rename")
@@ -196,10 +203,11 @@ def test_the_file_has_its_name_on_disk_before_the_commit(queue: Queue, monkeypat
         happened.append(f"sync {path.name}")
         sync(path)
 
+    monkeypatch.setattr(durable, "fsync", record_fsync)
     monkeypatch.setattr(durable, "rename", record_rename)
     monkeypatch.setattr(durable, "fsync_dir", record_sync)
-    queue.accept(message("m1", large(queue)), [envelope()])
-    assert happened.index("rename") < happened.index("sync spool") < happened.index("COMMIT")
+    queue.accept(message("m1", body), [envelope()])
+    assert happened.index("fsync") < happened.index("rename") < happened.index("sync spool") < happened.index("COMMIT")
 
 
 def test_large_content_in_memory_is_spooled_as_well(queue: Queue) -> None:

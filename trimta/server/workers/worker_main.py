@@ -84,6 +84,7 @@ class WorkerSessions:
             message_log=RemoteMessageLog(channel),
             acceptance=Acceptance(
                 clock=self.clock,
+                disk=disk,
                 queue=intake,
                 events=self.events,
                 maildirs=self.maildirs,

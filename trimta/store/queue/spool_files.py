@@ -32,12 +32,15 @@ class SpoolFiles:
         self._leaving: list[Path] = []
 
     def adopt(self, content: Body, message_id: str) -> Body:
-        """Make the file of a body the spool file of a message, or write a body in memory to one.  Raises OSError."""
+        """Make the file of a body the spool file of a message, or write a body in memory to one.  Its octets are then
+        durable; `sync` makes its name so.  Raises OSError.
+        """
         target = self.folder / message_id
         durable.make_dirs(self.folder)
         if content.path is None:
             durable.write_file(target, content.chunks())
         else:
+            content.sync()
             durable.rename(content.path, target)
         self._adopted.append((content.path, target))
         return replace(content, data=None, path=target)
