@@ -33,6 +33,8 @@ from trimta.server.mta_server import MtaServer
 if TYPE_CHECKING:
     from trio.testing import MockClock
 
+    from trimta.runtime.connected_socket import ConnectedSocket
+
 DEADLINE = 20.0
 
 
@@ -205,10 +207,10 @@ def test_the_descriptors_that_are_wanted_are_had_as_far_as_the_hard_limit_allows
 
 
 async def test_beyond_the_ceiling_connections_wait_for_their_turn(autojump_clock: MockClock) -> None:
-    served: list[trio.SocketStream] = []
+    served: list[ConnectedSocket] = []
     leave = trio.Event()
 
-    async def session(stream: trio.SocketStream, _: ClientAddress) -> None:
+    async def session(stream: ConnectedSocket, _: ClientAddress) -> None:
         served.append(stream)
         await leave.wait()
         await stream.aclose()
@@ -243,7 +245,7 @@ async def test_a_full_server_waits_for_room_and_does_not_keep_looking(autojump_c
         looks += 1
         return most
 
-    async def session(stream: trio.SocketStream, peer: ClientAddress) -> None:
+    async def session(stream: ConnectedSocket, peer: ClientAddress) -> None:
         served.append(peer)
         await ends[len(served) - 1].wait()
         await stream.aclose()

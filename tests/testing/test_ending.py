@@ -16,6 +16,7 @@ from trimta.inbound import vrfy_expn_etrn
 from trimta.outbound.scheduler import Scheduler
 from trimta.outbound.transports.client_conversation import ClientConversation
 from trimta.outbound.transports.connection import SmtpConnection
+from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.runtime.wire import Wire
 from trimta.store.lock import DataDirLock
 from trimta.store.spool import SpoolWriter
@@ -248,7 +249,7 @@ def clear_away() -> None:
         match KEPT.pop():
             case SmtpConnection(_conversation=ClientConversation(wire=Wire(_stream=trio.SocketStream() as stream))):
                 stream.socket.close()
-            case Wire(_stream=trio.SocketStream() as stream):
+            case Wire(_stream=ConnectedSocket() as stream):
                 stream.socket.close()
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import ipaddress
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
-
-if TYPE_CHECKING:
-    import trio
+from functools import lru_cache
+from typing import Any, Self
 
 UNIX = "unix"
 
@@ -22,19 +20,22 @@ class ClientAddress:
     port: int = 0
 
     @classmethod
-    def of(cls, connection: trio.socket.SocketType) -> Self:
+    def of(cls, connection: socket.socket) -> Self:
         """The client of a connected socket; one that is gone already is `0.0.0.0`, which is in nobody's network."""
-        if connection.family == socket.AF_UNIX:
-            return cls(UNIX)
         try:
             name = connection.getpeername()
         except OSError:
+            name = None
+        return cls.named(connection.family, name)
+
+    @classmethod
+    def named(cls, family: int, name: Any) -> Self:
+        """The client with the name that `accept` or `getpeername` returned for a socket of this family."""
+        if family == socket.AF_UNIX:
+            return cls(UNIX)
+        if not name:
             return cls("0.0.0.0")
-        host = name[0].partition("%")[0]
-        address = ipaddress.ip_address(host)
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            host = str(address.ipv4_mapped)
-        return cls(host, name[1])
+        return cls(_host(name[0]), name[1])
 
     @property
     def is_unix(self) -> bool:
@@ -43,7 +44,7 @@ class ClientAddress:
     @property
     def is_loopback(self) -> bool:
         """Whether the connection came from this machine; a unix socket did."""
-        return self.is_unix or ipaddress.ip_address(self.host).is_loopback
+        return self.is_unix or _is_loopback(self.host)
 
     @property
     def trace(self) -> str:
@@ -56,3 +57,16 @@ class ClientAddress:
         if self.is_unix:
             return UNIX
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@lru_cache
+def _host(text: str) -> str:
+    """The IP address that a socket's name has, without its zone; an IPv4-mapped one as IPv4."""
+    host = text.partition("%")[0]
+    address = ipaddress.ip_address(host)
+    return str(getattr(address, "ipv4_mapped", None) or host)
+
+
+@lru_cache
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback

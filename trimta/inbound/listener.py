@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import resource
 import socket
 import stat
@@ -16,6 +17,7 @@ import trio
 from trimta.config.model import InetAddress, UnixAddress
 from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.own_addresses import comes_to
+from trimta.runtime.connected_socket import ConnectedSocket, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -28,6 +30,9 @@ BACKLOG: Final = 512
 ACCEPT_PAUSE: Final = 0.1
 """Seconds without accepting after the process ran out of descriptors: a session has to end first."""
 
+AT_ONCE: Final = 16
+"""Connections that are accepted in a row before other tasks have their turn."""
+
 RESERVED: Final = 32
 """Descriptors that connections leave to the queue, Maildirs, bodies on disk and deliveries: these must go on working
 behind a crowd that only sits there.
@@ -37,6 +42,15 @@ PROBE_LIMIT: Final = 2.0
 """Seconds for a server to answer whose socket is in the way."""
 
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_CONNECTION_TROUBLE: Final = {
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "ECONNRESET", "EPERM", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET"),
+        *("EHOSTUNREACH", "EOPNOTSUPP", "ENETUNREACH", "ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "ETIMEDOUT"),
+    )
+    if hasattr(errno, name)
+}
+"""What accept(2) says of a connection that broke, or that a firewall denied, before it was accepted."""
 _NO_SUCH_FAMILY: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT}
 
 
@@ -182,26 +196,26 @@ def room_for_connections() -> int:
 
 def in_tasks(
     nursery: trio.Nursery,
-    session: Callable[[trio.SocketStream, ClientAddress], Awaitable[None]],
+    session: Callable[[ConnectedSocket, ClientAddress], Awaitable[None]],
     counts: ConnectionCounts,
-) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
     """What takes connections in this process: `session` runs in the nursery, one task for each connection."""
 
-    async def run(stream: trio.SocketStream, client: ClientAddress) -> None:
+    async def run(connection: ConnectedSocket, client: ClientAddress) -> None:
         try:
-            await session(stream, client)
+            await session(connection, client)
         finally:
             counts.leave(client)
 
-    async def take(stream: trio.SocketStream, client: ClientAddress) -> None:
-        nursery.start_soon(run, stream, client)
+    async def take(connection: ConnectedSocket, client: ClientAddress) -> None:
+        nursery.start_soon(run, connection, client)
 
     return take
 
 
 async def accept_connections(
     listener: trio.SocketListener,
-    take: Callable[[trio.SocketStream, ClientAddress], Awaitable[None]],
+    take: Callable[[ConnectedSocket, ClientAddress], Awaitable[None]],
     counts: ConnectionCounts,
     ceiling: Callable[[], int],
     *,
@@ -213,17 +227,27 @@ async def accept_connections(
     Beyond `ceiling()` connections nothing more is accepted: those wait in the kernel's backlog.
     """
     task_status.started()
-    while True:
-        if counts.total >= ceiling():
-            await counts.change()
-            continue
-        try:
-            stream = await listener.accept()
-        except OSError as cause:
-            if cause.errno not in _OUT_OF_RESOURCES:
-                raise
-            await trio.sleep(ACCEPT_PAUSE)
-            continue
-        client = ClientAddress.of(stream.socket)
-        counts.enter(client)
-        await take(stream, client)
+    with socket.socket(fileno=os.dup(listener.socket.fileno())) as listening:
+        prepare(listening)
+        in_a_row = 0
+        while True:
+            if counts.total >= ceiling():
+                await counts.change()
+                continue
+            try:
+                accepted, name = listening.accept()
+            except BlockingIOError:
+                in_a_row = 0
+                await trio.lowlevel.wait_readable(listening)
+            except OSError as cause:
+                if cause.errno in _OUT_OF_RESOURCES:
+                    await trio.sleep(ACCEPT_PAUSE)
+                elif cause.errno not in _CONNECTION_TROUBLE:
+                    raise
+            else:
+                client = ClientAddress.named(listening.family, name)
+                counts.enter(client)
+                await take(ConnectedSocket(accepted), client)
+                in_a_row += 1
+                if in_a_row % AT_ONCE == 0:  # a crowd that comes at once must not keep the sessions waiting
+                    await trio.lowlevel.checkpoint()

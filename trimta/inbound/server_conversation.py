@@ -94,9 +94,16 @@ class ServerConversation:
         core = self.core
         if core.receiving_content:
             self.be_patient()  # each piece of content has its time; a command line has it as a whole
-        data: bytes | None = None
+        is_idle = core.transaction is None
+        await trio.lowlevel.checkpoint()  # others have their turn, and the client time to answer
+        if trio.current_time() < self._patience and not (is_idle and self._drain.started):
+            data = self.wire.receive_now()
+            if data is not None:
+                core.receive_data(data)
+                return
+        data = None
         farewell = _IDLE
-        if core.transaction is None:
+        if is_idle:
             with self._drain.interruptible(self._patience) as wait:
                 data = await self.wire.receive_some()
             if wait.cancelled_caught and self._drain.started:
@@ -114,10 +121,12 @@ class ServerConversation:
         """Send the replies that are kept together.  HungUp if the client reads nothing."""
         octets = self.core.data_to_send()
         if octets:
-            with trio.move_on_after(self._idle) as limit:
-                await self.wire.send_all(octets)
-            if limit.cancelled_caught:
-                raise HungUp("the client reads nothing")
+            rest = self.wire.send_now(octets)
+            if rest:
+                with trio.move_on_after(self._idle) as limit:
+                    await self.wire.send_all(rest)
+                if limit.cancelled_caught:
+                    raise HungUp("the client reads nothing")
             self.be_patient()  # now it is the client's turn
 
     async def start_tls(self) -> None:

@@ -152,6 +152,7 @@ class Session:
                         await self._transaction.forget()
                     if core.waiting > MAX_WAITING:
                         await conversation.flush()
+                        await trio.lowlevel.checkpoint()
                     conversation.be_patient()
 
     async def _answer(self, event: SmtpEvent) -> None:

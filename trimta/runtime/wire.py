@@ -12,6 +12,7 @@ from typing import Final, cast
 
 import trio
 
+from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.smtp.cipher_suites import registered_name
 
 RECEIVE: Final = 64 * 1024
@@ -46,6 +47,8 @@ class Wire:
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
+        self._socket = stream if isinstance(stream, ConnectedSocket) else None
+        """The stream, where it can be tried without waiting."""
         self._context: _ContextWithAlerts | None = None
         """The TLS context of the last `start_tls`, whether it succeeded or not."""
         self.usable = True
@@ -74,6 +77,29 @@ class Wire:
             return ""
         name = self.tls_cipher
         return registered_name(name) or _number(self._stream.context, name)
+
+    def receive_now(self) -> bytes | None:
+        """The octets from the peer that `receive_some` would return at once; None if it may have to wait.
+
+        No checkpoint.  Raises WireError.
+        """
+        if self._socket is None:
+            return None
+        try:
+            return self._socket.receive_now(RECEIVE)
+        except trio.BrokenResourceError as error:
+            self.usable = False
+            raise WireError(_explain(error)) from error
+
+    def send_now(self, data: bytes) -> bytes:
+        """Send what can be sent without waiting; returns the rest of `data`.  No checkpoint.  Raises WireError."""
+        if self._socket is None or not self.usable:
+            return data
+        try:
+            return data[self._socket.send_now(data) :]
+        except trio.BrokenResourceError as error:
+            self.usable = False
+            raise WireError(_explain(error)) from error
 
     async def receive_some(self) -> bytes:
         """The next octets from the peer, at most 64 KiB; b"" once the peer has closed.  Raises WireError.
@@ -109,6 +135,7 @@ class Wire:
         # https_compatible: a peer that closes without close_notify gives b"", like a peer without TLS.  SMTP marks the
         # ends of commands, replies and content itself, so that nothing can be cut short unnoticed.
         self.usable = False
+        self._socket = None
         self._context = _ContextWithAlerts(context)
         try:
             stream = trio.SSLStream(

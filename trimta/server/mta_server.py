@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
+    from trimta.runtime.connected_socket import ConnectedSocket
     from trimta.store.queue.values import RecoveryReport
 
 CROWD_MARGIN: Final = 50
@@ -198,21 +199,21 @@ class MtaServer:
 
     def _taker(
         self, sessions: trio.Nursery, listen: ListenSection, number: int
-    ) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
+    ) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
         """What takes the connections of a listener: a task of this process, or a worker process."""
         workers = self._workers
         if workers is None:
             return in_tasks(sessions, self._session_for(listen), self.mta.counts)
 
-        async def take(stream: trio.SocketStream, client: ClientAddress) -> None:
-            await workers.hand_over(stream, client, number)
+        async def take(connection: ConnectedSocket, client: ClientAddress) -> None:
+            await workers.hand_over(connection, client, number)
 
         return take
 
-    def _session_for(self, listen: ListenSection) -> Callable[[trio.SocketStream, ClientAddress], Awaitable[None]]:
-        async def session(stream: trio.SocketStream, client: ClientAddress) -> None:
+    def _session_for(self, listen: ListenSection) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
+        async def session(connection: ConnectedSocket, client: ClientAddress) -> None:
             try:
-                await self.mta.session(listen, Wire(stream), client).run()
+                await self.mta.session(listen, Wire(connection), client).run()
             except Exception as bug:  # noqa: BLE001 - a bug in one session must not end the others
                 self.mta.bugs.note(bug, client=str(client))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Fault, FaultStage
     from trimta.inbound.client_address import ClientAddress
+    from trimta.runtime.connected_socket import ConnectedSocket
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import FieldValue
     from trimta.server.wiring import Mta
@@ -200,7 +201,7 @@ class WorkerProcesses:
             for _ in range(self.count):
                 nursery.start_soon(self._keep)
 
-    async def hand_over(self, connection: trio.SocketStream, client: ClientAddress, listener: int) -> None:
+    async def hand_over(self, connection: ConnectedSocket, client: ClientAddress, listener: int) -> None:
         """Give an accepted connection to the worker with the fewest sessions, and close it here."""
         self._numbers = (self._numbers + 1) % (1 << 32)
         given = False
@@ -218,7 +219,7 @@ class WorkerProcesses:
         finally:
             if not given:
                 self._mta.counts.leave(client)
-            connection.socket.close()
+            connection.close()
 
     async def apply(self) -> None:
         """Have every worker go by the configuration of this moment."""

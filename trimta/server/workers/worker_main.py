@@ -28,6 +28,7 @@ from trimta.outbound.transports.maildir_delivery import Maildirs
 from trimta.runtime.background import background
 from trimta.runtime.bugs import Bugs
 from trimta.runtime.channel import Channel, ChannelClosedError
+from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
@@ -120,11 +121,12 @@ class WorkerSessions:
                         nursery.start_soon(self._session, taken)
 
     async def _session(self, taken: HandedOver) -> None:
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(taken.connection))
-        client = ClientAddress.of(stream.socket)
+        client = ClientAddress.of(taken.connection)
         try:
             listen = self._listen[taken.listener]
-            await self._sessions.session(listen, Wire(stream), client, lambda: taken.admission).run()
+            await self._sessions.session(
+                listen, Wire(ConnectedSocket(taken.connection)), client, lambda: taken.admission
+            ).run()
         except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
             self._bugs.note(bug, client=str(client))
         finally:
