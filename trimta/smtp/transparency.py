@@ -54,14 +54,13 @@ class TextDecoder:
 
     def _convert(self, block: bytes) -> bytes:
         """A block with its CRLFs made LF; the block does not end between CR and LF."""
-        newlines = block.count(b"\n")
-        pairs = newlines and block.count(b"\r\n")
-        if self.bare_cr is None and block.count(b"\r") != pairs:
+        content = block.replace(b"\r\n", b"\n")
+        newlines = content.count(b"\n")
+        if self.bare_cr is None and b"\r" in content:
             self.bare_cr = self._line_of(_BARE_CR, block)
-        if self.bare_lf is None and newlines != pairs:
+        if self.bare_lf is None and newlines != len(block) - len(content):
             self.bare_lf = self._line_of(_BARE_LF, block)
         self._lines += newlines
-        content = block.replace(b"\r\n", b"\n") if pairs else block
         self.size += len(content) + newlines
         return content
 
@@ -96,11 +95,13 @@ class DataDecoder(TextDecoder):
         if self._held:
             data = self._held + data
             self._held = b""
-        dot, end = self._find_end(data)
+        # Most pieces have no dot at the start of a line; one octet is found sooner than two, and Base64 has no dots.
+        has_dots = b"." in data and (b"\n." in data or self._at_start)
+        dot, end = self._find_end(data) if has_dots else (-1, -1)
         if dot >= 0:
             self.done = True
             self.leftover = data[end:]
-            return self._unstuff(data[:dot])
+            return self._unstuff(data[:dot], has_dots=True)
         # Held back until the next octet says what they are: a CR, whose LF may follow, and a dot, which may be a whole
         # line.
         keep = len(data)
@@ -109,7 +110,7 @@ class DataDecoder(TextDecoder):
         if data.endswith(b"\n.", 0, keep) or (self._at_start and keep == 1 and data.startswith(b".")):
             keep -= 1
         self._held = data[keep:]
-        return self._unstuff(data[:keep])
+        return self._unstuff(data[:keep], has_dots=has_dots)
 
     def _find_end(self, data: bytes) -> tuple[int, int]:
         """The positions of the dot that ends the content and of the end of its line; (-1, -1) without such a dot."""
@@ -123,14 +124,19 @@ class DataDecoder(TextDecoder):
             return typed + 1, typed + 3
         return (end + 2, end + 5) if end >= 0 else (-1, -1)
 
-    def _unstuff(self, block: bytes) -> bytes:
-        """A block with its line ends made LF and its doubled dots single; the end of the content is not in it."""
+    def _unstuff(self, block: bytes, *, has_dots: bool) -> bytes:
+        """A block with its line ends made LF and its doubled dots single; the end of the content is not in it.
+
+        `has_dots`: whether there may be a dot at the start of a line.
+        """
         if not block:
             return block
         starts_line = self._at_start
         self._at_start = block.endswith(b"\n")
         self._after_crlf = block.endswith(b"\r\n")
         content = self._convert(block)
+        if not has_dots:
+            return content
         before = len(content)
         # A line of one dot that `_find_end` has passed over does not end the content: the dot stays.
         dot = starts_line and content.startswith(b".") and not content.startswith(b".\n")
