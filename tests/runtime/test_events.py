@@ -21,6 +21,7 @@ from trimta.runtime.events import (
     as_text,
     escape,
     object_as_text,
+    timestamp,
 )
 from trimta.runtime.log_writer import LogWriter
 
@@ -57,6 +58,22 @@ TIME = "2023-11-14T22:13:20.000Z"
 )
 def test_a_value_is_shown_so_that_it_neither_ends_nor_forges_anything(value: FieldValue, shown: str) -> None:
     assert as_text(Event("deferred", {"key": value}, AT)) == f"{TIME} deferred key={shown}"
+
+
+@pytest.mark.parametrize(
+    ("at", "shown"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (AT, TIME),
+        (AT + 0.001, "2023-11-14T22:13:20.001Z"),
+        (AT + 0.123, "2023-11-14T22:13:20.123Z"),
+        (AT + 0.9994, "2023-11-14T22:13:20.999Z"),
+        (AT + 0.9999999, "2023-11-14T22:13:21.000Z"),
+        (AT + 60, "2023-11-14T22:14:20.000Z"),
+    ],
+)
+def test_a_moment_is_shown_with_its_milliseconds(at: float, shown: str) -> None:
+    assert timestamp(at) == shown
 
 
 values = st.one_of(st.text(), st.integers(), st.booleans(), st.lists(st.text()))

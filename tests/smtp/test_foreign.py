@@ -9,7 +9,8 @@ import pytest
 
 from tests.smtp.support import Peer
 from trimta.smtp.extensions import MailProtocol
-from trimta.smtp.foreign import foreign_protocol
+from trimta.smtp.foreign import foreign_protocol, is_smtp
+from trimta.smtp.parsing import KNOWN_VERBS, verb_of
 from trimta.smtp.server_events import BadInput
 from trimta.smtp.server_settings import AuthPolicy
 
@@ -105,6 +106,29 @@ def test_smtp_is_none_of_these(line: str) -> None:
     assert foreign_protocol(line.encode()) is None
     for end in range(len(line)):
         assert foreign_protocol(line[:end].encode(), whole=False) is None
+
+
+def test_a_line_that_is_certainly_smtp_is_no_other_protocol() -> None:
+    certain = 0
+    starts = [*(verb.encode() for verb in KNOWN_VERBS), *(line.rstrip(b"\r\n") for line in FOREIGN)]
+    rests = [
+        b"",
+        b" ",
+        b"\t",
+        b":",
+        b" :",
+        b"\t:",
+        b" x: y",
+        b" * HTTP/1.1",
+        b" x HTTP/1.1 ",
+        b" <a@dev.test>",
+        b"\x16\x03",
+    ]
+    for line in (start + rest for start in starts for rest in rests):
+        if is_smtp(line, verb_of(line)):
+            certain += 1
+            assert foreign_protocol(line) is None, line
+    assert certain >= 5 * len(KNOWN_VERBS)
 
 
 def test_a_password_that_is_a_word_of_http_is_no_http() -> None:

@@ -200,10 +200,11 @@ KEPT: list[object] = []
 
 
 async def leave_a_session_open(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def forget(wire: Wire) -> None:
+    def forget(wire: Wire) -> bool:
         KEPT.append(wire)
+        return True
 
-    monkeypatch.setattr(Wire, "aclose", forget)
+    monkeypatch.setattr(Wire, "close_now", forget)
     async with await trio.open_tcp_stream(server.host, server.port) as stream:
         await stream.receive_some()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import ipaddress
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from trimta.mail.address import AddressError, parse_domain
@@ -118,6 +119,7 @@ def _domain(text: str) -> str:
         return _NOT_DOMAIN.sub("?", text[:MAX_DOMAIN])
 
 
+@lru_cache  # clients send more than one message
 def _literal(client: str) -> str:
     """The address literal (RFC 5321 4.1.3) of the text of an address; empty for other text."""
     text = client.strip("[]")

@@ -37,6 +37,9 @@ class _Armed:
 class FaultSource(Protocol):
     """Where a session learns which fault strikes: the script in its own process, or in the first of several."""
 
+    def may_strike(self, stage: FaultStage) -> bool:
+        """Whether any fault is scripted for a stage."""
+
     async def find(
         self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()
     ) -> Fault | None:
@@ -66,14 +69,15 @@ class FaultScript:
         """The stages at which a fault may strike."""
         return frozenset(armed.fault.stage for armed in self._armed)
 
+    def may_strike(self, stage: FaultStage) -> bool:
+        return any(armed.fault.stage is stage for armed in self._armed)
+
     async def find(
         self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()
     ) -> Fault | None:
         """The fault that strikes here.  A glob on what is not known yet at this stage does not match; one on recipients
         matches if any of them does.
         """
-        if not self._armed:
-            return None
         for armed in self._armed:
             fault = armed.fault
             if (

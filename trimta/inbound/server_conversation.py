@@ -92,15 +92,16 @@ class ServerConversation:
         HungUp is raised.
         """
         core = self.core
-        if core.receiving_content:
-            self.be_patient()  # each piece of content has its time; a command line has it as a whole
+        is_content = core.receiving_content
         is_idle = core.transaction is None
         await trio.lowlevel.checkpoint()  # others have their turn, and the client time to answer
-        if trio.current_time() < self._patience and not (is_idle and self._drain.started):
+        if (is_content or trio.current_time() < self._patience) and not (is_idle and self._drain.started):
             data = self.wire.receive_now()
             if data is not None:
                 core.receive_data(data)
                 return
+        if is_content:
+            self.be_patient()  # each piece of content has its time; a command line has it as a whole
         data = None
         farewell = _IDLE
         if is_idle:
@@ -137,6 +138,7 @@ class ServerConversation:
             await self.wire.start_tls(context, server_side=True)
         if limit.cancelled_caught:
             raise HungUp("the TLS handshake takes too long")
+        self.be_patient()
         self.transcript.note(f"TLS: {self.wire.tls_version} {self.wire.tls_cipher}")
 
     async def say_goodbye(self, reply: Reply) -> None:
@@ -196,6 +198,8 @@ class ServerConversation:
         """The fault that strikes now.  `recipients` are those of the transaction, unless given; `mail` is a MAIL that
         has no reply yet.
         """
+        if not self._faults.may_strike(stage):
+            return None
         transaction = self.core.transaction
         if transaction is not None:
             mail = mail or transaction.mail

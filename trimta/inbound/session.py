@@ -35,7 +35,7 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.extensions import FutureRelease, MailProtocol
 from trimta.smtp.help import help_reply
-from trimta.smtp.server_events import AuthResponse, BadInput, ContentEnd, ContentPiece, Signal
+from trimta.smtp.server_events import CLOSED, NEED_DATA, AuthResponse, BadInput, ContentEnd, ContentPiece
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
@@ -109,11 +109,13 @@ class Session:
                 await conversation.say_goodbye(_BROKEN)
             raise
         finally:
-            with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # else: a file is left in the spool until a start
-                await self._transaction.forget()
+            if self._transaction.has_begun:
+                with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # else: a file is left in the spool until a start
+                    await self._transaction.forget()
             self._events.emit("disconnect", client=self._client, messages=self._transaction.messages)
-            with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # TLS says goodbye; a cancelled session closes, too
-                await conversation.wire.aclose()
+            if not conversation.wire.close_now():
+                with trio.move_on_after(FAREWELL_LIMIT, shield=True):  # TLS says goodbye, also when cancelled
+                    await conversation.wire.aclose()
 
     async def _greet(self) -> None:
         name = "LMTP" if self._core.settings.protocol is MailProtocol.LMTP else "ESMTP"
@@ -134,26 +136,24 @@ class Session:
         conversation.be_patient()
         while True:
             event = core.next_event()
-            match event:
-                case Signal.NEED_DATA:
+            if event is NEED_DATA:
+                await conversation.flush()
+                await conversation.receive()
+            elif event is CLOSED:
+                await conversation.flush()
+                if conversation.hanging_up:
+                    await conversation.wire.linger(FAREWELL_LIMIT)
+                return
+            elif isinstance(event, ContentPiece):
+                await self._transaction.store(event.data)
+            else:
+                conversation.note(event)
+                await self._answer(event)
+                if core.transaction is None and self._transaction.has_begun:
+                    await self._transaction.forget()
+                if core.waiting > MAX_WAITING:
                     await conversation.flush()
-                    await conversation.receive()
-                case Signal.CLOSED:
-                    await conversation.flush()
-                    if conversation.hanging_up:
-                        await conversation.wire.linger(FAREWELL_LIMIT)
-                    return
-                case ContentPiece(data):
-                    await self._transaction.store(data)
-                case _:
-                    conversation.note(event)
-                    await self._answer(event)
-                    if core.transaction is None:
-                        await self._transaction.forget()
-                    if core.waiting > MAX_WAITING:
-                        await conversation.flush()
-                        await trio.lowlevel.checkpoint()
-                    conversation.be_patient()
+                    await trio.lowlevel.checkpoint()
 
     async def _answer(self, event: SmtpEvent) -> None:
         """Answer what the client said."""

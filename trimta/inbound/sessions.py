@@ -10,6 +10,7 @@ from trimta.inbound.server_conversation import ServerConversation
 from trimta.inbound.session import Session, server_settings
 from trimta.inbound.transaction import Transactions
 from trimta.inbound.vrfy_expn_etrn import QueueStarter
+from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server import ServerConnection
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trimta.config.model import ListenSection
+    from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.acceptance import Acceptance
     from trimta.inbound.client_address import ClientAddress
     from trimta.inbound.connection_counts import Admission
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from trimta.runtime.queue_intake import QueueIntake
     from trimta.runtime.services import CurrentServices
     from trimta.runtime.wire import Wire
+    from trimta.smtp.server_settings import ServerSettings
 
 HASHERS: Final = 2
 """Passwords hashed at the same time, at most: a client that guesses must not take the whole machine."""
@@ -53,8 +55,7 @@ class Sessions:
         acceptance: Acceptance,
         tls_context: Callable[[], ssl.SSLContext | None],
     ) -> None:
-        """`spool` is the folder of large content; `tls_context` returns None where no
-        listener has TLS."""
+        """`spool` is the folder of large content; `tls_context` returns None where no listener has TLS."""
         self.delays_guesses = True
         """Whether the reply to a wrong password is delayed."""
         self._services = services
@@ -67,8 +68,25 @@ class Sessions:
         self._message_log = message_log
         self._acceptance = acceptance
         self._tls_context = tls_context
+        self._configuration: Configuration | None = None
+        self._known_settings: dict[tuple[ListenSection, bool], ServerSettings] = {}
+        """The settings made with that configuration, by listener and by whether the client is on this machine."""
         self._hashing = disk.apart(HASHERS)
         self._queue_starter = QueueStarter(clock=clock, queue=queue, events=events)
+
+    def _settings(self, configuration: Configuration, listen: ListenSection, client: ClientAddress) -> ServerSettings:
+        """What a listener offers to a client: the same value for all of the same kind, since it is costly to make."""
+        if listen.protocol is MailProtocol.SUBMISSION:  # a hold is counted from now
+            return server_settings(configuration, listen, client, now=self._clock.now())
+        if self._configuration is not configuration:
+            self._configuration = configuration
+            self._known_settings.clear()
+        kind = (listen, client.is_loopback)
+        settings = self._known_settings.get(kind)
+        if settings is None:
+            settings = server_settings(configuration, listen, client, now=self._clock.now())
+            self._known_settings[kind] = settings
+        return settings
 
     def session(
         self, listen: ListenSection, wire: Wire, client: ClientAddress, admission: Callable[[], Admission]
@@ -78,7 +96,7 @@ class Sessions:
         """
         services = self._services()
         configuration = services.configuration
-        settings = server_settings(configuration, listen, client, now=self._clock.now())
+        settings = self._settings(configuration, listen, client)
         conversation = ServerConversation(
             ServerConnection(settings, tls=listen.tls is ListenTls.IMPLICIT),
             wire,

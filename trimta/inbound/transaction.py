@@ -69,6 +69,8 @@ class Transactions:
         """
         self.messages = 0
         """Messages taken over so far."""
+        self.has_begun = False
+        """Whether there was a MAIL since the last `forget`."""
         self._policy = services.policy
         self._configuration = services.configuration
         self._conversation = conversation
@@ -86,16 +88,20 @@ class Transactions:
         """The forward-paths of the accepted RCPTs, in their order."""
         self._targets: dict[Mailbox, Target] = {}
         """The targets of the accepted RCPTs, by their addresses."""
+        self._has_relay_address: bool | None = None
+        """Whether the client's address is in `relay.networks`; None: not asked for yet."""
         self._may_send = False
         """The client has leave to send content: its DATA, or its first BDAT, was not refused."""
 
     @property
     def may_relay(self) -> bool:
         """Whether the client is authenticated, or in `relay.networks`."""
-        client = self._conversation.client
         if self._conversation.core.identity is not None:
             return True
-        return self._policy.may_relay(None if client.is_unix else client.host)
+        if self._has_relay_address is None:
+            client = self._conversation.client
+            self._has_relay_address = self._policy.may_relay(None if client.is_unix else client.host)
+        return self._has_relay_address
 
     @property
     def _agreed(self) -> MailTransaction:
@@ -106,6 +112,7 @@ class Transactions:
 
     async def forget(self) -> None:
         """The transaction is over: content that has come is discarded."""
+        self.has_begun = False
         self._may_send = False
         self._resolved = []
         self._targets = {}
@@ -123,6 +130,7 @@ class Transactions:
     async def mail(self, mail: Mail) -> None:
         """Answer MAIL."""
         self._note_tolerated(mail)
+        self.has_begun = True
         self._begun = self._clock.now()
         refusal = self._sender_refusal(mail) or hold_refusal(mail.parameters, begun=self._begun)
         if refusal is not None:

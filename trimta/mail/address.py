@@ -57,6 +57,9 @@ class Mailbox:
     domain_key: str = field(init=False, repr=False)
     """The domain for comparing and for DNS: lower case, A-labels; a literal in its shortest form, "[ipv6:::1]"."""
 
+    _text: str = field(init=False, repr=False)
+    """The addr-spec: addresses are written more often than made."""
+
     def __post_init__(self) -> None:
         if _LOCAL_CONTENT.fullmatch(self.local_part) is None:
             position = _end(_LOCAL_CONTENT, self.local_part, 0)
@@ -68,8 +71,9 @@ class Mailbox:
         else:
             raise AddressError("an address needs a domain: local-part@domain")
         object.__setattr__(self, "domain_key", key)
-        local = len(quote(self.local_part).encode())
-        if local + len("<@>") + max(len(self.domain.encode()), len(key)) > MAX_PATH:
+        local = quote(self.local_part)
+        object.__setattr__(self, "_text", f"{local}@{self.domain}" if self.domain else self.local_part)
+        if len(local.encode()) + len("<@>") + max(len(self.domain.encode()), len(key)) > MAX_PATH:
             raise AddressError(f"the address is too long: a path has at most {MAX_PATH} octets")
 
     @property
@@ -96,9 +100,7 @@ class Mailbox:
 
     def __str__(self) -> str:
         """The addr-spec; the local part is quoted only if it must be (RFC 5321 4.1.2)."""
-        if not self.domain:
-            return self.local_part
-        return f"{quote(self.local_part)}@{self.domain}"
+        return self._text
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mailbox):

@@ -74,7 +74,7 @@ class Reply:
     @property
     def text(self) -> str:
         """The text of all lines as one line, without code and status."""
-        return " ".join(self.lines)
+        return self.lines[0] if len(self.lines) == 1 else " ".join(self.lines)
 
     @property
     def diagnostic(self) -> str:
@@ -83,7 +83,9 @@ class Reply:
 
     def __str__(self) -> str:
         """The reply on one line, with code and status, for logs, listings and DSNs: `550 5.1.1 no such user`."""
-        return " ".join(element for element in (str(self.code), str(self.status or ""), self.text) if element)
+        line = f"{self.code}" if self.status is None else f"{self.code} {self.status}"
+        text = self.text
+        return f"{line} {text}" if text else line
 
     def render(self, *, enhanced: bool = True, utf8: bool = True) -> bytes:
         """The octets on the wire, CRLF included.
@@ -93,12 +95,11 @@ class Reply:
         characters than ASCII as escapes (RFC 6531 3.7.4.1: the client did not say SMTPUTF8).
         """
         status = f"{self.status} " if enhanced and self.status is not None else ""
-        lines = self.lines or ("",)
-        last = len(lines) - 1
-        return b"".join(
-            _render_line(f"{self.code}{' ' if number == last else '-'}{status}{line}", utf8=utf8)
-            for number, line in enumerate(lines)
-        )
+        *lines, last = self.lines or ("",)
+        rendered = _render_line(f"{self.code} {status}{last}", utf8=utf8)
+        if not lines:
+            return rendered
+        return b"".join([*(_render_line(f"{self.code}-{status}{line}", utf8=utf8) for line in lines), rendered])
 
 
 def line_text(octets: bytes | bytearray) -> str:
@@ -107,9 +108,11 @@ def line_text(octets: bytes | bytearray) -> str:
 
 
 def _render_line(text: str, *, utf8: bool) -> bytes:
+    room = MAX_REPLY_LINE - 2
+    if len(text) <= room and text.isascii() and text.isprintable():  # nearly all are, and these are quickly asked
+        return text.encode() + b"\r\n"
     text = _UNSAFE.sub("?", text)
     octets = text.encode() if utf8 else text.encode("ascii", "backslashreplace")
-    room = MAX_REPLY_LINE - 2
     if len(octets) > room:
         octets = octets[:room].decode(errors="ignore").encode()
     return octets + b"\r\n"

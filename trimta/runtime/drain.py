@@ -6,13 +6,12 @@ Work under a shield has LAST_LIMIT seconds more, so that a disk that hangs can't
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
 
 
 LAST_LIMIT: Final = 0.5
@@ -40,31 +39,40 @@ class Drain:
         for scope in self._waits:
             scope.cancel()
 
-    @contextmanager
-    def interruptible(self, deadline: float = math.inf) -> Iterator[trio.CancelScope]:
+    def interruptible(self, deadline: float = math.inf) -> KnownScope:
         """A cancel scope for one idle wait, which the shutdown ends, and `deadline` (Trio's clock) if that is sooner.
 
         `scope.cancelled_caught` tells afterwards whether the wait was cut short; `started` tells by what.
         """
-        with trio.CancelScope(deadline=deadline) as scope:
-            if self.started:
-                scope.cancel()
-            self._waits.add(scope)
-            try:
-                yield scope
-            finally:
-                self._waits.discard(scope)
+        scope = trio.CancelScope(deadline=deadline)
+        if self.started:
+            scope.cancel()
+        return KnownScope(scope, self._waits)
 
-    @contextmanager
-    def shielded(self, limit: float = math.inf) -> Iterator[trio.CancelScope]:
+    def shielded(self, limit: float = math.inf) -> KnownScope:
         """A shielded cancel scope for work whose result must be known, for `limit` seconds at most.
 
         `scope.cancelled_caught` tells afterwards whether the work took longer and was cancelled.
         """
         deadline = min(trio.current_time() + limit, self._end + LAST_LIMIT)
-        with trio.CancelScope(shield=True, deadline=deadline) as scope:
-            self._shields.add(scope)
-            try:
-                yield scope
-            finally:
-                self._shields.discard(scope)
+        return KnownScope(trio.CancelScope(shield=True, deadline=deadline), self._shields)
+
+
+class KnownScope:
+    """A context manager for a cancel scope, which the drain knows while it is entered."""
+
+    __slots__ = ("_known", "_scope")
+
+    def __init__(self, scope: trio.CancelScope, known: set[trio.CancelScope]) -> None:
+        self._scope = scope
+        self._known = known
+
+    def __enter__(self) -> trio.CancelScope:
+        self._known.add(self._scope)
+        return self._scope.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._known.discard(self._scope)
+        return self._scope.__exit__(kind, error, traceback)

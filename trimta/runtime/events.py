@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta import real_time
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 FieldValue: TypeAlias = str | int | float | bool | list[str] | None
 
-_BARE: Final = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f]+")
-_CONTROL: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # those that turn the direction of writing
+_CONTROLS: Final = (
+    r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # those that turn the direction of writing
 )
+_CONTROL: Final = re.compile(rf"[{_CONTROLS}]")
+_BARE: Final = re.compile(rf"[^\s\"'=\\{_CONTROLS}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Events:
 
     def emit(self, name: EventName, **fields: FieldValue) -> None:
         """Announce an event to all subscribers; fields that are None or empty are left out."""
-        self.publish(Event(name, {key: value for key, value in fields.items() if value not in (None, "")}))
+        self.publish(Event(name, {key: value for key, value in fields.items() if value is not None and value != ""}))
 
     def publish(self, event: Event) -> None:
         """Announce an event that has happened, in this process or in another of the server."""
@@ -59,7 +61,13 @@ class Events:
 
 def timestamp(at: float) -> str:
     """A moment in seconds since the epoch as text in UTC: `2026-11-23T16:00:00.000Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, microseconds = divmod(round(at * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{microseconds // 1000:03}Z"
+
+
+@lru_cache(maxsize=16)  # a busy server has many events in each
+def _second(at: int) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().removesuffix("+00:00")
 
 
 def escape(text: str) -> str:
@@ -72,17 +80,15 @@ def escape(text: str) -> str:
 def _show(value: FieldValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list):
-        value = ",".join(value)
-    text = str(value)
-    if _BARE.fullmatch(text) and not _CONTROL.search(text):
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    if _BARE.fullmatch(text):
         return text
     return '"' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
 def as_line(name: str, fields: Mapping[str, FieldValue]) -> str:
     """An event as a line without its time: `accepted id=… sender=…`."""
-    return name + "".join(f" {key}={_show(value)}" for key, value in fields.items())
+    return name + "".join([f" {key}={_show(value)}" for key, value in fields.items()])
 
 
 def as_text(event: Event) -> str:

@@ -29,11 +29,9 @@ class Transcript:
 
     def note(self, text: str) -> None:
         """Add a line with the present moment; characters that can't be printed become "?"."""
-        line = text[:WIDTH]
+        line = text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
         if not line.isprintable():
             line = "".join(character if character.isprintable() else "?" for character in line)
-        if len(text) > WIDTH:
-            line += "…"
         if len(self._first) < self._limit:
             self._first.append((self._now(), line))
             return

@@ -171,6 +171,14 @@ class Wire:
             while await self._stream.receive_some(RECEIVE):
                 pass
 
+    def close_now(self) -> bool:
+        """Close a connection to which no goodbye is due, at once; False for others, which `aclose` closes."""
+        if self._socket is None:
+            return False
+        self.usable = False
+        self._socket.close()
+        return True
+
     async def aclose(self) -> None:
         """Close the connection: with TLS's close_notify if it is usable, within CLOSE_LIMIT seconds."""
         if self.usable:

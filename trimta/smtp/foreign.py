@@ -27,6 +27,11 @@ _REQUEST: Final = re.compile(rb"[ \t](?:HTTP|RTSP|ICAP|SIP)/[0-9](?:\.[0-9])?[ \
 _FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
 
 
+def is_smtp(line: bytes, verb: str) -> bool:
+    """Whether a whole line is certainly SMTP, and `foreign_protocol` need not be asked.  `verb` is `verb_of(line)`."""
+    return verb in KNOWN_VERBS and b"/" not in line
+
+
 def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -> str | None:
     """The text of a reply that names the protocol of a line; None if the line may be SMTP.
 

@@ -37,7 +37,7 @@ def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailPara
         values["smtputf8"] = True
     if "hold_for" in values and "hold_until" in values:
         raise _bad("HOLDFOR and HOLDUNTIL exclude each other")
-    return MailParameters(**values)
+    return MailParameters(**values) if values else _NO_PARAMETERS
 
 
 def read_rcpt_parameters(text: str, offer: Offer) -> dict[str, Any]:
@@ -57,6 +57,8 @@ def rcpt_words(rcpt: Rcpt, *, smtputf8: bool) -> list[str]:
 
 def _read(text: str, table: dict[str, Parameter], offer: Offer) -> dict[str, Any]:
     given = _split(text)
+    if not given:
+        return {}
     for keyword in given:
         parameter = table.get(keyword)
         if parameter is None or not offer.extended or parameter.extension not in offer.keywords:
@@ -278,6 +280,8 @@ RCPT_PARAMETERS: Final[dict[str, Parameter]] = {
     "NOTIFY": Parameter("notify", "DSN", _read_notify, _write_notify),
     "ORCPT": Parameter("orcpt", "DSN", _read_orcpt, _write_orcpt),
 }
+
+_NO_PARAMETERS: Final = MailParameters()
 
 _PRINTABLE: Final = re.compile(r"[ -~]+", re.ASCII)
 _ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+", re.ASCII)

@@ -42,7 +42,7 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import CommandRefusedError, LocalProtocolError
 from trimta.smtp.extensions import MailProtocol
-from trimta.smtp.foreign import BEGINNING, foreign_protocol
+from trimta.smtp.foreign import BEGINNING, foreign_protocol, is_smtp
 from trimta.smtp.incoming_content import ChunkedContent, DataContent, DiscardedChunk, IncomingContent
 from trimta.smtp.lines import Line, LineBuffer, Unfit
 from trimta.smtp.mail_transaction import MailTransaction
@@ -121,8 +121,7 @@ class ServerConnection:
 
     def ehlo_reply(self) -> Reply:
         """The reply to EHLO or LHLO: 250, the server's name, the extensions."""
-        offer = self.settings.offer(tls=self.tls, extended=True)
-        return Reply.of(250, "", self.settings.hostname, *offer.lines())
+        return self.settings.ehlo_reply(tls=self.tls)
 
     def helo_reply(self) -> Reply:
         """The reply to HELO: 250, the server's name."""
@@ -177,20 +176,24 @@ class ServerConnection:
                 return self._content.next(self._input)
             if self._discarded is not None:
                 return self._next_after_discarded(self._discarded)
+            if not len(self._input):
+                return None
             beginning = self._input.beginning(BEGINNING)
             line = self._input.line()
-            foreign = self._foreign(beginning, line)
-            if foreign is not None or line is None:
-                return foreign
-            event = self._read_line(line) if isinstance(line, Line) else self._unfit(line, beginning)
-            if event is not None:
-                return event
+            if isinstance(line, Line):
+                event = self._read_line(line)
+                if event is not None:
+                    return event
+                continue
+            foreign = self._foreign(beginning, whole=False)
+            return foreign if foreign is not None or line is None else self._unfit(line, beginning)
 
-    def _foreign(self, beginning: bytes, line: Line | Unfit | None) -> BadInput | None:
-        """The end of a session in another protocol; also by the beginning of a line, whose end may never come."""
-        octets = line.octets if isinstance(line, Line) else beginning
+    def _foreign(self, octets: bytes, *, whole: bool) -> BadInput | None:
+        """The end of a session in another protocol, by a whole line, or by the beginning of one, whose end may never
+        come.
+        """
         secret = self._machine.state is SessionState.AUTH
-        text = foreign_protocol(octets, whole=isinstance(line, Line), secret=secret)
+        text = foreign_protocol(octets, whole=whole, secret=secret)
         if text is None:
             return None
         self.line = SECRET if secret else self._redaction.beginning(octets)
@@ -206,10 +209,13 @@ class ServerConnection:
 
     def _read_line(self, line: Line) -> SmtpEvent | None:
         """The event of a command line; None for a BDAT, whose event is that of its chunk."""
-        if self._machine.state is SessionState.AUTH:
-            return self._read_auth_response(line.octets)
-        self._typed = not line.crlf
         verb = verb_of(line.octets)
+        in_auth = self._machine.state is SessionState.AUTH
+        if in_auth or not is_smtp(line.octets, verb):
+            foreign = self._foreign(line.octets, whole=True)
+            if foreign is not None or in_auth:
+                return foreign or self._read_auth_response(line.octets)
+        self._typed = not line.crlf
         self.line = self._redaction.command(line.octets, verb)
         if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
             # A server before this one may have seen content here, and no DATA: SMTP smuggling.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trimta.mail.reply import Reply
 from trimta.smtp.extensions import MailProtocol, Offer
 from trimta.smtp.sasl import MECHANISMS
 
@@ -53,6 +54,10 @@ class ServerSettings:
     """EHLO keywords, in any case, that are neither offered nor accepted."""
     bare_newline: BareNewline = BareNewline.ACCEPT
 
+    _offers: dict[tuple[bool, bool], Offer] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _ehlo_replies: dict[bool, Reply] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # What `offer` and `ehlo_reply` have made: many sessions share these settings, and ask more than once.
+
     def hides(self, keyword: str) -> bool:
         """Whether an EHLO keyword, given in upper case, is hidden."""
         return keyword in {hidden.upper() for hidden in self.hide}
@@ -62,6 +67,20 @@ class ServerSettings:
 
         `tls`: whether TLS is active.  `extended`: whether MAIL and RCPT may have parameters: not after HELO.
         """
+        offer = self._offers.get((tls, extended))
+        if offer is None:
+            offer = self._offers[tls, extended] = self._offer(tls=tls, extended=extended)
+        return offer
+
+    def ehlo_reply(self, *, tls: bool) -> Reply:
+        """The reply to EHLO or LHLO: 250, the server's name, the extensions.  `tls`: whether TLS is active."""
+        reply = self._ehlo_replies.get(tls)
+        if reply is None:
+            lines = self.offer(tls=tls, extended=True).lines()
+            reply = self._ehlo_replies[tls] = Reply.of(250, "", self.hostname, *lines)
+        return reply
+
+    def _offer(self, *, tls: bool, extended: bool) -> Offer:
         has_auth = self.auth is not AuthPolicy.NONE
         in_reach = tls or self.auth_in_clear
         return Offer(

@@ -63,11 +63,12 @@ class RemoteFaults:
         self._channel = channel
         self._page = page
 
+    def may_strike(self, stage: FaultStage) -> bool:
+        return self._page.has_faults(stage)
+
     async def find(
         self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()
     ) -> Fault | None:
-        if not self._page.has_faults(stage):
-            return None
         try:
             fault: Fault | None = await self._channel.call("find_fault", stage, client, sender, recipients)
         except ChannelClosedError:  # the server has ended, and so does this process
