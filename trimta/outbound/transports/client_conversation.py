@@ -175,8 +175,10 @@ class ClientConversation:
         await self.flush()
         limit = self._limit(stage)
         try:
-            with trio.fail_after(limit):
-                reply = await self._next_reply()
+            reply = self._received_reply()
+            if reply is None:  # else no limit is needed, which costs much: replies to pipelined commands come together
+                with trio.fail_after(limit):
+                    reply = await self._next_reply()
         except trio.TooSlowError:
             # A message that was taken goes out a second time unless the reply to it is understood, however it came.
             cut_off = self.core.cut_off() if stage is ReplyStage.BODY else None
@@ -202,19 +204,24 @@ class ClientConversation:
             pass
 
     async def _next_reply(self) -> Reply:
+        while (reply := self._received_reply()) is None:
+            data = await self.wire.receive_some()
+            if data:
+                self.on_first_octet()
+            self.core.receive_data(data)
+        return reply
+
+    def _received_reply(self) -> Reply | None:
+        """The next reply, if it has been received as a whole."""
         try:
-            while (reply := self.core.next_reply()) is None:
-                data = await self.wire.receive_some()
-                if data:
-                    self.on_first_octet()
-                self.core.receive_data(data)
+            reply = self.core.next_reply()
         except ReplyError as error:
             raise ReplyError(self._masked(str(error))) from None
-        return self._noted(reply)
+        return None if reply is None else self._noted(reply)
 
     def _noted(self, reply: Reply) -> Reply:
         """A reply, noted in the transcript, without our secrets where the host repeats them."""
-        if reply.klass != 3:  # a challenge is for the exchange, which has it as it came
+        if self.secrets and reply.klass != 3:  # a challenge is for the exchange, which has it as it came
             lines, received = (tuple(map(self._masked, lines)) for lines in (reply.lines, reply.received))
             reply = replace(reply, lines=lines, received=received)
         self.transcript.server(str(reply))
