@@ -143,6 +143,14 @@ def test_limits_count_over_all_workers(tmp_path: Path) -> None:
             connected(server, stack).ehlo()
 
 
+def test_a_client_that_has_said_goodbye_may_come_again_at_once(tmp_path: Path) -> None:
+    with TrimtaProcess(tmp_path, "[limits]\nconnections_per_client = 1", *TWO) as server:
+        ready(server)
+        for _ in range(30):
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+                client.ehlo()
+
+
 def test_a_scripted_fault_strikes_as_often_as_it_says_over_all_workers(tmp_path: Path) -> None:
     fault = '[[faults]]\nstage = "rcpt"\nreply = "451 4.3.0 later"\ntimes = 3'
     with TrimtaProcess(tmp_path, fault, *TWO) as server:

@@ -25,6 +25,9 @@ RECEIVE: Final = 256 * 1024
 BACKLOG: Final = 50_000
 """Notices that wait to be written; what comes on top is counted and left out, as LogWriter does with its lines."""
 
+MOMENT: Final = 0.003
+"""Seconds that notices wait for others, so that the other process is woken once for many.  A call takes them along."""
+
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -52,6 +55,8 @@ class Channel:
         self._calls = calls
         self._outgoing: list[tuple[Any, ...]] = []
         self._work = trio.Event()
+        self._urgent = trio.Event()
+        """Set when the messages that wait are to be sent at once."""
         self._waiting: dict[int, _Call] = {}
         self._answering: dict[int, trio.CancelScope] = {}
         self._numbers = 0
@@ -62,7 +67,8 @@ class Channel:
         if len(self._outgoing) >= BACKLOG:
             self.left_out += 1
             return
-        self._put(("notice", name, arguments))
+        self._outgoing.append(("notice", name, arguments))
+        self._work.set()
 
     async def call(self, name: str, *arguments: object) -> Any:
         """Have the other end do something: its result, or what it raises.  ChannelClosedError if that end has gone.
@@ -89,6 +95,7 @@ class Channel:
     def _put(self, message: tuple[Any, ...]) -> None:
         self._outgoing.append(message)
         self._work.set()
+        self._urgent.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send and receive until the other end closes the channel, or goes; calls that it made are cancelled then."""
@@ -112,7 +119,9 @@ class Channel:
         try:
             while True:
                 await self._work.wait()
-                self._work = trio.Event()
+                with trio.move_on_after(MOMENT):
+                    await self._urgent.wait()
+                self._work, self._urgent = trio.Event(), trio.Event()
                 messages, self._outgoing = self._outgoing, []
                 frame = pickle.dumps(messages, pickle.HIGHEST_PROTOCOL)
                 await self._stream.send_all(_LENGTH.pack(len(frame)) + frame)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.control.operations import WorkerStatus
+from trimta.inbound.connection_counts import Admission
 from trimta.runtime.channel import Channel, ChannelClosedError
 from trimta.runtime.events import Event
 from trimta.server.workers.handover import HandoverClosedError, hand_over
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 PAUSE: Final = 1.0
 """Seconds from a worker's start to that of its replacement, at least: one that dies at once must not keep us busy."""
+
+NEWS_LIMIT: Final = 0.5
+"""Seconds that the refusal of a connection waits for workers to tell of connections that have ended."""
 
 END_LIMIT: Final = 3.0
 """Seconds for a worker to end after the grace of its sessions; past them it is killed."""
@@ -126,10 +130,11 @@ class WorkerProcess:
             code = await self._starter.ended(self.pid)
         return code
 
-    async def hand_over(self, connection: int, *, number: int, listener: int, client: ClientAddress) -> None:
+    async def hand_over(
+        self, connection: int, *, number: int, listener: int, client: ClientAddress, admission: Admission
+    ) -> None:
         """Give the worker a connection.  HandoverClosedError if the process has gone."""
         self.connections[number] = client
-        admission = self._mta.counts.admission(client, self._mta.configuration.limits)
         try:
             await hand_over(self._way, connection, number=number, listener=listener, admission=admission)
         except HandoverClosedError:
@@ -203,16 +208,18 @@ class WorkerProcesses:
 
     async def hand_over(self, connection: ConnectedSocket, client: ClientAddress, listener: int) -> None:
         """Give an accepted connection to the worker with the fewest sessions, and close it here."""
-        self._numbers = (self._numbers + 1) % (1 << 32)
+        self._numbers = number = (self._numbers + 1) % (1 << 32)
         given = False
         try:
+            admission = await self._admission(client)
             while not given:
                 while not self._workers:
                     await self._change()
                 worker = min(self._workers, key=lambda worker: len(worker.connections))
                 with suppress(HandoverClosedError):
-                    fileno = connection.socket.fileno()
-                    await worker.hand_over(fileno, number=self._numbers, listener=listener, client=client)
+                    await worker.hand_over(
+                        connection.socket.fileno(), number=number, listener=listener, client=client, admission=admission
+                    )
                     given = True
                 if not given and worker in self._workers:
                     self._workers.remove(worker)
@@ -220,6 +227,18 @@ class WorkerProcesses:
             if not given:
                 self._mta.counts.leave(client)
             connection.close()
+
+    async def _admission(self, client: ClientAddress) -> Admission:
+        """Whether a client is within the limits, once the workers have told of all connections that have ended."""
+        mta = self._mta
+        admission = mta.counts.admission(client, mta.configuration.limits)
+        if admission is Admission.ADMITTED:
+            return admission
+        with trio.move_on_after(NEWS_LIMIT):
+            for worker in tuple(self._workers):
+                with suppress(ChannelClosedError):
+                    await worker.channel.flush()
+        return mta.counts.admission(client, mta.configuration.limits)
 
     async def apply(self) -> None:
         """Have every worker go by the configuration of this moment."""
