@@ -39,6 +39,9 @@ FAREWELL_LIMIT: Final = 1.0
 COUNTED: Final = frozenset({500, 501, 502, 503, 504, 521, 530, 535, 555})
 """Replies that count as a mistake of the client (`limits.errors`)."""
 
+LARGE: Final = 16 * 1024
+"""Octets received at once that keep other sessions waiting for noticeably longer than a command does."""
+
 STOPPING: Final = Reply.of(421, "4.3.2", "the server is stopping")
 _IDLE: Final = Reply.of(421, "4.4.2", "idle for too long")
 _TOO_MANY_ERRORS: Final = Reply.of(421, "4.7.0", "too many errors")
@@ -82,6 +85,8 @@ class ServerConversation:
         self._idle = idle
         self._max_errors = max_errors
         self._errors = 0
+        self._was_large = False
+        """Whether the last octets were many, so that others now have more turns: one with a command waits less."""
         self._patience = 0.0
         """When the client has been silent for too long, in Trio's time."""
 
@@ -95,10 +100,14 @@ class ServerConversation:
         is_content = core.receiving_content
         is_idle = core.transaction is None
         await trio.lowlevel.checkpoint()  # others have their turn, and the client time to answer
+        if self._was_large:
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
         if (is_content or trio.current_time() < self._patience) and not (is_idle and self._drain.started):
             data = self.wire.receive_now()
             if data is not None:
                 core.receive_data(data)
+                self._was_large = len(data) >= LARGE
                 return
         if is_content:
             self.be_patient()  # each piece of content has its time; a command line has it as a whole
