@@ -323,7 +323,8 @@ def test_tail_ends_when_the_server_does(tmp_path: Path) -> None:
         next(events)
         server.stop()
         names = [event["event"] for event in events]
-        assert names[-2:] == ["stopping", "stopped"]
+        assert names[-1] == "stopped"
+        assert "stopping" in names[-3:], "a worker process may tell of an end behind it"
         assert process.wait(DEADLINE) == 0
 
 

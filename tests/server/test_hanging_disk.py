@@ -23,6 +23,8 @@ from trimta.store.spool import INCOMING, MEMORY_LIMIT, Body
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
+pytestmark = pytest.mark.one_process
+
 HANGS = 30.0
 """Far beyond any limit of these tests: whoever waits for it is seen."""
 

@@ -17,7 +17,7 @@ from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.values import EnvelopeState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 
     from trimta.inbound.connection_counts import ConnectionCounts
     from trimta.outbound.scheduler import Scheduler
@@ -95,13 +95,16 @@ class Operations:
         self._scheduler = scheduler
         self._addresses = addresses
         self.workers: Callable[[], tuple[WorkerStatus, ...]] = tuple
-        """The state of the worker processes, set by a server that has some."""
+        """Returns the state of the worker processes; set by a server that has some."""
+        self.hear_workers: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
+        """Waits until the worker processes have told of what has happened so far; set by a server that has some."""
         self._started = trio.current_time()
         self._moving = trio.Lock()
         self._tails: set[Tail] = set()
 
     async def status(self) -> ServerStatus:
         """The status of this moment.  Raises QueueError."""
+        await self.hear_workers()
         counts, held = await self._queue.run(
             lambda queue: (queue.entries.count_by_domain(), queue.entries.count(EnvelopeState.HELD))
         )
@@ -127,6 +130,7 @@ class Operations:
 
     async def flush_message_log(self) -> None:
         """Store all lines of the message log; when this returns, they can be read."""
+        await self.hear_workers()
         await self._message_log.flush()
 
     async def announce(self, message_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from trimta import real_time
 from trimta.runtime.events import as_line
 from trimta.store.queue.errors import QueueError
 from trimta.store.queue.values import message_id
@@ -61,11 +62,12 @@ class MessageLog:
 
     def __call__(self, event: Event) -> None:
         """Note an event under the message that it names; the event `report` under the message it reports on, too."""
+        moment = self._clock.now() - max(0.0, real_time.wall() - event.at)  # it may come from another process
         for key in ("id", "about"):
             entry_id = event.fields.get(key)
             if isinstance(entry_id, str):
                 fields = {name: value for name, value in event.fields.items() if name != key}
-                self.note(message_id(entry_id), [as_line(event.name, fields)])
+                self.note_dialogue(message_id(entry_id), [(moment, as_line(event.name, fields))])
 
     def note(self, message: str, lines: Iterable[str]) -> None:
         """Add lines about a message, with the present moment as their time.  They hold no secrets and no bodies."""

@@ -40,7 +40,7 @@ PAUSE: Final = 1.0
 """Seconds from a worker's start to that of its replacement, at least: one that dies at once must not keep us busy."""
 
 NEWS_LIMIT: Final = 0.5
-"""Seconds that the refusal of a connection waits for workers to tell of connections that have ended."""
+"""Seconds to wait for workers to tell of what has happened: one that hangs keeps nobody from an answer."""
 
 END_LIMIT: Final = 3.0
 """Seconds for a worker to end after the grace of its sessions; past them it is killed."""
@@ -188,6 +188,7 @@ class WorkerProcesses:
         self._mta = mta
         self._file = file
         mta.operations.workers = self._status
+        mta.operations.hear_workers = self._hear_all
         mta.faults.on_change = file.page.note_faults
         file.page.note_faults(mta.faults.stages)
         self._workers: list[WorkerProcess] = []
@@ -234,11 +235,15 @@ class WorkerProcesses:
         admission = mta.counts.admission(client, mta.configuration.limits)
         if admission is Admission.ADMITTED:
             return admission
+        await self._hear_all()
+        return mta.counts.admission(client, mta.configuration.limits)
+
+    async def _hear_all(self) -> None:
+        """Wait until every worker has told of what has happened so far."""
         with trio.move_on_after(NEWS_LIMIT):
             for worker in tuple(self._workers):
                 with suppress(ChannelClosedError):
                     await worker.channel.flush()
-        return mta.counts.admission(client, mta.configuration.limits)
 
     async def apply(self) -> None:
         """Have every worker go by the configuration of this moment."""
