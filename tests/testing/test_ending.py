@@ -248,7 +248,7 @@ def clear_away() -> None:
         os.close(OPENED.pop())
     while KEPT:
         match KEPT.pop():
-            case SmtpConnection(_conversation=ClientConversation(wire=Wire(_stream=trio.SocketStream() as stream))):
+            case SmtpConnection(_conversation=ClientConversation(wire=Wire(_stream=ConnectedSocket() as stream))):
                 stream.socket.close()
             case Wire(_stream=ConnectedSocket() as stream):
                 stream.socket.close()

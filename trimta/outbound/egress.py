@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from trimta.runtime.connected_socket import ConnectedSocket
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,9 +50,13 @@ class EgressPolicy:
         return await _connect(trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), str(path))
 
 
-async def _connect(unconnected: trio.socket.SocketType, address: str | tuple[str, int]) -> trio.SocketStream:
+async def _connect(unconnected: trio.socket.SocketType, address: str | tuple[str, int]) -> ConnectedSocket:
     with ExitStack() as cleanup:
         cleanup.callback(unconnected.close)
         await unconnected.connect(address)
         cleanup.pop_all()
-    return trio.SocketStream(unconnected)
+    family, kind, proto = unconnected.family, unconnected.type, unconnected.proto
+    connection = socket.socket(family, kind, proto, fileno=unconnected.detach())
+    if family != socket.AF_UNIX:  # commands go out at once, without Nagle's wait
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ConnectedSocket(connection)

@@ -14,16 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import trio
-
 from trimta import real_time
 from trimta.control import socket_path
+from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.store.lock import LOCK_FILE, locked_by
 from trimta.store.queue.queue import Queue
 from trimta.testing.mail import Mailboxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import trio
 
     from trimta.config.model import Configuration
     from trimta.outbound.transports.client_settings import ClientSettings, Endpoint
@@ -71,7 +72,7 @@ class ResourceWatch:
         """
         assert self._config is not None, "it follows a server"
         lock = str(self._config.data_dir / LOCK_FILE)
-        outgoing = {stream.socket.fileno() for stream in self._outgoing if isinstance(stream, trio.SocketStream)}
+        outgoing = {stream.socket.fileno() for stream in self._outgoing if isinstance(stream, ConnectedSocket)}
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for fd, target in _descriptors().items():
             is_socket = target.startswith("socket:")
@@ -114,7 +115,7 @@ class ResourceWatch:
 
     def _open(self) -> Iterator[str]:
         for stream, endpoint in tuple(self._outgoing.items()):
-            if isinstance(stream, trio.SocketStream) and stream.socket.fileno() >= 0:
+            if isinstance(stream, ConnectedSocket) and stream.socket.fileno() >= 0:
                 yield f"a connection to {endpoint}"
         for fd, target in _descriptors().items():
             if self._before.get(fd) == target:

@@ -157,8 +157,10 @@ class ClientConversation:
         octets = bytes(self._buffer)
         self._buffer.clear()
         try:
-            with trio.fail_after(self._timeouts.data):  # RFC 5321 4.5.3.2.5
-                await self.wire.send_all(octets)
+            octets = self.wire.send_now(octets)
+            if octets:
+                with trio.fail_after(self._timeouts.data):  # RFC 5321 4.5.3.2.5
+                    await self.wire.send_all(octets)
         except trio.TooSlowError:
             raise self._lost(f"nothing could be sent for {self._timeouts.data:g} s") from None
         except WireError as error:
