@@ -25,6 +25,7 @@ from trimta.server.banner import banner
 from trimta.server.reload import reload
 from trimta.server.start import (
     StartError,
+    begin_starter,
     bind_all,
     give_up_root,
     lock,
@@ -34,10 +35,9 @@ from trimta.server.start import (
     recover,
     shared_page,
     tls_at_start,
+    worker_processes,
 )
 from trimta.server.wiring import Mta
-from trimta.server.workers import starter as starters
-from trimta.server.workers.processes import WorkerProcesses
 from trimta.store.queue import loss
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
     from trimta.runtime.connected_socket import ConnectedSocket
+    from trimta.server.workers.processes import WorkerProcesses
     from trimta.store.queue.values import RecoveryReport
 
 CROWD_MARGIN: Final = 50
@@ -100,7 +101,7 @@ class MtaServer:
         with tls_at_start():
             # Often only root may read a key; a development certificate is made as the account, once data_dir is locked.
             own_tls = await trio.to_thread.run_sync(make_server_tls, config) if config.tls.certificate else None
-        starter = await starters.begin(config.user, cleanup) if config.worker_count > 1 else None
+        starter = await begin_starter(config, cleanup)
         give_up_root(config)
         lock(config, cleanup)
         queue = open_queue(config, cleanup)
@@ -108,12 +109,12 @@ class MtaServer:
             server_tls = own_tls or await trio.to_thread.run_sync(make_server_tls, config)
             if client_tls is None:
                 client_tls = await trio.to_thread.run_sync(TlsContexts.load, config.tls.ca)
-        page = None if starter is None else shared_page(cleanup)
+        page = shared_page(starter, cleanup)
         mta = Mta(
             config,
             queue,
             ThreadDisk(),
-            clock=queue_clock(queue, wall, None if page is None else page.page),
+            clock=queue_clock(queue, wall, page),
             server_tls=server_tls,
             client_tls=client_tls,
             time_scale=time_scale,
@@ -130,9 +131,7 @@ class MtaServer:
             ) from cause
         cleanup.callback(socket_path.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
-        workers = None
-        if starter is not None and page is not None:
-            workers = WorkerProcesses(mta, starter, page, config.worker_count)
+        workers = worker_processes(mta, starter, page)
         return cls(mta, workers, control_socket, recovered, queue_was_lost=queue_was_lost)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -13,7 +13,6 @@ from trimta.runtime import privileges
 from trimta.runtime.privileges import AccountError
 from trimta.runtime.queue_clock import QueueClock
 from trimta.runtime.tls import ServerTls, TlsError, TlsSettings
-from trimta.server.workers.shared_page import SharedClock, SharedFile
 from trimta.store.lock import AlreadyLocked, DataDirLock, locked_by
 from trimta.store.queue import loss
 from trimta.store.queue.errors import QueueError, QueueUnreadable
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.listener import Bound
     from trimta.server.wiring import Mta
-    from trimta.server.workers.shared_page import SharedPage
+    from trimta.server.workers.processes import WorkerProcesses
+    from trimta.server.workers.shared_page import SharedFile
+    from trimta.server.workers.starter import WorkerStarter
     from trimta.store.queue.values import RecoveryReport
 
 
@@ -102,18 +103,47 @@ def open_queue(config: Configuration, cleanup: AsyncExitStack) -> Queue:
     return queue
 
 
-def shared_page(cleanup: AsyncExitStack) -> SharedFile:
-    """The shared page of a server with worker processes; `cleanup` gives it back."""
+# What `workers` needs is loaded by servers that have some: others start faster, and are smaller.
+
+
+async def begin_starter(config: Configuration, cleanup: AsyncExitStack) -> WorkerStarter | None:
+    """The starter of worker processes, which `cleanup` ends; None where the sessions are in this process."""
+    if config.worker_count == 1:
+        return None
+    from trimta.server.workers import starter
+
+    return await starter.begin(config.user, cleanup)
+
+
+def shared_page(starter: WorkerStarter | None, cleanup: AsyncExitStack) -> SharedFile | None:
+    """The shared page of a server with worker processes, which `cleanup` gives back."""
+    if starter is None:
+        return None
+    from trimta.server.workers.shared_page import SharedFile
+
     return cleanup.enter_context(SharedFile())
 
 
-def queue_clock(queue: Queue, wall: Callable[[], float], page: SharedPage | None) -> QueueClock:
+def worker_processes(mta: Mta, starter: WorkerStarter | None, page: SharedFile | None) -> WorkerProcesses | None:
+    """The worker processes, none of them started yet; None where the sessions are in this process."""
+    if starter is None or page is None:
+        return None
+    from trimta.server.workers.processes import WorkerProcesses
+
+    return WorkerProcesses(mta, starter, page, mta.configuration.worker_count)
+
+
+def queue_clock(queue: Queue, wall: Callable[[], float], page: SharedFile | None) -> QueueClock:
     """The queue's clock, ahead of `wall` by the time that the operator moved it forward.  Raises StartError."""
     try:
         offset = float(queue.meta.get(CLOCK_OFFSET) or 0.0)
-        return QueueClock(offset=offset, wall=wall) if page is None else SharedClock(page, offset=offset, wall=wall)
     except QueueError as cause:
         raise StartError(str(cause), os.EX_TEMPFAIL) from cause
+    if page is None:
+        return QueueClock(offset=offset, wall=wall)
+    from trimta.server.workers.shared_page import SharedClock
+
+    return SharedClock(page.page, offset=offset, wall=wall)
 
 
 def recover(mta: Mta, queue: Queue, time_scale: float, now: float) -> RecoveryReport:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -89,3 +91,12 @@ def test_what_the_first_process_notes_on_the_page_every_process_sees_at_once() -
         assert seen.now() == 100_000.0
         other.close()
     assert clock.now() == seen.now() == 100_000.0, "also after the end"
+
+
+def test_a_server_of_one_process_loads_nothing_of_this() -> None:
+    program = "import sys, trimta.cli.main, trimta.server.foreground; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert "trimta.server.mta_server" in loaded
+    assert "trimta.server.workers" not in loaded
