@@ -106,6 +106,24 @@ async def test_no_lane_is_ever_lost(lanes: int, autojump_clock: MockClock) -> No
             assert slow.peak == lanes
 
 
+@pytest.mark.parametrize("_", range(10))  # Trio runs tasks in any order
+async def test_who_is_answered_hands_in_the_next_item_in_time_for_the_next_batch(
+    _: int, autojump_clock: MockClock
+) -> None:
+    work = Work()
+    batcher = Batcher(SlowDisk(), work, lanes=1, size=SIZE)
+
+    async def ask_twice() -> None:
+        await batcher.run(1)
+        await batcher.run(3)
+
+    async with serving(batcher), trio.open_nursery() as nursery:
+        nursery.start_soon(ask_twice)
+        await trio.sleep(0.5)
+        nursery.start_soon(batcher.run, 2)
+    assert work.lists == [[1], [2, 3]]
+
+
 async def test_what_comes_while_a_lane_works_gathers_until_the_patience_ends(autojump_clock: MockClock) -> None:
     work = Work()
     batcher = Batcher(SlowDisk(1.0), work, lanes=LANES, size=SIZE, patience=2.0)

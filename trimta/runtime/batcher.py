@@ -129,6 +129,10 @@ class Batcher(Generic[S, T]):
 
     async def _lane(self) -> None:
         while not self._ended:
+            # Callers that were just answered run in the first of these, with the lane, before it or after it: what they
+            # hand in next is done together with what waits already.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
             if not self._waiting or (self._is_watched and self._is_early()):
                 await self._idle.park()
                 continue
