@@ -127,7 +127,7 @@ def test_messages_large_and_small_are_delivered_captured_and_queued(server: Trim
     assert [len(server.messages(name)) for name in ("alice", "remote")] == [2, 2]
     assert not [*(server.folder / "var" / "spool").iterdir()]
     message_id = server.wait_for(r"accepted id=(\w+)")[0][1]
-    assert "C: mail FROM" in server.command("log", message_id)
+    assert "c: mail from" in server.command("log", message_id).lower()
 
 
 def test_limits_count_over_all_workers(tmp_path: Path) -> None:
@@ -253,6 +253,26 @@ def test_signals_to_a_worker_leave_it_at_work(server: TrimtaProcess) -> None:
         for _ in range(2):
             connected(server, stack).sendmail("me@dev.test", ["alice@dev.test"], "Subject: hi\n\nthere\n")
     assert ready(server) == pids
+
+
+def test_a_worker_that_hangs_keeps_neither_clients_nor_the_server_waiting(tmp_path: Path) -> None:
+    limits = "[limits]\nconnections_per_client = 1000\n"
+    with TrimtaProcess(tmp_path, limits, *TWO) as server, ExitStack() as stack:
+        hanging, healthy = ready(server)
+        os.kill(hanging, signal.SIGSTOP)
+        for _ in range(800):  # more than wait for a process that takes none
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+        eventually(lambda: sum(worker["sessions"] for worker in workers(server)) == 800, lambda: "all handed over")
+        connected(server, stack).sendmail("me@dev.test", ["alice@dev.test"], "Subject: hi\n\nthere\n")
+        server.configure(limits + "[local]\nusers = ['bob']")
+        server.signal(signal.SIGHUP)
+        server.wait_for("reloaded")
+        os.kill(hanging, signal.SIGCONT)
+        assert [worker["pid"] for worker in workers(server)] == [hanging, healthy]
+        client = connected(server, stack)  # it has the fewest
+        client.ehlo()
+        client.mail("me@dev.test")
+        assert [client.rcpt(f"{name}@dev.test")[0] for name in ("alice", "bob")] == [550, 250]
 
 
 def test_a_unix_socket_and_an_odd_client_are_handed_over_too(tmp_path: Path) -> None:

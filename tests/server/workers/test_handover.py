@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -10,8 +11,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
-import trio
-import trio.testing
 
 from trimta.config.model import FaultStage
 from trimta.inbound.connection_counts import Admission
@@ -41,10 +40,11 @@ async def test_a_connection_arrives_with_its_number_listener_and_admission(
         client, connection = socket.socketpair()
         clients.append(client)
         with connection:
-            await hand_over(way[0], connection.fileno(), number=number, listener=listener, admission=admission)
+            assert hand_over(way[0], connection.fileno(), number=number, listener=listener, admission=admission)
     way[0].shutdown(socket.SHUT_WR)
     taken = []
     while (handed_over := await take_over(way[1])) is not None:
+        assert handed_over.connection is not None
         with handed_over.connection as connection:
             connection.sendall(b"hello")
         taken.append((handed_over.number, (handed_over.listener, handed_over.admission)))
@@ -58,23 +58,37 @@ async def test_connections_wait_for_a_process_that_is_busy(way: tuple[socket.soc
     client, connection = socket.socketpair()
     count = 0
     with client, connection:
-        with trio.move_on_after(0.2):  # until the way is full
-            while True:
-                await hand_over(way[0], connection.fileno(), number=count, listener=0, admission=Admission.ADMITTED)
-                count += 1
-                await trio.lowlevel.checkpoint()
+        while hand_over(way[0], connection.fileno(), number=count, listener=0, admission=Admission.ADMITTED):
+            count += 1
         assert count > 1
         for number in range(count):
             handed_over = await take_over(way[1])
             assert handed_over is not None
             assert handed_over.number == number
+            assert handed_over.connection is not None
             handed_over.connection.close()
 
 
-async def test_a_process_that_has_gone_is_told_of(way: tuple[socket.socket, socket.socket]) -> None:
+async def test_a_connection_for_which_there_is_no_descriptor_has_its_number(
+    way: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, connection = socket.socketpair()
+    with ours, connection:
+        assert hand_over(way[0], connection.fileno(), number=7, listener=0, admission=Admission.ADMITTED)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        handed_over = await take_over(way[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert handed_over is not None
+    assert (handed_over.connection, handed_over.number) == (None, 7)
+
+
+def test_a_process_that_has_gone_is_told_of(way: tuple[socket.socket, socket.socket]) -> None:
     way[1].close()
     with pytest.raises(HandoverClosedError):
-        await hand_over(way[0], way[0].fileno(), number=0, listener=0, admission=Admission.ADMITTED)
+        hand_over(way[0], way[0].fileno(), number=0, listener=0, admission=Admission.ADMITTED)
 
 
 def test_what_the_first_process_notes_on_the_page_every_process_sees_at_once() -> None:

@@ -23,28 +23,27 @@ class HandoverClosedError(Exception):
     """The other process has gone."""
 
 
-async def hand_over(way: socket.socket, connection: int, *, number: int, listener: int, admission: Admission) -> None:
+def hand_over(way: socket.socket, connection: int, *, number: int, listener: int, admission: Admission) -> bool:
     """Hand a connection's descriptor over; ours may be closed afterwards.  HandoverClosedError.
 
-    Waits while the other process has not taken the connections before.
+    Returns False, and does nothing, while the way is full of connections that the other process has not taken.
     """
     octets = _FORMAT.pack(number, listener, admission.value)
-    while True:
-        try:
-            socket.send_fds(way, [octets], [connection])
-        except BlockingIOError:
-            await trio.lowlevel.wait_writable(way)
-        except OSError as error:
-            raise HandoverClosedError from error
-        else:
-            return
+    try:
+        socket.send_fds(way, [octets], [connection])
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise HandoverClosedError from error
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
     """A connection that was handed over."""
 
-    connection: socket.socket
+    connection: socket.socket | None
+    """None if this process had no descriptor left for it: the client is hung up on."""
     number: int
     listener: int
     admission: Admission
@@ -62,6 +61,6 @@ async def take_over(way: socket.socket) -> HandedOver | None:
             return None
         if not octets:
             return None
-        if descriptors:  # else this process had no descriptor left for it, and the client is hung up on
-            number, listener, admission = _FORMAT.unpack(octets)
-            return HandedOver(socket.socket(fileno=descriptors[0]), number, listener, Admission(admission))
+        number, listener, admission = _FORMAT.unpack(octets)
+        connection = socket.socket(fileno=descriptors[0]) if descriptors else None
+        return HandedOver(connection, number, listener, Admission(admission))

@@ -42,6 +42,12 @@ PAUSE: Final = 1.0
 NEWS_LIMIT: Final = 0.5
 """Seconds to wait for workers to tell of what has happened: one that hangs keeps nobody from an answer."""
 
+APPLY_LIMIT: Final = 2.0
+"""Seconds to wait for workers to have a new configuration in place; one that hangs does so when it goes on."""
+
+FULL_PAUSE: Final = 0.05
+"""Seconds until a connection is offered again when no worker takes any."""
+
 END_LIMIT: Final = 3.0
 """Seconds for a worker to end after the grace of its sessions; past them it is killed."""
 
@@ -85,9 +91,9 @@ class WorkerProcess:
             },
         )
 
-    async def run(self, setup: WorkerSetup, ready: Callable[[WorkerProcess], None]) -> str:
-        """Serve the worker's channel until the process has ended: how it did.  `ready` is called once the worker takes
-        connections.
+    async def run(self, setup: Callable[[], WorkerSetup], ready: Callable[[WorkerProcess], None]) -> str:
+        """Serve the worker's channel until the process has ended: how it did.  `setup` returns the setup of the moment;
+        `ready` is called once the worker takes connections.
         """
         try:
             async with trio.open_nursery() as self._tasks:
@@ -98,10 +104,23 @@ class WorkerProcess:
             how = await self._end()
         return how
 
-    async def _begin(self, setup: WorkerSetup, ready: Callable[[WorkerProcess], None]) -> None:
+    async def _begin(self, setup: Callable[[], WorkerSetup], ready: Callable[[WorkerProcess], None]) -> None:
         with suppress(ChannelClosedError):
-            await self.channel.call("begin", setup)
+            given = setup()
+            await self.channel.call("begin", given)
+            while given != (given := setup()):  # a reload has come meanwhile
+                await self.channel.call("apply", given)
             ready(self)
+
+    async def apply(self, setup: WorkerSetup) -> None:
+        """Have the worker go by this setup."""
+        with suppress(ChannelClosedError):
+            await self.channel.call("apply", setup)
+
+    async def hear(self) -> None:
+        """Wait until the worker has told of what has happened so far."""
+        with suppress(ChannelClosedError):
+            await self.channel.flush()
 
     async def _end(self) -> str:
         """Close what leads to the process, which ends it, and wait for that: how it ended."""
@@ -130,16 +149,16 @@ class WorkerProcess:
             code = await self._starter.ended(self.pid)
         return code
 
-    async def hand_over(
+    def hand_over(
         self, connection: int, *, number: int, listener: int, client: ClientAddress, admission: Admission
-    ) -> None:
-        """Give the worker a connection.  HandoverClosedError if the process has gone."""
-        self.connections[number] = client
-        try:
-            await hand_over(self._way, connection, number=number, listener=listener, admission=admission)
-        except HandoverClosedError:
-            self.connections.pop(number, None)
-            raise
+    ) -> bool:
+        """Give the worker a connection; False if it has not taken those before.  HandoverClosedError if the process
+        has gone.
+        """
+        given = hand_over(self._way, connection, number=number, listener=listener, admission=admission)
+        if given:
+            self.connections[number] = client
+        return given
 
     def no_more(self) -> None:
         """Say that no more connections come: the process ends with its last session."""
@@ -208,26 +227,31 @@ class WorkerProcesses:
                 nursery.start_soon(self._keep)
 
     async def hand_over(self, connection: ConnectedSocket, client: ClientAddress, listener: int) -> None:
-        """Give an accepted connection to the worker with the fewest sessions, and close it here."""
+        """Give an accepted connection to the worker with the fewest sessions that takes any, and close it here."""
         self._numbers = number = (self._numbers + 1) % (1 << 32)
         given = False
         try:
             admission = await self._admission(client)
-            while not given:
+            while True:
                 while not self._workers:
                     await self._change()
-                worker = min(self._workers, key=lambda worker: len(worker.connections))
-                with suppress(HandoverClosedError):
-                    await worker.hand_over(
-                        connection.socket.fileno(), number=number, listener=listener, client=client, admission=admission
-                    )
-                    given = True
-                if not given and worker in self._workers:
-                    self._workers.remove(worker)
+                given = self._give(connection.socket.fileno(), client, number, listener, admission)
+                if given:
+                    break
+                await trio.sleep(FULL_PAUSE)
         finally:
             if not given:
                 self._mta.counts.leave(client)
             connection.close()
+
+    def _give(self, connection: int, client: ClientAddress, number: int, listener: int, admission: Admission) -> bool:
+        for worker in sorted(self._workers, key=lambda worker: len(worker.connections)):
+            try:
+                if worker.hand_over(connection, number=number, listener=listener, client=client, admission=admission):
+                    return True
+            except HandoverClosedError:
+                self._workers.remove(worker)
+        return False
 
     async def _admission(self, client: ClientAddress) -> Admission:
         """Whether a client is within the limits, once the workers have told of all connections that have ended."""
@@ -239,18 +263,19 @@ class WorkerProcesses:
         return mta.counts.admission(client, mta.configuration.limits)
 
     async def _hear_all(self) -> None:
-        """Wait until every worker has told of what has happened so far."""
+        """Wait until every worker that does not hang has told of what has happened so far."""
         with trio.move_on_after(NEWS_LIMIT):
-            for worker in tuple(self._workers):
-                with suppress(ChannelClosedError):
-                    await worker.channel.flush()
+            async with trio.open_nursery() as nursery:
+                for worker in self._workers:
+                    nursery.start_soon(worker.hear)
 
     async def apply(self) -> None:
         """Have every worker go by the configuration of this moment."""
         setup = self._setup()
-        for worker in tuple(self._workers):
-            with suppress(ChannelClosedError):
-                await worker.channel.call("apply", setup)
+        with trio.move_on_after(APPLY_LIMIT):
+            async with trio.open_nursery() as nursery:
+                for worker in self._workers:
+                    nursery.start_soon(worker.apply, setup)
 
     def stop(self, grace: float) -> None:
         """Have the sessions of all workers end within `grace` seconds."""
@@ -290,7 +315,7 @@ class WorkerProcesses:
                 await trio.sleep(PAUSE)
                 continue
             try:
-                reason = await worker.run(self._setup(), self._ready)
+                reason = await worker.run(self._setup, self._ready)
             finally:
                 if worker in self._workers:
                     self._workers.remove(worker)

@@ -121,16 +121,21 @@ class WorkerSessions:
                         nursery.start_soon(self._session, taken)
 
     async def _session(self, taken: HandedOver) -> None:
-        client = ClientAddress.of(taken.connection)
+        try:
+            if taken.connection is not None:
+                await self._converse(taken.connection, taken)
+        finally:
+            self._channel.notify("left", taken.number)
+
+    async def _converse(self, connection: socket.socket, taken: HandedOver) -> None:
+        client = ClientAddress.of(connection)
         try:
             listen = self._listen[taken.listener]
             await self._sessions.session(
-                listen, Wire(ConnectedSocket(taken.connection)), client, lambda: taken.admission
+                listen, Wire(ConnectedSocket(connection)), client, lambda: taken.admission
             ).run()
         except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
             self._bugs.note(bug, client=str(client))
-        finally:
-            self._channel.notify("left", taken.number)
 
 
 class _Controls:
@@ -142,13 +147,17 @@ class _Controls:
         self.worker: WorkerSessions
         self._page = page
         self._disk = ThreadDisk()
+        self._applying = trio.Lock()
 
     async def begin(self, setup: WorkerSetup) -> None:
         self.worker = WorkerSessions(self.channel, self._page, self._disk, setup, await self._tls(setup))
         self.begun.set()
 
     async def apply(self, setup: WorkerSetup) -> None:
-        self.worker.apply(setup, await self._tls(setup))
+        # Also when the first process no longer waits for it; in the order of the reloads, the last of which counts.
+        with trio.CancelScope(shield=True):
+            async with self._applying:
+                self.worker.apply(setup, await self._tls(setup))
 
     async def _tls(self, setup: WorkerSetup) -> ssl.SSLContext | None:
         return None if setup.tls is None else await self._disk.run(context_of, setup.tls)
