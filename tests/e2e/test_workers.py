@@ -255,6 +255,18 @@ def test_signals_to_a_worker_leave_it_at_work(server: TrimtaProcess) -> None:
     assert ready(server) == pids
 
 
+def test_a_starter_that_is_killed_is_replaced_when_a_worker_is_to_be_started(server: TrimtaProcess) -> None:
+    pids = ready(server)
+    starter = int(Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in (starter, *pids):
+        os.kill(pid, signal.SIGKILL)
+    server.wait_for("worker_lost pid=", count=2)
+    assert not {*ready(server)} & {*pids}
+    with ExitStack() as stack:
+        connected(server, stack).sendmail("me@dev.test", ["alice@dev.test"], "Subject: hi\n\nthere\n")
+    assert "can't be started" not in server.log
+
+
 def test_a_worker_that_hangs_keeps_neither_clients_nor_the_server_waiting(tmp_path: Path) -> None:
     limits = "[limits]\nconnections_per_client = 1000\n"
     with TrimtaProcess(tmp_path, limits, *TWO) as server, ExitStack() as stack:

@@ -151,7 +151,7 @@ async def test_when_one_end_goes_its_calls_end_and_those_to_it_fail(autojump_clo
         await here.call("hang")
 
 
-async def test_notices_beyond_the_backlog_are_counted_and_calls_still_go(
+async def test_notices_beyond_the_backlog_are_counted_and_calls_and_what_must_be_told_still_go(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BACKLOG", 3)
@@ -160,9 +160,12 @@ async def test_notices_beyond_the_backlog_are_counted_and_calls_still_go(
     async def ask() -> str:
         return "answer"
 
-    async with joined({"ask": ask}, {"note": heard.append}) as (here, _):
+    left_out: list[int] = []
+    async with joined({"ask": ask}, {"note": heard.append, "left_out": left_out.append}) as (here, _):
         for number in range(5):
             here.notify("note", number)
+        here.tell("note", 5)
         assert await here.call("ask") == "answer"
-        assert here.left_out == 2
-    assert heard == [0, 1, 2]
+        await here.flush()
+    assert heard == [0, 1, 2, 5]
+    assert left_out == [2]

@@ -49,7 +49,7 @@ class Channel:
         what it raises is raised where the call was made.
         """
         self.left_out = 0
-        """Notices that were left out since they came faster than they could be written."""
+        """Notices that were left out since they came faster than they could be written, and that is not told yet."""
         self._stream = stream
         self._notices = notices
         self._calls = calls
@@ -62,8 +62,13 @@ class Channel:
         self._numbers = 0
         self._closed = False
 
+    def tell(self, name: str, *arguments: object) -> None:
+        """Say something that has no answer, and is never left out."""
+        self._outgoing.append(("notice", name, arguments))
+        self._work.set()
+
     def notify(self, name: str, *arguments: object) -> None:
-        """Say something that has no answer."""
+        """Say something that has no answer, and may be left out; notice `left_out` tells how often that happened."""
         if len(self._outgoing) >= BACKLOG:
             self.left_out += 1
             return
@@ -123,6 +128,9 @@ class Channel:
                     await self._urgent.wait()
                 self._work, self._urgent = trio.Event(), trio.Event()
                 messages, self._outgoing = self._outgoing, []
+                if self.left_out:
+                    messages.append(("notice", "left_out", (self.left_out,)))
+                    self.left_out = 0
                 frame = pickle.dumps(messages, pickle.HIGHEST_PROTOCOL)
                 await self._stream.send_all(_LENGTH.pack(len(frame)) + frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):  # the reader hears of it, too

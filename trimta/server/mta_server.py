@@ -131,7 +131,7 @@ class MtaServer:
             ) from cause
         cleanup.callback(socket_path.remove, config.data_dir)
         cleanup.push_async_callback(control_socket.aclose)
-        workers = worker_processes(mta, starter, page)
+        workers = worker_processes(mta, starter, page, cleanup)
         return cls(mta, workers, control_socket, recovered, queue_was_lost=queue_was_lost)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -124,13 +124,22 @@ def shared_page(starter: WorkerStarter | None, cleanup: AsyncExitStack) -> Share
     return cleanup.enter_context(SharedFile())
 
 
-def worker_processes(mta: Mta, starter: WorkerStarter | None, page: SharedFile | None) -> WorkerProcesses | None:
-    """The worker processes, none of them started yet; None where the sessions are in this process."""
+def worker_processes(
+    mta: Mta, starter: WorkerStarter | None, page: SharedFile | None, cleanup: AsyncExitStack
+) -> WorkerProcesses | None:
+    """The worker processes, none of them started yet; None where the sessions are in this process.  `cleanup` ends
+    starters that are begun later.
+    """
     if starter is None or page is None:
         return None
     from trimta.server.workers.processes import WorkerProcesses
 
-    return WorkerProcesses(mta, starter, page, mta.configuration.worker_count)
+    async def another_starter() -> WorkerStarter:
+        another = await begin_starter(mta.configuration, cleanup)
+        assert another is not None
+        return another
+
+    return WorkerProcesses(mta, starter, page, mta.configuration.worker_count, another_starter)
 
 
 def queue_clock(queue: Queue, wall: Callable[[], float], page: SharedFile | None) -> QueueClock:

@@ -25,7 +25,7 @@ from trimta.store.queue.errors import QueueError
 from trimta.store.spool import remove_incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from trimta.config.model import Fault, FaultStage
     from trimta.inbound.client_address import ClientAddress
@@ -81,6 +81,7 @@ class WorkerProcess:
                 "dialogue": mta.message_log.note_dialogue,
                 "wake": mta.intake.wake,
                 "forget": self._forget,
+                "left_out": self._left_out,
             },
             calls={
                 "accept": mta.intake.accept,
@@ -173,6 +174,9 @@ class WorkerProcess:
             self._mta.bugs.remember(RemoteBugError(str(fields.get("error"))))
         self._mta.events.publish(Event(name, fields, at))
 
+    def _left_out(self, count: int) -> None:
+        self._mta.events.emit("log_lines_lost", count=count)
+
     def _left(self, number: int) -> None:
         client = self.connections.pop(number, None)
         if client is not None:
@@ -200,9 +204,20 @@ class WorkerProcess:
 class WorkerProcesses:
     """The workers of a server, each replaced when it dies."""
 
-    def __init__(self, mta: Mta, starter: WorkerStarter, file: SharedFile, count: int) -> None:
-        """`file` is that of the shared page; `count` is the number of workers."""
+    def __init__(
+        self,
+        mta: Mta,
+        starter: WorkerStarter,
+        file: SharedFile,
+        count: int,
+        another_starter: Callable[[], Awaitable[WorkerStarter]],
+    ) -> None:
+        """`file` is that of the shared page; `count` is the number of workers.  `another_starter` begins one in place
+        of a starter that has died.
+        """
         self._starter = starter
+        self._another_starter = another_starter
+        self._replacing = trio.Lock()
         self.count = count
         self._mta = mta
         self._file = file
@@ -280,7 +295,7 @@ class WorkerProcesses:
     def stop(self, grace: float) -> None:
         """Have the sessions of all workers end within `grace` seconds."""
         for worker in self._workers:
-            worker.channel.notify("stop", grace)
+            worker.channel.tell("stop", grace)
 
     def no_more(self) -> None:
         """Say that no more connections come: each worker ends with its last session."""
@@ -312,7 +327,7 @@ class WorkerProcesses:
                 worker = await self._start()
             except (StarterGoneError, OSError) as cause:
                 mta.events.emit("worker_lost", reason=f"can't be started: {cause}")
-                await trio.sleep(PAUSE)
+                await trio.sleep_until(began + PAUSE)
                 continue
             try:
                 reason = await worker.run(self._setup, self._ready)
@@ -326,18 +341,28 @@ class WorkerProcesses:
             await trio.sleep_until(began + PAUSE)
 
     async def _start(self) -> WorkerProcess:
+        starter = self._starter
+        try:
+            return await self._start_by(starter)
+        except StarterGoneError:
+            async with self._replacing:
+                if self._starter is starter:
+                    self._starter = await self._another_starter()
+            return await self._start_by(self._starter)
+
+    async def _start_by(self, starter: WorkerStarter) -> WorkerProcess:
         with ExitStack() as ours:
             (channel, its_channel), (way, its_way) = socket.socketpair(), socket.socketpair()
             ours.callback(channel.close)
             ours.callback(way.close)
             with its_channel, its_way:
-                pid = await self._starter.start(its_channel.fileno(), its_way.fileno(), self._file.descriptor)
+                pid = await starter.start(its_channel.fileno(), its_way.fileno(), self._file.descriptor)
             ours.pop_all()  # they are the worker's from here on
-        return WorkerProcess(self._mta, self._starter, pid, channel, way)
+        return WorkerProcess(self._mta, starter, pid, channel, way)
 
     def _ready(self, worker: WorkerProcess) -> None:
         if self._mta.drain.started:
-            worker.channel.notify("stop", 0.0)
+            worker.channel.tell("stop", 0.0)
             worker.no_more()
         self._workers.append(worker)
         self._changed.set()

@@ -30,7 +30,7 @@ class RemoteIntake:
             await self._call("accept", message, envelopes)
         except trio.Cancelled:
             # The result may be on its way: what was committed in that moment is taken back, too.
-            self._channel.notify("forget", message.id)
+            self._channel.tell("forget", message.id)
             raise
 
     async def accept_all(self, messages: Sequence[tuple[StoredMessage, Sequence[NewEnvelope]]]) -> None:
@@ -40,14 +40,14 @@ class RemoteIntake:
         try:
             await self._call("remove", message_id)
         except trio.Cancelled:
-            self._channel.notify("forget", message_id)
+            self._channel.tell("forget", message_id)
             raise
 
     async def retry_domain(self, domain: str, now: float, *, subdomains: bool) -> int:
         return cast("int", await self._call("retry_domain", domain, now, subdomains))
 
     def wake(self) -> None:
-        self._channel.notify("wake")
+        self._channel.tell("wake")
 
     async def _call(self, name: str, *arguments: object) -> object:
         try:

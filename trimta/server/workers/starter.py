@@ -56,19 +56,21 @@ class WorkerStarter:
         self._started: list[int] = []
         self._ended: dict[int, int] = {}
         """Return codes of workers that have ended, by process id."""
+        self._starting = trio.Lock()
         self._reading = trio.Lock()
 
     async def start(self, *descriptors: int) -> int:
         """Fork a worker with copies of these descriptors; returns its process id.  StarterGoneError; OSError if
         the system has no room for a process.
         """
-        try:
-            socket.send_fds(self._way, [b"w"], descriptors)
-        except OSError as error:
-            raise StarterGoneError from error
-        while not self._started:
-            await self._read()
-        pid = self._started.pop(0)
+        async with self._starting:  # else a report could be taken for that of another worker
+            try:
+                socket.send_fds(self._way, [b"w"], descriptors)
+            except OSError as error:
+                raise StarterGoneError("the starter has ended") from error
+            while not self._started:
+                await self._read()
+            pid = self._started.pop(0)
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         return pid
@@ -95,7 +97,7 @@ class WorkerStarter:
                     octets = b""
                 break
         if not octets:
-            raise StarterGoneError
+            raise StarterGoneError("the starter has ended")
         kind, pid, code = _REPORT.unpack(octets)
         if kind == STARTED:
             self._started.append(pid)

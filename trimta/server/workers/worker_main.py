@@ -125,7 +125,7 @@ class WorkerSessions:
             if taken.connection is not None:
                 await self._converse(taken.connection, taken)
         finally:
-            self._channel.notify("left", taken.number)
+            self._channel.tell("left", taken.number)
 
     async def _converse(self, connection: socket.socket, taken: HandedOver) -> None:
         client = ClientAddress.of(connection)
