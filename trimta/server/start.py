@@ -110,7 +110,8 @@ async def begin_starter(config: Configuration, cleanup: AsyncExitStack) -> Worke
     """The starter of worker processes, which `cleanup` ends; None where the sessions are in this process."""
     if config.worker_count == 1:
         return None
-    from trimta.server.workers import starter
+    # All of it now: as `user`, this process may be kept from Python's files.
+    from trimta.server.workers import processes, shared_page, starter  # noqa: F401
 
     return await starter.begin(config.user, cleanup)
 

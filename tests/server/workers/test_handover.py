@@ -114,3 +114,21 @@ def test_a_server_of_one_process_loads_nothing_of_this() -> None:
     ).stdout
     assert "trimta.server.mta_server" in loaded
     assert "trimta.server.workers" not in loaded
+
+
+def test_a_server_with_workers_has_loaded_all_of_this_before_it_gives_up_the_rights_of_root() -> None:
+    program = """
+import sys, trio
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from trimta.server.start import begin_starter
+
+async def main():
+    async with AsyncExitStack() as cleanup:
+        await begin_starter(SimpleNamespace(worker_count=2, user=""), cleanup)
+        print(*sys.modules)
+
+trio.run(main)
+"""
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert {f"trimta.server.workers.{name}" for name in ("processes", "shared_page")} <= {*loaded.stdout.split()}
