@@ -102,7 +102,7 @@ class WorkerProcess:
                 await self.channel.serve()
                 self._tasks.cancel_scope.cancel()
         finally:
-            how = await self._end()
+            how = await self._end()  # noqa: ASYNC102 - it shields itself
         return how
 
     async def _begin(self, setup: Callable[[], WorkerSetup], ready: Callable[[WorkerProcess], None]) -> None:
