@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from trimta.config.build_policy import policy_of
+from trimta.config.passwords import Authenticator
+
 if TYPE_CHECKING:
     from trimta.config.model import Configuration
-    from trimta.config.passwords import Authenticator
     from trimta.routing.policy import Policy
 
 
@@ -19,6 +21,17 @@ class Services:
     configuration: Configuration
     policy: Policy
     authenticator: Authenticator
+
+
+def services_of(configuration: Configuration, *, time_scale: float) -> Services:
+    """The services that follow from a configuration.  `time_scale` is the factor by which the queue's waits pass faster
+    than configured.
+    """
+    return Services(
+        configuration=configuration,
+        policy=policy_of(configuration, time_scale=time_scale),
+        authenticator=Authenticator(configuration.auth.users, any=configuration.auth.any),
+    )
 
 
 CurrentServices: TypeAlias = Callable[[], Services]

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from trimta.config.build_policy import policy_of
-from trimta.config.passwords import Authenticator
 from trimta.control.operations import Operations
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.connection_counts import ConnectionCounts
@@ -36,7 +34,7 @@ from trimta.runtime.events import Events
 from trimta.runtime.group_commit import GroupCommit
 from trimta.runtime.message_log import MessageLog
 from trimta.runtime.queue_intake import CommittedIntake
-from trimta.runtime.services import Services
+from trimta.runtime.services import Services, services_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -176,11 +174,7 @@ class Mta:
 
     def apply(self, configuration: Configuration, client_tls: TlsContexts) -> None:
         """Put a configuration in place; sessions under way keep the one with which they began."""
-        self.services = Services(
-            configuration=configuration,
-            policy=policy_of(configuration, time_scale=self.time_scale),
-            authenticator=Authenticator(configuration.auth.users, any=configuration.auth.any),
-        )
+        self.services = services_of(configuration, time_scale=self.time_scale)
         self.resolver = Resolver(
             configuration.dns,
             hostname=configuration.hostname,

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.config.build_policy import policy_of
-from trimta.config.passwords import Authenticator
 from trimta.inbound.acceptance import Acceptance
 from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.sessions import Sessions
@@ -32,7 +30,7 @@ from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.runtime.disk import ThreadDisk
 from trimta.runtime.drain import Drain
 from trimta.runtime.events import Events
-from trimta.runtime.services import Services
+from trimta.runtime.services import Services, services_of
 from trimta.runtime.tls import context_of
 from trimta.runtime.unsynced import tell_of_unsynced
 from trimta.runtime.wire import Wire
@@ -99,11 +97,7 @@ class WorkerSessions:
 
     def apply(self, setup: WorkerSetup, tls: ssl.SSLContext | None) -> None:
         """Put a configuration in place; sessions under way keep the one with which they began."""
-        self.services = Services(
-            configuration=setup.configuration,
-            policy=policy_of(setup.configuration, time_scale=setup.time_scale),
-            authenticator=Authenticator(setup.configuration.auth.users, any=setup.configuration.auth.any),
-        )
+        self.services = services_of(setup.configuration, time_scale=setup.time_scale)
         self._tls = tls
 
     def stop(self, grace: float) -> None:
