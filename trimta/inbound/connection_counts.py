@@ -42,7 +42,8 @@ class ConnectionCounts:
         self._by_client[client.host] -= 1
         if not self._by_client[client.host]:
             del self._by_client[client.host]
-        self.look_again()
+        if self._waiting:
+            self.look_again()
 
     async def change(self) -> None:
         """Wait until there may be room: a connection has ended, or `look_again` was called."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import os
 import resource
@@ -10,7 +11,7 @@ import socket
 import stat
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -20,7 +21,7 @@ from trimta.inbound.own_addresses import comes_to
 from trimta.runtime.connected_socket import ConnectedSocket, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from pathlib import Path
 
     from trimta.config.model import ListenSection
@@ -194,11 +195,25 @@ def room_for_connections() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED)
 
 
+class AcceptedConnection(NamedTuple):
+    """A connection that was accepted, and is not counted yet."""
+
+    descriptor: int
+    """The connection's descriptor, which who takes the connection closes."""
+    family: int
+    """The socket's address family."""
+    client: ClientAddress
+
+
+Take: TypeAlias = "Callable[[Sequence[AcceptedConnection]], Awaitable[None]]"
+"""What connections are given to in the order in which they came: it counts each, and no longer once it has ended."""
+
+
 def in_tasks(
     nursery: trio.Nursery,
     session: Callable[[ConnectedSocket, ClientAddress], Awaitable[None]],
     counts: ConnectionCounts,
-) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
+) -> Take:
     """What takes connections in this process: `session` runs in the nursery, one task for each connection."""
 
     async def run(connection: ConnectedSocket, client: ClientAddress) -> None:
@@ -207,47 +222,71 @@ def in_tasks(
         finally:
             counts.leave(client)
 
-    async def take(connection: ConnectedSocket, client: ClientAddress) -> None:
-        nursery.start_soon(run, connection, client)
+    async def take(connections: Sequence[AcceptedConnection]) -> None:
+        for descriptor, family, client in connections:
+            counts.enter(client)
+            nursery.start_soon(run, ConnectedSocket.of(descriptor, family), client)
 
     return take
 
 
 async def accept_connections(
     listener: trio.SocketListener,
-    take: Callable[[ConnectedSocket, ClientAddress], Awaitable[None]],
+    take: Take,
     counts: ConnectionCounts,
     ceiling: Callable[[], int],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Accept until cancelled.  `take` is given each connection, which has been counted, and sees to it that it is no
-    longer counted when it ends.
+    """Accept until cancelled; `take` is given what has come.
 
     Beyond `ceiling()` connections nothing more is accepted: those wait in the kernel's backlog.
     """
     task_status.started()
     with socket.socket(fileno=os.dup(listener.socket.fileno())) as listening:
         prepare(listening)
-        in_a_row = 0
         while True:
-            if counts.total >= ceiling():
+            most = min(AT_ONCE, ceiling() - counts.total)
+            if most <= 0:
                 await counts.change()
                 continue
-            try:
-                accepted, name = listening.accept()
-            except BlockingIOError:
-                in_a_row = 0
-                await trio.lowlevel.wait_readable(listening)
-            except OSError as cause:
-                if cause.errno in _OUT_OF_RESOURCES:
+            accepted, why = _accept_some(listening, most)
+            if accepted:
+                await take(accepted)
+            match why:
+                case _Pause.NONE_WAITS:
+                    await trio.lowlevel.wait_readable(listening)
+                case _Pause.OUT_OF_RESOURCES:
                     await trio.sleep(ACCEPT_PAUSE)
-                elif cause.errno not in _CONNECTION_TROUBLE:
-                    raise
-            else:
-                client = ClientAddress.named(listening.family, name)
-                counts.enter(client)
-                await take(ConnectedSocket(accepted), client)
-                in_a_row += 1
-                if in_a_row % AT_ONCE == 0:  # a crowd that comes at once must not keep the sessions waiting
+                case None:  # a crowd that comes at once must not keep the sessions waiting
                     await trio.lowlevel.checkpoint()
+
+
+class _Pause(enum.Enum):
+    """Why nothing more is accepted at this moment."""
+
+    NONE_WAITS = enum.auto()
+    OUT_OF_RESOURCES = enum.auto()
+
+
+def _accept_some(listening: socket.socket, most: int) -> tuple[list[AcceptedConnection], _Pause | None]:
+    """Accept `most` connections at most, and tell why there are no more now."""
+    accepted: list[AcceptedConnection] = []
+    family = listening.family
+    for _ in range(most):
+        try:
+            # Not accept(): its socket object, which costs as much as the call, is of no use where the descriptor is
+            # handed over to another process.
+            descriptor, name = listening._accept()  # type: ignore[attr-defined]
+        except BlockingIOError:
+            return accepted, _Pause.NONE_WAITS
+        except OSError as cause:
+            if cause.errno in _OUT_OF_RESOURCES:
+                return accepted, _Pause.OUT_OF_RESOURCES
+            if cause.errno in _CONNECTION_TROUBLE:
+                continue
+            if not accepted:  # else it is met again once these are taken
+                raise
+            break
+        accepted.append(AcceptedConnection(descriptor, family, ClientAddress.named(family, name)))
+    return accepted, None

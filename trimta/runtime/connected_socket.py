@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import operator
 import socket
-from typing import Final
+from typing import Final, Self
 
 import trio
 
@@ -34,6 +34,12 @@ class ConnectedSocket(trio.abc.HalfCloseableStream):
         connection.setblocking(False)
         self.socket = connection
         self._eof_sent = False
+
+    @classmethod
+    def of(cls, descriptor: int, family: int) -> Self:
+        """The stream over a connection's descriptor, whose socket has this address family."""
+        # With all three given, Python does not ask the kernel for each.
+        return cls(socket.socket(family, socket.SOCK_STREAM, 0, fileno=descriptor))
 
     def receive_now(self, most: int) -> bytes | None:
         """At most `most` octets that have come; None if there are none yet, b"" once the peer has closed.

@@ -42,11 +42,12 @@ from trimta.store.queue import loss
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AsyncExitStack
 
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.client_address import ClientAddress
+    from trimta.inbound.listener import AcceptedConnection, Take
     from trimta.runtime.connected_socket import ConnectedSocket
     from trimta.server.workers.processes import WorkerProcesses
     from trimta.store.queue.values import RecoveryReport
@@ -177,8 +178,10 @@ class MtaServer:
     async def _serve_sessions(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         mta = self.mta
 
+        own_room = room_for_connections()
+
         def ceiling() -> int:
-            room = room_for_connections() * (1 if self._workers is None else self._workers.count)
+            room = own_room if self._workers is None else self._workers.room
             return min(mta.configuration.limits.connections + CROWD_MARGIN, room)
 
         async with trio.open_nursery() as sessions:
@@ -196,16 +199,14 @@ class MtaServer:
             if self._workers is not None:
                 self._workers.no_more()
 
-    def _taker(
-        self, sessions: trio.Nursery, listen: ListenSection, number: int
-    ) -> Callable[[ConnectedSocket, ClientAddress], Awaitable[None]]:
-        """What takes the connections of a listener: a task of this process, or a worker process."""
+    def _taker(self, sessions: trio.Nursery, listen: ListenSection, number: int) -> Take:
+        """What takes the connections of a listener: tasks of this process, or worker processes."""
         workers = self._workers
         if workers is None:
             return in_tasks(sessions, self._session_for(listen), self.mta.counts)
 
-        async def take(connection: ConnectedSocket, client: ClientAddress) -> None:
-            await workers.hand_over(connection, client, number)
+        async def take(connections: Sequence[AcceptedConnection]) -> None:
+            await workers.hand_over(connections, number)
 
         return take
 

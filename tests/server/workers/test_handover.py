@@ -7,18 +7,23 @@ import resource
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
+import trio
 
 from trimta.config.model import FaultStage
+from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.connection_counts import Admission
-from trimta.server.workers.handover import HandoverClosedError, hand_over, take_over
+from trimta.server.workers.handover import AT_ONCE, HandedOver, HandoverClosedError, hand_over, take_over
 from trimta.server.workers.shared_page import SharedClock, SharedFile, SharedPage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+CLIENT: Final = ClientAddress("192.0.2.1", 40000)
 
 
 @pytest.fixture
@@ -31,64 +36,88 @@ def way() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-async def test_a_connection_arrives_with_its_number_listener_and_admission(
+def connection(descriptor: int, number: int = 0) -> HandedOver:
+    return HandedOver(descriptor, socket.AF_UNIX, CLIENT, number, 0, Admission.ADMITTED)
+
+
+async def test_connections_arrive_in_their_order_with_all_that_is_said_of_them(
     way: tuple[socket.socket, socket.socket],
 ) -> None:
     clients = []
-    given = [*enumerate(product((0, 255), Admission))]
-    for number, (listener, admission) in given:
-        client, connection = socket.socketpair()
-        clients.append(client)
-        with connection:
-            assert hand_over(way[0], connection.fileno(), number=number, listener=listener, admission=admission)
+    said: list[tuple[int, ClientAddress, int, int, Admission]] = [
+        (family, ClientAddress(host, port), number, listener, admission)
+        for number, (family, (host, port), listener, admission) in enumerate(
+            product(
+                (socket.AF_INET, socket.AF_INET6),
+                (("unix", 0), ("192.0.2.1", 65535), ("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", 1)),
+                (0, 255),
+                Admission,
+            )
+        )
+    ]
+    for first in range(0, len(said), AT_ONCE):
+        with ExitStack() as sent:
+            given = []
+            for about in said[first : first + AT_ONCE]:
+                client, theirs = socket.socketpair()
+                clients.append(client)
+                given.append(HandedOver(sent.enter_context(theirs).fileno(), *about))
+            assert hand_over(way[0], given)
     way[0].shutdown(socket.SHUT_WR)
-    taken = []
-    while (handed_over := await take_over(way[1])) is not None:
-        assert handed_over.connection is not None
-        with handed_over.connection as connection:
-            connection.sendall(b"hello")
-        taken.append((handed_over.number, (handed_over.listener, handed_over.admission)))
-    assert taken == given
+    taken: list[tuple[object, ...]] = []
+    while handed_over := await take_over(way[1]):
+        for each in handed_over:
+            assert each.descriptor is not None
+            with socket.socket(fileno=each.descriptor) as ours:
+                ours.sendall(b"hello")
+            taken.append(each[1:])
+    assert taken == said
     for client in clients:
         with client:
             assert client.recv(10) == b"hello"
 
 
 async def test_connections_wait_for_a_process_that_is_busy(way: tuple[socket.socket, socket.socket]) -> None:
-    client, connection = socket.socketpair()
+    client, theirs = socket.socketpair()
     count = 0
-    with client, connection:
-        while hand_over(way[0], connection.fileno(), number=count, listener=0, admission=Admission.ADMITTED):
+    with client, theirs:
+        while hand_over(way[0], [connection(theirs.fileno(), count)]):
             count += 1
         assert count > 1
         for number in range(count):
-            handed_over = await take_over(way[1])
-            assert handed_over is not None
+            (handed_over,) = await take_over(way[1])
             assert handed_over.number == number
-            assert handed_over.connection is not None
-            handed_over.connection.close()
+            assert handed_over.descriptor is not None
+            os.close(handed_over.descriptor)
 
 
-async def test_a_connection_for_which_there_is_no_descriptor_has_its_number(
-    way: tuple[socket.socket, socket.socket],
+@pytest.mark.parametrize("free", [0, 1, 2])
+async def test_a_connection_for_which_there_is_no_descriptor_is_told_of_all_the_same(
+    free: int, way: tuple[socket.socket, socket.socket]
 ) -> None:
-    ours, connection = socket.socketpair()
-    with ours, connection:
-        assert hand_over(way[0], connection.fileno(), number=7, listener=0, admission=Admission.ADMITTED)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert hand_over(way[0], [connection(theirs.fileno(), number) for number in range(3)])
+    await trio.lowlevel.wait_readable(way[1])
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
     try:
         handed_over = await take_over(way[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert handed_over is not None
-    assert (handed_over.connection, handed_over.number) == (None, 7)
+    assert [each.number for each in handed_over] == [0, 1, 2]
+    assert [each.descriptor is None for each in handed_over] == [number >= free for number in range(3)]
+    for each in handed_over[:free]:
+        assert each.descriptor is not None
+        os.close(each.descriptor)
 
 
 def test_a_process_that_has_gone_is_told_of(way: tuple[socket.socket, socket.socket]) -> None:
     way[1].close()
     with pytest.raises(HandoverClosedError):
-        hand_over(way[0], way[0].fileno(), number=0, listener=0, admission=Admission.ADMITTED)
+        hand_over(way[0], [connection(way[0].fileno())])
 
 
 def test_what_the_first_process_notes_on_the_page_every_process_sees_at_once() -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.receiving import configuration, mailbox, open_mta
 from trimta.inbound.client_address import ClientAddress
-from trimta.inbound.listener import Bound
-from trimta.runtime.connected_socket import ConnectedSocket
+from trimta.inbound.listener import AcceptedConnection, Bound
+from trimta.server.workers import processes
 from trimta.server.workers.processes import WorkerProcesses
 from trimta.server.workers.shared_page import SharedFile, SharedPage
 from trimta.server.workers.worker_main import serve_worker
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from trimta.server.wiring import Mta
 
 DEADLINE: Final = 20.0
+
+
+def accepted(connection: socket.socket) -> AcceptedConnection:
+    """One end of a socket pair as a connection that has come from 127.0.0.1."""
+    return AcceptedConnection(connection.detach(), socket.AF_UNIX, ClientAddress("127.0.0.1", 40000))
 
 
 class TaskStarter:
@@ -73,9 +79,7 @@ class Joined:
     async def say(self, *lines: str) -> list[str]:
         """A client's lines, one after the other's reply, in a connection that is handed over: the replies."""
         near, far = socket.socketpair()
-        client = ClientAddress("127.0.0.1", 40000)
-        self.mta.counts.enter(client)
-        await self.workers.hand_over(ConnectedSocket(far), client, 0)
+        await self.workers.hand_over([accepted(far)], 0)
         replies = []
         async with trio.SocketStream(trio.socket.from_stdlib_socket(near)) as stream:
             for line in ("", *lines):
@@ -182,9 +186,7 @@ async def test_a_worker_that_ends_is_replaced_and_its_connections_are_no_longer_
         await server.settled()
         near, far = socket.socketpair()
         stack.callback(near.close)
-        client = ClientAddress("127.0.0.1", 2)
-        server.mta.counts.enter(client)
-        await server.workers.hand_over(ConnectedSocket(far), client, 0)
+        await server.workers.hand_over([accepted(far)], 0)
         gone = trio.Event()
         server.mta.events.subscribe(lambda event: gone.set() if event.name == "worker_lost" else None)
         server.starter.scopes[0].cancel()
@@ -193,6 +195,30 @@ async def test_a_worker_that_ends_is_replaced_and_its_connections_are_no_longer_
         await server.settled()
         (lost,) = [event for event in server.events if event.name == "worker_lost"]
         assert lost.fields["sessions"] == 1
+
+
+async def test_a_worker_is_given_no_more_connections_than_it_has_descriptors_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "room_for_connections", lambda: 1)
+    async with joined(tmp_path) as server, AsyncExitStack() as stack:
+        clients = []
+
+        async def connect() -> None:
+            near, far = socket.socketpair()
+            clients.append(await stack.enter_async_context(trio.SocketStream(trio.socket.from_stdlib_socket(near))))
+            await server.workers.hand_over([accepted(far)], 0)
+            assert (await clients[-1].receive_some()).startswith(b"220")
+
+        await connect()
+        await connect()
+        assert server.workers.room == 2
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connect)
+            await trio.testing.wait_all_tasks_blocked()
+            status = await server.mta.operations.status()
+            assert [worker.sessions for worker in status.workers] == [1, 1]
+            await clients[0].aclose()
 
 
 @pytest.mark.parametrize("size", [10, 400_000])

@@ -16,9 +16,10 @@ import trio
 
 from trimta.control.operations import WorkerStatus
 from trimta.inbound.connection_counts import Admission
+from trimta.inbound.listener import room_for_connections
 from trimta.runtime.channel import Channel, ChannelClosedError
 from trimta.runtime.events import Event
-from trimta.server.workers.handover import HandoverClosedError, hand_over
+from trimta.server.workers.handover import HandedOver, HandoverClosedError, hand_over
 from trimta.server.workers.setup import WorkerSetup
 from trimta.server.workers.starter import StarterGoneError
 from trimta.store.queue.errors import QueueError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from trimta.config.model import Fault, FaultStage
     from trimta.inbound.client_address import ClientAddress
-    from trimta.runtime.connected_socket import ConnectedSocket
+    from trimta.inbound.listener import AcceptedConnection
     from trimta.runtime.event_declarations import EventName
     from trimta.runtime.events import FieldValue
     from trimta.server.wiring import Mta
@@ -44,6 +45,11 @@ NEWS_LIMIT: Final = 0.5
 
 APPLY_LIMIT: Final = 2.0
 """Seconds to wait for workers to have a new configuration in place; one that hangs does so when it goes on."""
+
+ON_THE_WAY: Final = 16 * 1024
+"""Octets of the kernel's memory, which it doubles, for connections that a worker has not taken yet: those of some
+dozen moments.  What comes then goes to another worker, since one that hangs takes none.
+"""
 
 FULL_PAUSE: Final = 0.05
 """Seconds until a connection is offered again when no worker takes any."""
@@ -71,6 +77,7 @@ class WorkerProcess:
         self._starter = starter
         self._way = way
         way.setblocking(False)
+        way.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ON_THE_WAY)
         self._tasks: trio.Nursery
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel_socket))
         self.channel = Channel(
@@ -150,15 +157,14 @@ class WorkerProcess:
             code = await self._starter.ended(self.pid)
         return code
 
-    def hand_over(
-        self, connection: int, *, number: int, listener: int, client: ClientAddress, admission: Admission
-    ) -> bool:
-        """Give the worker a connection; False if it has not taken those before.  HandoverClosedError if the process
-        has gone.
+    def hand_over(self, connections: Sequence[HandedOver]) -> bool:
+        """Give the worker connections; False if it has not taken those before.  HandoverClosedError if the process has
+        gone.
         """
-        given = hand_over(self._way, connection, number=number, listener=listener, admission=admission)
+        given = hand_over(self._way, connections)
         if given:
-            self.connections[number] = client
+            for connection in connections:
+                self.connections[connection.number] = connection.client
         return given
 
     def no_more(self) -> None:
@@ -228,6 +234,8 @@ class WorkerProcesses:
         self._workers: list[WorkerProcess] = []
         self._changed = trio.Event()
         self._numbers = 0
+        self._room = room_for_connections()
+        """Connections for which one worker has descriptors."""
 
     def _status(self) -> tuple[WorkerStatus, ...]:
         return tuple(
@@ -235,47 +243,67 @@ class WorkerProcesses:
             for worker in self._workers
         )
 
+    @property
+    def room(self) -> int:
+        """Connections for which the workers that are ready have descriptors."""
+        return self._room * len(self._workers)
+
     async def serve(self) -> None:
         """Have workers until the server drains, and the last of them has ended."""
         async with trio.open_nursery() as nursery:
             for _ in range(self.count):
                 nursery.start_soon(self._keep)
 
-    async def hand_over(self, connection: ConnectedSocket, client: ClientAddress, listener: int) -> None:
-        """Give an accepted connection to the worker with the fewest sessions that takes any, and close it here."""
-        self._numbers = number = (self._numbers + 1) % (1 << 32)
-        given = False
-        try:
-            admission = await self._admission(client)
-            while True:
-                while not self._workers:
-                    await self._change()
-                given = self._give(connection.socket.fileno(), client, number, listener, admission)
-                if given:
-                    break
-                await trio.sleep(FULL_PAUSE)
-        finally:
-            if not given:
-                self._mta.counts.leave(client)
-            connection.close()
-
-    def _give(self, connection: int, client: ClientAddress, number: int, listener: int, admission: Admission) -> bool:
-        for worker in sorted(self._workers, key=lambda worker: len(worker.connections)):
-            try:
-                if worker.hand_over(connection, number=number, listener=listener, client=client, admission=admission):
-                    return True
-            except HandoverClosedError:
-                self._workers.remove(worker)
-        return False
-
-    async def _admission(self, client: ClientAddress) -> Admission:
-        """Whether a client is within the limits, once the workers have told of all connections that have ended."""
+    async def hand_over(self, accepted: Sequence[AcceptedConnection], listener: int) -> None:
+        """Give accepted connections, each to the worker with the fewest that takes any, and close them here."""
         mta = self._mta
-        admission = mta.counts.admission(client, mta.configuration.limits)
-        if admission is Admission.ADMITTED:
-            return admission
-        await self._hear_all()
-        return mta.counts.admission(client, mta.configuration.limits)
+        waiting: list[HandedOver] = []
+        try:
+            for descriptor, family, client in accepted:
+                mta.counts.enter(client)
+                self._numbers = number = (self._numbers + 1) % (1 << 32)
+                admission = mta.counts.admission(client, mta.configuration.limits)
+                waiting.append(HandedOver(descriptor, family, client, number, listener, admission))
+                if admission is not Admission.ADMITTED:  # unless a connection has ended of which nobody has told yet
+                    await self._hear_all()
+                    admission = mta.counts.admission(client, mta.configuration.limits)
+                    waiting[-1] = waiting[-1]._replace(admission=admission)
+            while waiting := self._give(waiting):
+                if not self._workers:
+                    await self._change()
+                else:
+                    await trio.sleep(FULL_PAUSE)
+        finally:
+            for connection in waiting:
+                mta.counts.leave(connection.client)
+            for descriptor, _, _ in accepted:
+                os.close(descriptor)
+
+    def _give(self, connections: list[HandedOver]) -> list[HandedOver]:
+        """Give connections, each to the worker with the fewest; returns those that no worker takes now."""
+        loads = {worker: len(worker.connections) for worker in self._workers}
+        while connections and loads:
+            shares: dict[WorkerProcess, list[HandedOver]] = {}
+            rest = []
+            for connection in connections:
+                worker = min(loads, key=loads.__getitem__)
+                if loads[worker] >= self._room:
+                    rest.append(connection)
+                else:
+                    loads[worker] += 1
+                    shares.setdefault(worker, []).append(connection)
+            if not shares:
+                break
+            for worker, share in shares.items():
+                try:
+                    if worker.hand_over(share):
+                        continue
+                except HandoverClosedError:
+                    self._workers.remove(worker)
+                del loads[worker]
+                rest += share
+            connections = rest
+        return connections
 
     async def _hear_all(self) -> None:
         """Wait until every worker that does not hang has told of what has happened so far."""
@@ -366,3 +394,4 @@ class WorkerProcesses:
             worker.no_more()
         self._workers.append(worker)
         self._changed.set()
+        self._mta.counts.look_again()

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.inbound.acceptance import Acceptance
-from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.sessions import Sessions
 from trimta.outbound.reports import Reports
 from trimta.outbound.retries import Retries
@@ -111,25 +110,20 @@ class WorkerSessions:
         async with background(self.maildirs.serve), background(tell_of_unsynced, self.events):
             with self.sessions_scope:
                 async with trio.open_nursery() as nursery:
-                    while (taken := await take_over(connections)) is not None:
-                        nursery.start_soon(self._session, taken)
+                    while taken := await take_over(connections):
+                        for connection in taken:
+                            nursery.start_soon(self._session, connection)
 
-    async def _session(self, taken: HandedOver) -> None:
+    async def _session(self, connection: HandedOver) -> None:
         try:
-            if taken.connection is not None:
-                await self._converse(taken.connection, taken)
-        finally:
-            self._channel.tell("left", taken.number)
-
-    async def _converse(self, connection: socket.socket, taken: HandedOver) -> None:
-        client = ClientAddress.of(connection)
-        try:
-            listen = self._listen[taken.listener]
-            await self._sessions.session(
-                listen, Wire(ConnectedSocket(connection)), client, lambda: taken.admission
-            ).run()
+            if connection.descriptor is not None:
+                wire = Wire(ConnectedSocket.of(connection.descriptor, connection.family))
+                listen = self._listen[connection.listener]
+                await self._sessions.session(listen, wire, connection.client, lambda: connection.admission).run()
         except Exception as bug:  # noqa: BLE001 - the one door: a bug in one session must not end the others
-            self._bugs.note(bug, client=str(client))
+            self._bugs.note(bug, client=str(connection.client))
+        finally:
+            self._channel.tell("left", connection.number)
 
 
 class _Controls:
