@@ -46,6 +46,10 @@ class Database:
         self._batch_lock = threading.Lock()
         """Held by the thread that runs a batch."""
         self._in_transaction = False
+        self._lacks_savepoint = False
+        """Whether an operation of a batch is under way that has changed nothing yet."""
+        self.before_commit: Callable[[], None] = lambda: None
+        """Called at the end of each transaction, to bring up to date what is derived from the rest."""
 
     def close(self) -> None:
         """Close the connection; a second call does nothing.
@@ -65,7 +69,7 @@ class Database:
         """
         try:
             with self._batch_lock, self.transaction():
-                return [self._run_in_savepoint(operation) for operation in batch]
+                return [self._run_apart(operation) for operation in batch]
         except QueueError as error:
             return [error for _ in batch]
 
@@ -77,6 +81,9 @@ class Database:
         """
         if self._in_transaction:  # as in reading(), without the cost of a second context manager
             try:
+                if self._lacks_savepoint:
+                    self.connection.execute("SAVEPOINT operation")
+                    self._lacks_savepoint = False
                 yield
             except (sqlite3.Error, OSError) as error:
                 raise self._translated(error) from error
@@ -86,6 +93,7 @@ class Database:
             self._in_transaction = True
             try:
                 yield
+                self.before_commit()
                 self.spool_files.sync()
                 self.connection.execute("COMMIT")
             except BaseException:  # the transaction is undone, whatever the error; all is raised again
@@ -111,19 +119,27 @@ class Database:
             return QueueUnreadable(self.data_dir / FILE, error)
         return QueueUnavailable(f"{self.data_dir / FILE}: {error}")
 
-    def _run_in_savepoint(self, operation: Callable[[], T]) -> T | Exception:
+    def _run_apart(self, operation: Callable[[], T]) -> T | Exception:
+        """Run one operation of a batch; if it fails, its changes are undone and its exception is returned.
+
+        Each statement costs the batch a turn at Python's global lock, so that an operation that only reads, which
+        never begins a `transaction()`, is spared its savepoint.
+        """
         mark = self.spool_files.mark()
-        self.connection.execute("SAVEPOINT operation")
+        result: T | Exception
+        self._lacks_savepoint = True
         try:
             result = operation()
         except Exception as error:
             if not self.connection.in_transaction:  # SQLite has undone the whole transaction: disk full, I/O error
                 raise QueueUnavailable(f"the transaction was rolled back: {error}") from error
-            self.connection.execute("ROLLBACK TO operation")
-            self.connection.execute("RELEASE operation")
+            if not self._lacks_savepoint:
+                self.connection.execute("ROLLBACK TO operation")
             self.spool_files.roll_back(mark)
-            return error
-        self.connection.execute("RELEASE operation")
+            result = error
+        if not self._lacks_savepoint:
+            self.connection.execute("RELEASE operation")
+        self._lacks_savepoint = False
         return result
 
     def _roll_back(self) -> None:

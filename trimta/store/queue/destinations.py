@@ -2,7 +2,8 @@
 
 The table `destinations` is derived from the envelopes.  With its index the query for due envelopes, or for the next
 moment, reads few rows, however long the queue.  So every change of an envelope's state, next hop or times must be
-followed by `refresh` in the same transaction.
+followed by `refresh` in the same transaction, at whose end, or before the table is read, each next hop is brought up to
+date once.
 
 A next hop that failed is spared: envelopes that were queued for it before are not tried until `not_before`.  The first
 try of an envelope that comes later is not delayed.
@@ -22,10 +23,14 @@ class Destinations:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection = database.connection
+        self._changed: set[str] = set()
+        """Next hops whose rows may not be up to date."""
+        database.before_commit = self.bring_up_to_date
 
     def defer(self, next_hop: str, now: float, until: float) -> None:
         """Spare a next hop that has failed: envelopes queued for it wait until `until`, without counting an attempt."""
         with self._database.transaction():
+            self.bring_up_to_date()
             self._connection.execute(
                 "UPDATE destinations SET failed = max(failed, ?), not_before = max(not_before, ?) WHERE next_hop = ?",
                 (now, until, next_hop),
@@ -46,27 +51,43 @@ class Destinations:
 
     def add(self, next_hop: str, next_try: float, attempts: int) -> None:
         """Bring a next hop up to date after a new envelope was added, which can only make it due earlier."""
+        if next_hop in self._changed:
+            return
         self._connection.execute(
             "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (:hop, :due, 0, 0)"
-            " ON CONFLICT (next_hop) DO UPDATE SET due = min(due,"
-            " CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END)",
+            " ON CONFLICT (next_hop) DO UPDATE SET due ="
+            " CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END"
+            " WHERE due > CASE WHEN :attempts = 0 AND :due > failed THEN :due ELSE max(:due, not_before) END",
             {"hop": next_hop, "due": next_try, "attempts": attempts},
         )
 
     def refresh(self, next_hop: str) -> None:
-        """Bring a next hop up to date after one of its envelopes was changed.
+        """Note that one of a next hop's envelopes was changed."""
+        self._changed.add(next_hop)
+
+    def bring_up_to_date(self) -> None:
+        """Bring up to date the next hops whose envelopes were changed.
 
         A damaged moment, which is no number, is ignored: `repair.recover` handles it.
         """
-        (first,) = self._connection.execute(
-            "SELECT min(next_try) FROM envelopes WHERE next_hop = ? AND state = 'queued' AND next_try <= 9e999",
-            (next_hop,),
+        for next_hop in self._changed:
+            self._bring_up_to_date(next_hop)
+        self._changed.clear()
+
+    def _bring_up_to_date(self, next_hop: str) -> None:
+        first = "SELECT min(next_try) FROM envelopes WHERE next_hop = :hop AND state = 'queued' AND next_try <= 9e999"
+        row = self._connection.execute(
+            f"SELECT ({first}), due, failed, not_before FROM destinations WHERE next_hop = :hop", {"hop": next_hop}
         ).fetchone()
-        if first is None:
+        if row is None:
+            (due,) = self._connection.execute(first, {"hop": next_hop}).fetchone()
+            if due is not None:
+                self._connection.execute("INSERT INTO destinations VALUES (?, ?, 0, 0)", (next_hop, due))
+            return
+        due, before, failed, not_before = row
+        if due is None:
             self._connection.execute("DELETE FROM destinations WHERE next_hop = ?", (next_hop,))
             return
-        failed, not_before = self.failure(next_hop)
-        due = first
         if due < not_before:
             (newcomer,) = self._connection.execute(
                 "SELECT min(next_try) FROM envelopes"
@@ -74,11 +95,8 @@ class Destinations:
                 (next_hop, failed),
             ).fetchone()
             due = not_before if newcomer is None else min(newcomer, not_before)
-        self._connection.execute(
-            "INSERT INTO destinations (next_hop, due, failed, not_before) VALUES (?, ?, 0, 0) ON CONFLICT (next_hop)"
-            " DO UPDATE SET due = excluded.due",
-            (next_hop, due),
-        )
+        if due != before:
+            self._connection.execute("UPDATE destinations SET due = ? WHERE next_hop = ?", (due, next_hop))
 
     def bound_failures(self, now: float, *, back: float, longest: float) -> list[str]:
         """Bring failures forward that are dated after `now`, since the clock was set back; returns their next hops.

@@ -42,6 +42,7 @@ class Due:
         """
         order = "DESC" if newest_first else "ASC"
         with self._database.reading():
+            self._destinations.bring_up_to_date()
             due_hops: list[tuple[str, float]] = []
             rows = self._connection.execute(
                 f"SELECT next_hop, due FROM destinations WHERE due <= ? ORDER BY due {order} LIMIT ?",
@@ -80,6 +81,7 @@ class Due:
         flight, each of which costs a query for its later envelopes.  `exclude`: next hops that can take no more.
         """
         with self._database.reading():
+            self._destinations.bring_up_to_date()
             rows = self._connection.execute(
                 "SELECT next_hop, due FROM destinations WHERE due > ? ORDER BY due LIMIT ?", (now, len(exclude) + 1)
             )

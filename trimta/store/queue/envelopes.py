@@ -119,24 +119,21 @@ class Envelopes:
             self._destinations.add(envelope.next_hop, envelope.next_try, envelope.attempts)
 
     def delete(self, seq: int) -> None:
-        """Delete an envelope, and its message if this was the last one."""
-        message, next_hop = self._connection.execute(
-            "SELECT message, next_hop FROM envelopes WHERE seq = ?", (seq,)
+        """Delete an envelope, its recipients included, and its message if this was the last one."""
+        message, next_hop, message_id, spooled = self._connection.execute(
+            "SELECT e.message, e.next_hop, m.id, m.spooled FROM envelopes e LEFT JOIN messages m ON m.seq = e.message"
+            " WHERE e.seq = ?",
+            (seq,),
         ).fetchone()
         self._connection.execute("DELETE FROM envelopes WHERE seq = ?", (seq,))
         self._destinations.refresh(next_hop)
-        self.delete_message_without_envelopes(message)
+        self.delete_message_without_envelopes(message, message_id, spooled=spooled)
 
-    def delete_message_without_envelopes(self, seq: int) -> None:
+    def delete_message_without_envelopes(self, seq: int, message_id: object, *, spooled: object) -> None:
         """Delete a message, its content included, if it has no envelope left."""
-        row = self._connection.execute(
-            "SELECT id, spooled FROM messages WHERE seq = :seq"
-            " AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = :seq)",
+        deleted = self._connection.execute(
+            "DELETE FROM messages WHERE seq = :seq AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = :seq)",
             {"seq": seq},
-        ).fetchone()
-        if row is None:
-            return
-        self._connection.execute("DELETE FROM messages WHERE seq = ?", (seq,))
-        message_id, spooled = row
-        if spooled and is_message_id(str(message_id)):
+        )
+        if deleted.rowcount and spooled and is_message_id(str(message_id)):
             self._spool_files.remove_after_commit([self._spool_files.folder / str(message_id)])

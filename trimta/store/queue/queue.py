@@ -198,14 +198,15 @@ class Queue:
             if row is None:
                 return False
             seq, next_hop = row
+            for message, envelopes in new:
+                self.accept(message, envelopes)
+            numbers = self._connection.execute("SELECT number FROM recipients WHERE envelope = ?", (seq,)).fetchall()
+            if all(number in done for (number,) in numbers):
+                self._envelopes.delete(seq)
+                return True
             self._connection.executemany(
                 "DELETE FROM recipients WHERE envelope = ? AND number = ?", [(seq, number) for number in done]
             )
-            for message, envelopes in new:
-                self.accept(message, envelopes)
-            if self._connection.execute("SELECT 1 FROM recipients WHERE envelope = ?", (seq,)).fetchone() is None:
-                self._envelopes.delete(seq)
-                return True
             self._connection.executemany(
                 "UPDATE recipients SET last = ? WHERE envelope = ? AND number = ?",
                 [(dump_deferred(outcome), seq, number) for number, outcome in (deferred or {}).items()],

@@ -130,7 +130,7 @@ class Repair:
             for seq in seqs:
                 self._envelopes.delete(seq)
             if row is not None:
-                self._envelopes.delete_message_without_envelopes(row[0])
+                self._envelopes.delete_message_without_envelopes(row[0], row[1], spooled=row[2])
             return SetAside(entry_id, reason, path)
 
     def _rows(self, table: str, column: str, keys: Sequence[int]) -> list[dict[str, Any]]:
