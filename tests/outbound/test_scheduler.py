@@ -18,6 +18,7 @@ from trimta.mail.envelope import Terms
 from trimta.outbound import scheduler
 from trimta.outbound.reports import Reports
 from trimta.runtime.disk import InlineDisk, ThreadDisk
+from trimta.runtime.group_commit import GroupCommit
 from trimta.store.queue.due import Due
 from trimta.store.queue.errors import QueueUnavailable
 from trimta.store.queue.queue import Queue
@@ -97,6 +98,26 @@ async def test_a_fast_one_needs_no_more_than_one(tmp_path: Path, autojump_clock:
             await lab.submit()
         await lab.idle()
         assert (mx.connections, len(mx.accepted)) == (1, 15)
+
+
+async def test_what_follows_is_claimed_in_the_commit_of_the_outcomes_before(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mx = FakeMx()
+    async with open_lab(tmp_path, {ONE: mx}) as lab:
+        operations = 0
+        run = GroupCommit.run
+
+        async def counted(queue: GroupCommit, *arguments: Any, **options: Any) -> Any:
+            nonlocal operations
+            operations += 1
+            return await run(queue, *arguments, **options)
+
+        monkeypatch.setattr(GroupCommit, "run", counted)
+        await fill(lab, ["x.test"] * 50)
+        await lab.idle()
+        assert len(mx.accepted) == 50
+        assert operations < 70
 
 
 async def test_the_next_hop_is_the_host_where_a_route_says_so(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -365,11 +386,32 @@ async def test_while_the_disk_is_full_nothing_is_sent_again(
                 raise QueueUnavailable("database or disk is full")
             return settle(queue, *arguments, **options)
 
+        await fill(lab, ["x.test"] * 3)
         monkeypatch.setattr(Queue, "settle", full)
-        await lab.submit()
         await lab.idle()
-        assert len(mx.transactions) == 1
+        assert len(mx.transactions) == 3
         assert lab.mta.events.counters["queue_trouble"] == 20
+        assert await lab.queue() == []
+
+
+async def test_a_claim_that_failed_does_not_undo_the_outcomes_before_it(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mx = FakeMx()
+    async with open_lab(tmp_path, {ONE: mx}, config="[queue]\nper_domain = 1") as lab:
+        claim = Queue.claim_next
+        answers = iter([claim, None, claim, None])
+
+        def broken(queue: Queue, *arguments: Any, **options: Any) -> Any:
+            if next(answers, claim) is None:
+                raise QueueUnavailable("disk I/O error")
+            return claim(queue, *arguments, **options)
+
+        monkeypatch.setattr(Queue, "claim_next", broken)
+        await fill(lab, ["x.test"] * 3)
+        await lab.idle()
+        assert len(mx.transactions) == 3
+        assert lab.mta.events.counters["queue_trouble"] == 2
         assert await lab.queue() == []
 
 

@@ -53,16 +53,13 @@ async def deliver(
             recipients_per_transaction=recipients_per_transaction,
         )
 
-        async def more() -> OutboundMessage | None:
-            await trio.lowlevel.checkpoint()
-            return waiting.pop(0) if waiting else None
-
-        async def report(_: OutboundMessage, result: AttemptResult) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult, *, asks_for_next: bool) -> OutboundMessage | None:
             await trio.lowlevel.checkpoint()
             results.append(result)
+            return waiting.pop(0) if asks_for_next and waiting else None
 
         while waiting:
-            await client.run(waiting.pop(0), more, report)
+            await client.run(waiting.pop(0), report)
         assert client.silent_since is None
         nursery.cancel_scope.cancel()
     for mx in hosts.values():
@@ -538,15 +535,12 @@ async def test_a_cancelled_delivery_reports_what_is_decided_and_leaves_nothing_o
         net = FakeNet(nursery, {ONE: FakeMx({stage: STALL})})
         client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
 
-        async def report(_: OutboundMessage, result: AttemptResult) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult, *, asks_for_next: bool) -> None:
             await trio.lowlevel.checkpoint()
             reported.append(result)
 
-        async def more() -> OutboundMessage | None:
-            return None
-
         with trio.move_on_after(0.5):
-            await client.run(outbound(), more, report)
+            await client.run(outbound(), report)
         nursery.cancel_scope.cancel()
     assert closed
     assert len(reported) == (stage in ("body", "quit"))  # a message that may have been taken is not sent again at once
@@ -569,15 +563,12 @@ async def test_a_cancelled_delivery_reports_who_has_the_message_already(
         net = FakeNet(nursery, {ONE: first, TWO: FakeMx(second)})
         client = SmtpClient(NO_TLS, "x.test", sending(net), FakeHosts(HOSTS))
 
-        async def report(_: OutboundMessage, result: AttemptResult) -> None:
+        async def report(_: OutboundMessage, result: AttemptResult, *, asks_for_next: bool) -> None:
             await trio.sleep(1)
             reported.append(result)
 
-        async def more() -> OutboundMessage | None:
-            return None
-
         with trio.move_on_after(5):
-            await client.run(outbound("a@x.test", "b@x.test"), more, report)
+            await client.run(outbound("a@x.test", "b@x.test"), report)
         nursery.cancel_scope.cancel()
     (result,) = reported
     assert result.cut_short

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from trimta.outbound.transports.attempt import AttemptResult
     from trimta.outbound.transports.client_settings import ClientSettings
     from trimta.outbound.transports.maildir_delivery import Maildirs
-    from trimta.outbound.worker import Claimed, Worker
+    from trimta.outbound.worker import Claim, Claimed, Worker
     from trimta.routing.destination import Destination
     from trimta.runtime.disk import Disk
     from trimta.runtime.events import Events
@@ -186,8 +186,7 @@ class Dispatch:
         worker.connection = client
         under_way = {claimed.envelope.id: claimed}
 
-        async def claim_next() -> OutboundMessage | None:
-            following = await worker.claim()
+        def prepared(following: Claimed | None) -> OutboundMessage | None:
             if following is None:
                 return None
             under_way[following.envelope.id] = following
@@ -197,11 +196,17 @@ class Dispatch:
                 return None
             return self._outbound(following)
 
-        async def report(message: OutboundMessage, result: AttemptResult) -> None:
-            await self._report(worker, under_way.pop(message.id), result)
+        async def report(
+            message: OutboundMessage, result: AttemptResult, *, asks_for_next: bool
+        ) -> OutboundMessage | None:
+            claim = worker.next_claim() if asks_for_next else None
+            is_claimed = await self._report(worker, under_way.pop(message.id), result, claim)
             worker.done(message.id)
+            if claim is None:
+                return None
+            return prepared(await (worker.claimed(claim) if is_claimed else worker.claim()))
 
-        await client.run(self._outbound(claimed), claim_next, report)
+        await client.run(self._outbound(claimed), report)
 
     def _outbound(self, claimed: Claimed) -> OutboundMessage:
         message = claimed.message
@@ -211,14 +216,16 @@ class Dispatch:
             content=OutboundContent(message.trace, message.content),
         )
 
-    async def _report(self, worker: Worker, claimed: Claimed, result: AttemptResult) -> None:
+    async def _report(self, worker: Worker, claimed: Claimed, result: AttemptResult, claim: Claim | None) -> bool:
+        """Settle an attempt; returns whether `claim` was committed with it."""
         self._message_log.note_dialogue(claimed.message.id, result.transcript)
         if result.damaged is not None:
             await set_aside(self._queue, self._events, claimed.message.id, str(result.damaged))
-            return
+            return False
         if result.unusable is None:
             worker.heard()
-        await self._settlement.settle_attempt(claimed, result)
+        await self._settlement.settle_attempt(claimed, result, claim=claim)
+        return True
 
     # By the other transports.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.outbound.worker import Claimed, Worker
+from trimta.outbound.worker import Claim, Claimed, Worker
 from trimta.runtime.group_commit import set_aside
 from trimta.store.queue.errors import DamagedEntry, QueueError
 
@@ -99,9 +99,7 @@ class Scheduler:
         self._news = trio.Event()
         self._workers: set[Worker] = set()
         self._taken: set[str] = set()
-        """Ids of the envelopes that workers have.  They are added where the queue is asked, by one question after the
-        other: two that are asked at once get different answers.
-        """
+        """Ids of the envelopes that workers have (see `Claim`)."""
         self._warned: frozenset[str] = frozenset()
         """Ids of the envelopes whose senders are being warned."""
         self._tried_first: dict[str, float] = {}
@@ -286,37 +284,34 @@ class Scheduler:
                 if entry is not None:
                     await self._deliverer.postpone(Claimed(*entry))
 
-    async def claim(self, worker: Worker) -> Claimed | None:
-        """See Worker.claim."""
-        while not self._stopping and not self._others_wait(worker):
+    def next_claim(self, worker: Worker) -> Claim | None:
+        """See Worker.next_claim."""
+        return None if self._stopping or self._others_wait(worker) else Claim(worker, self._clock.now(), self._taken)
+
+    async def claim(self, worker: Worker, claim: Claim | None = None) -> Claimed | None:
+        """See Worker.claim and Worker.claimed."""
+        while True:
+            if claim is None:
+                claim = self.next_claim(worker)
+                if claim is None:
+                    return None
+                await self._commit(claim)
             try:
-                claimed = await self._claim(worker.next_hop)
+                claimed = claim.result
             except DamagedEntry as damage:
                 await set_aside(self._queue, self._events, damage.id, damage.reason)
-                continue
-            if claimed is not None:
-                worker.active.add(claimed.envelope.id)
+                claim = None
+            else:
                 worker.since = trio.current_time()
-            return claimed
-        return None
+                return claimed
 
-    async def _claim(self, next_hop: str) -> Claimed | None:
-        now = self._clock.now()
-        taken: list[str] = []
-
-        def claim(queue: Queue) -> Claimed | None:
-            entry = queue.claim_next(next_hop, now, exclude=self._taken)
-            if entry is None:
-                return None
-            taken.append(entry[1].id)
-            self._taken.add(entry[1].id)
-            return Claimed(*entry)
-
+    async def _commit(self, claim: Claim) -> None:
         try:
-            return await self._queue.run(claim)
+            await self._queue.run(claim)
         except QueueError:
-            self._taken.difference_update(taken)
+            claim.forget()
             raise
+        claim.keep()
 
     def release(self, worker: Worker, envelope_id: str) -> None:
         """See Worker.give_back."""
@@ -325,7 +320,8 @@ class Scheduler:
 
     def _others_wait(self, worker: Worker) -> bool:
         """Whether a worker that has sent its turn's worth keeps a place from others."""
-        return worker.sent >= TURN and len(self._workers) >= self._config.concurrency
+        turn = worker.sent + len(worker.active)
+        return turn >= TURN and len(self._workers) >= self._config.concurrency
 
     # Places for destinations that have no worker.
 

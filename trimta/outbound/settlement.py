@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trimta.outbound.reports import NewMessage, Reports
     from trimta.outbound.retries import Retries
     from trimta.outbound.transports.attempt import AttemptResult
-    from trimta.outbound.worker import Claimed
+    from trimta.outbound.worker import Claim, Claimed
     from trimta.runtime.bugs import Bugs
     from trimta.runtime.drain import Drain
     from trimta.runtime.events import Events
@@ -72,16 +72,18 @@ class Settlement:
         """Settle an attempt by a transport that keeps no connection; each recipient has an outcome."""
         await self._settle(claimed, outcomes)
 
-    async def settle_attempt(self, claimed: Claimed, result: AttemptResult) -> None:
+    async def settle_attempt(self, claimed: Claimed, result: AttemptResult, *, claim: Claim | None = None) -> None:
         """Settle an attempt over SMTP or LMTP.  Recipients without an outcome stay due, or held where `[egress] allow`
         keeps them here.  A next hop without a usable host is spared what else waits for it.
+
+        `claim`: what the worker delivers next, claimed in the same transaction.
         """
         denied = result.denied
         hold = None
         if denied is not None:
             hold = f"egress.allow keeps it here; it would have gone to {denied.host} [{denied.address}]:{denied.port}"
         spare = result.unusable is not None and not result.cut_short
-        await self._settle(claimed, result.outcomes, hold=hold, host=result.host, spare=spare)
+        await self._settle(claimed, result.outcomes, hold=hold, host=result.host, spare=spare, claim=claim)
 
     async def fail_untried(self, claimed: Claimed, failures: Sequence[Failed]) -> None:
         """Settle failures for which no attempt was needed."""
@@ -117,6 +119,7 @@ class Settlement:
         host: str = "",
         spare: bool = False,
         attempted: bool = True,
+        claim: Claim | None = None,
     ) -> None:
         """Write outcomes and the DSNs that are due into the queue, in one transaction.
 
@@ -154,15 +157,20 @@ class Settlement:
             )
             if spare:
                 queue.destinations.defer(envelope.next_hop, now, self._retries.spared_until(now))
+            if claim is not None:
+                claim(queue)
 
         await self._commit(settle)
+        if claim is not None:
+            claim.keep()
         self._emit(claimed, outcomes, next_try=next_try, host=host)
         for outcome, (dsn, _) in product(refused, shorter):
             to, reply = str(outcome.recipient.address), outcome.cause.diagnostic
             self._events.emit("shortened", id=dsn.id, about=message.id, to=to, reply=reply)
         if hold is not None:
             self._events.emit("held", id=message.id, to=addresses(recipients_of(claimed)), reason=hold)
-        self._wake()
+        if dsns or shorter or spare or len(done) < len(claimed.envelope.recipients):
+            self._wake()  # else nothing falls due that did not before
 
     def _next_try(self, claimed: Claimed, now: float) -> float:
         expiry = self._retries.expiry(claimed.message)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from trimta.store.queue.errors import QueueError
+
 if TYPE_CHECKING:
+    from trimta.store.queue.queue import Queue
     from trimta.store.queue.values import QueuedEnvelope, StoredMessage
 
 
@@ -27,6 +30,54 @@ class Claimed:
     envelope: QueuedEnvelope
 
 
+class Claim:
+    """The claim of the envelope that is the longest due at a worker's next hop: an operation on the queue, alone or as
+    a part of another one.
+
+    A claim whose commit failed may be made again.
+    """
+
+    def __init__(self, worker: Worker, now: float, taken: set[str]) -> None:
+        """`now`: the moment of the claim, on the queue's clock.  `taken`: the ids of the envelopes that workers have,
+        which are left out.  The claimed one is added where the queue is asked, by one question after the other: two
+        that are asked at once get different answers.
+        """
+        self._worker = worker
+        self._now = now
+        self._taken = taken
+        self._answer: Claimed | QueueError | None = None
+
+    def __call__(self, queue: Queue) -> None:
+        """Ask the queue.  What goes wrong is raised by `result`: it must not undo what is committed with the claim."""
+        self.forget()
+        try:
+            entry = queue.claim_next(self._worker.next_hop, self._now, exclude=self._taken)
+        except QueueError as error:
+            self._answer = error
+        else:
+            if entry is not None:
+                self._answer = Claimed(*entry)
+                self._taken.add(entry[1].id)
+
+    def forget(self) -> None:
+        """Give back what was claimed, since nothing was committed."""
+        if isinstance(self._answer, Claimed):
+            self._taken.discard(self._answer.envelope.id)
+        self._answer = None
+
+    def keep(self) -> None:
+        """Note what the worker has from now on, since it was committed."""
+        if isinstance(self._answer, Claimed):
+            self._worker.active.add(self._answer.envelope.id)
+
+    @property
+    def result(self) -> Claimed | None:
+        """The claimed envelope; None if none is due.  Raises QueueError, DamagedEntry."""
+        if isinstance(self._answer, QueueError):
+            raise self._answer
+        return self._answer
+
+
 class Deliverer(Protocol):
     """The side of deliveries that the scheduler calls.  Methods may raise QueueError; any other exception is a bug."""
 
@@ -46,8 +97,11 @@ class Deliverer(Protocol):
 class Assigner(Protocol):
     """The side of the scheduler that a worker talks to."""
 
-    async def claim(self, worker: Worker) -> Claimed | None:
-        """See Worker.claim."""
+    def next_claim(self, worker: Worker) -> Claim | None:
+        """See Worker.next_claim."""
+
+    async def claim(self, worker: Worker, claim: Claim | None = None) -> Claimed | None:
+        """See Worker.claim and Worker.claimed."""
 
     def release(self, worker: Worker, envelope_id: str) -> None:
         """See Worker.give_back."""
@@ -73,6 +127,16 @@ class Worker:
     async def claim(self) -> Claimed | None:
         """The next envelope that is due at the next hop; None if there is none, or others wait for this place."""
         return await self._assigner.claim(self)
+
+    def next_claim(self) -> Claim | None:
+        """The claim of the next envelope, to be committed together with the outcomes of the one before; None if others
+        wait for this place.
+        """
+        return self._assigner.next_claim(self)
+
+    async def claimed(self, claim: Claim) -> Claimed | None:
+        """What `claim`, which was committed, has given, as `claim()` returns it."""
+        return await self._assigner.claim(self, claim)
 
     def done(self, envelope_id: str) -> None:
         """Note that the outcomes of an envelope are in the queue."""

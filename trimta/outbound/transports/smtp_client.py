@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
@@ -35,7 +35,7 @@ from trimta.smtp.sasl import Credentials
 from trimta.store.spool import BodyDamagedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from trimta.mail.envelope import Recipient
     from trimta.outbound.resolver import Routing
@@ -51,8 +51,14 @@ REUSE_SECONDS: Final = 300.0
 REPORT_LIMIT: Final = 2.0
 """Seconds to report what was decided before a cancellation: one commit."""
 
-Report: TypeAlias = "Callable[[OutboundMessage, AttemptResult], Awaitable[None]]"
-Next: TypeAlias = "Callable[[], Awaitable[OutboundMessage | None]]"
+
+class Report(Protocol):
+    """The caller's side of a client that sends one message after the other."""
+
+    async def __call__(
+        self, message: OutboundMessage, result: AttemptResult, /, *, asks_for_next: bool
+    ) -> OutboundMessage | None:
+        """Take the result of a message, and give the next one if the client asks for it; None if there is none."""
 
 
 class Hosts(Protocol):
@@ -96,10 +102,9 @@ class SmtpClient:
         such connection.  A host that is silent gives way to others.
         """
 
-    async def run(self, first: OutboundMessage, following: Next, report: Report) -> None:
-        """Send `first`, report its result, and go on with the messages of `following` while the connection is healthy,
-        `REUSE_MESSAGES` and `REUSE_SECONDS` at most.  `following` gives None when there is nothing else for this next
-        hop.
+    async def run(self, first: OutboundMessage, report: Report) -> None:
+        """Send `first`, report its result, and go on with the messages that `report` gives while the connection is
+        healthy, `REUSE_MESSAGES` and `REUSE_SECONDS` at most.
 
         A cancelled call reports the outcomes that it has, if any, and closes the connection.
         """
@@ -107,9 +112,9 @@ class SmtpClient:
         count = 0
         try:
             while message is not None:
-                await report(message, await self.send(message))
+                result = await self.send(message)
                 count += 1
-                message = await following() if count < REUSE_MESSAGES and self._is_reusable() else None
+                message = await report(message, result, asks_for_next=count < REUSE_MESSAGES and self._is_reusable())
         finally:
             if self._attempt is not None:
                 await self._report_cut_short(self._attempt, report)  # noqa: ASYNC102 - it shields itself
@@ -124,7 +129,7 @@ class SmtpClient:
         result.transcript = attempt.transcript.lines
         with trio.CancelScope(shield=True) as scope:  # else: recipients who have the message get it again
             scope.deadline = trio.current_time() + REPORT_LIMIT
-            await report(attempt.message, result)
+            await report(attempt.message, result, asks_for_next=False)
 
     async def send(self, message: OutboundMessage) -> AttemptResult:
         """Make one attempt, over the connection that is open or a new one, which stays open.
