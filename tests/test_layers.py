@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent / "trimta"
 
 FLOORS: Final = (
+    "first_use",
     "real_time",
     "mail",
     "content",

@@ -25,6 +25,8 @@ def workers_by_default(request: pytest.FixtureRequest) -> Iterator[None]:
     """Have configurations without `workers` mean as many, in this process; one for a test marked `one_process`, which
     changes the program itself for its sessions.
     """
+    if Configuration.__init__.__kwdefaults__ is None:  # until its first call
+        cast("Any", Configuration)(hostname="", data_dir=None, local=None, routes={})
     defaults = cast("dict[str, Any]", Configuration.__init__.__kwdefaults__)
     defaults["workers"] = 1 if request.node.get_closest_marker("one_process") else COUNT
     yield

@@ -15,8 +15,9 @@ import hmac
 import importlib.util
 import re
 import unicodedata
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

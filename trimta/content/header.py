@@ -23,9 +23,9 @@ from __future__ import annotations
 import email.errors
 import email.header
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from trimta.first_use.dataclass import dataclass
 from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:

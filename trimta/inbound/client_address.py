@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
+
+from trimta.first_use.dataclass import dataclass
 
 UNIX = "unix"
 

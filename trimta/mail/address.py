@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import idna
 
+from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.limits import MAX_DOMAIN, MAX_LABEL, MAX_PATH
 
 POSTMASTER: Final = "postmaster"  # the one forward-path without a domain, in any case: RFC 5321 4.1.1.3

@@ -7,9 +7,9 @@ of a queued recipient, the text of a `reject` route.  `REPLY_LINE` is the one gr
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
+from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.limits import MAX_REPLY_LINE
 from trimta.mail.status import EnhancedStatus
 

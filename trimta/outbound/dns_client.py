@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast
@@ -27,6 +26,7 @@ import trio
 import trio.socket
 
 from trimta.config.model import MxRecord, Nameserver
+from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import re
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
+from trimta.first_use.dataclass import dataclass
 from trimta.routing.maildir_paths import component, domain_set_apart, fill
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ import os
 import secrets
 import ssl
 import tempfile
-from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 import idna
 
 from trimta import real_time
+from trimta.first_use.dataclass import dataclass, field
 from trimta.store import durable
 
 if TYPE_CHECKING:

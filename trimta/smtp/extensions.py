@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
+
+from trimta.first_use.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

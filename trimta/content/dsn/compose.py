@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -15,6 +14,7 @@ from trimta.content.dsn.status_fields import delivery_status
 from trimta.content.dsn.typed_names import addr_spec, host_name
 from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields
+from trimta.first_use.dataclass import dataclass
 from trimta.mail.outcome import Deferred, Delivered, Failed
 
 if TYPE_CHECKING:

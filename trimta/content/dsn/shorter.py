@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.escaping import ascii_only, header_field, utf8_xtext
@@ -21,6 +20,7 @@ from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields, split_header
 from trimta.content.mime.structure import Entity, Multipart, read_structure
 from trimta.content.windowed_octets import WindowedOctets
+from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

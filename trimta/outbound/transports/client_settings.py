@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
+from trimta.first_use.dataclass import dataclass
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.tls import TlsError, opportunistic_context, trusting_nobody, verified_context
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 
 if TYPE_CHECKING:
