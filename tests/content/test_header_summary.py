@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimta.content.header import fields
+from trimta.content.header import field_names, fields
 from trimta.content.header_summary import MAX_DELIVERED_TO, HeaderSummary
 from trimta.content.trace import delivered_to_field
 from trimta.mail.address import parse_mailbox
@@ -39,7 +39,9 @@ def in_pieces(content: bytes, size: int) -> list[bytes]:
 def test_a_summary_has_the_names_of_fields_that_may_be_added(
     content: bytes, names: set[str], size: int, end: bytes
 ) -> None:
-    assert HeaderSummary.of_pieces(in_pieces(content.replace(b"\n", end), size)).names == names
+    content = content.replace(b"\n", end)
+    assert HeaderSummary.of_pieces(in_pieces(content, size)).names == names
+    assert HeaderSummary.of(content).names == names
 
 
 @pytest.mark.parametrize("first", [LONG, b"From " + b"x" * 200_000 + b"\n"])
@@ -65,7 +67,9 @@ def test_memory_does_not_grow_with_the_header(start: list[bytes]) -> None:
     assert 0 < len(summary.delivered_to) <= MAX_DELIVERED_TO
 
 
-_LINES = st.sampled_from([b"From: a@b", b"Received: x", b"Delivered-To: a@b.test", b" folded", b"", b"x", b"Date:"])
+_LINES = st.sampled_from(
+    [b"From: a@b", b"Received: x", b"Delivered-To: a@b.test", b" folded", b"", b"x", b"Date:", b"From x", b">From x"]
+)
 
 
 @given(st.lists(_LINES), st.sampled_from([b"\n", b"\r\n"]), st.integers(1, 40))
@@ -74,6 +78,7 @@ def test_a_summary_is_that_of_the_fields_of_the_whole_header(lines: list[bytes],
     found = [*fields(content)]
     summary = HeaderSummary.of_pieces(in_pieces(content, size))
     names = [field.name for field in found]
+    assert field_names(content) == names
     assert summary.received_count == names.count("received")
     assert summary.delivered_to == tuple(field.value for field in found if field.name == "delivered-to")
     assert summary.names == set(names) & {"from", "date", "message-id", "resent-date"}
@@ -96,7 +101,9 @@ def test_a_summary_is_that_of_the_fields_of_the_whole_header(lines: list[bytes],
     ],
 )
 def test_content_has_a_header_or_has_none(content: bytes, is_there: bool, size: int, end: bytes) -> None:
-    assert HeaderSummary.of_pieces(in_pieces(content.replace(b"\n", end), size)).is_there is is_there
+    content = content.replace(b"\n", end)
+    assert HeaderSummary.of_pieces(in_pieces(content, size)).is_there is is_there
+    assert HeaderSummary.of(content).is_there is is_there
 
 
 def test_a_summary_counts_hops_and_names_mailboxes() -> None:

@@ -122,6 +122,13 @@ def test_a_date_needs_its_offset() -> None:
         received(date=DATE.replace(tzinfo=None))
 
 
+def test_one_moment_is_written_with_the_offset_of_its_date() -> None:
+    for hours, written in [(0, "+0000"), (1, "+0100"), (0, "+0000")]:
+        date = DATE.astimezone(timezone(timedelta(hours=hours)))
+        assert received(date=date).endswith(f", 29 Feb 2024 {17 + hours}:07:05 {written}\n")
+        assert received(date=date.replace(microsecond=999_999)) == received(date=date)
+
+
 def test_python_reads_the_date_back() -> None:
     for date in (DATE, datetime(1999, 12, 31, 23, 59, 59, tzinfo=UTC)):
         assert email.utils.parsedate_to_datetime(received(date=date).rpartition("; ")[2]) == date

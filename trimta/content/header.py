@@ -40,6 +40,7 @@ _START: Final = rb"[!-9;-~]{1,998}+[ \t]{0,998}+:"
 _MAX_START: Final = 2 * 998 + 1
 _FIELD_START: Final = re.compile(_START)
 _FIELD: Final = re.compile(rb"([!-9;-~]{1,998}+)[ \t]{0,998}+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_FIELDS: Final = re.compile(rb"(?:" + _START + rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?)*+")
 _INCOMPLETE_START: Final = re.compile(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
 _REST_OF_FIELD: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 _FROM: Final = rb"From (?![ \t]{0,997}+:)"  # "From :" is a field in the obsolete syntax
@@ -87,10 +88,20 @@ def fields(content: bytes) -> Iterator[Field]:
 
 def split_header(content: bytes) -> tuple[bytes, bytes]:
     """The header, and all the rest from the empty line on; together they are the content."""
-    end = _after_from_line(content)
-    while match := _FIELD.match(content, end):
-        end = match.end()
+    _, end = _header_span(content)
     return content[:end], content[end:]
+
+
+def field_names(content: bytes) -> list[str]:
+    """The names of the fields of the header that `content` begins with, in lower case, topmost first."""
+    start, end = _header_span(content)
+    # Fields follow each other without a gap, so that the search finds each of them and nothing else.
+    return [name.decode("ascii").lower() for name in _FIELD.findall(content, start, end)]
+
+
+def begins_with_empty_line(content: bytes) -> bool:
+    """Whether content begins with the empty line that ends a header: the header is complete and has no fields."""
+    return content.startswith((b"\n", b"\r\n")) or content == b"\r"
 
 
 def possible_headers(content: bytes) -> Iterator[bytes]:
@@ -115,6 +126,13 @@ def without_from_lines(content: bytes) -> bytes:
 def begins_from_line(content: bytes) -> bool:
     """Whether content begins with a From_ line of an mbox, quoted or not, whose line end may be still to come."""
     return _QUOTED_FROM_START.match(content) is not None
+
+
+def _header_span(content: bytes) -> tuple[int, int]:
+    """Where the fields of the header begin that content begins with, and where they end."""
+    start = _after_from_line(content)
+    match = _FIELDS.match(content, start)
+    return start, start if match is None else match.end()
 
 
 def _after_from_line(content: bytes) -> int:

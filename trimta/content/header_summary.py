@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.content.header import HeaderReader
+from trimta.content.header import HeaderReader, begins_with_empty_line, field_names
 from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_mailbox
 
@@ -43,12 +43,17 @@ class HeaderSummary:
 
     def __post_init__(self) -> None:
         # Parsed once: there may be thousands of values, and a thousand recipients to compare with.
-        object.__setattr__(self, "_mailboxes", frozenset(_mailboxes(self.delivered_to)))
+        mailboxes = frozenset(_mailboxes(self.delivered_to)) if self.delivered_to else frozenset()
+        object.__setattr__(self, "_mailboxes", mailboxes)
 
     @classmethod
     def of(cls, content: bytes) -> Self:
-        """The summary of content in memory, or of its header alone."""
-        return cls.of_pieces((content,))
+        """The summary of content in memory, or of its header alone: as `of_pieces` returns it, in less time."""
+        names = field_names(content)
+        if "delivered-to" in names:  # the only field whose value is kept
+            return cls.of_pieces((content,))
+        is_there = bool(names) or begins_with_empty_line(content)
+        return cls(names.count("received"), (), REMEMBERED.intersection(names), is_there)
 
     @classmethod
     def of_pieces(cls, pieces: Iterable[bytes]) -> Self:

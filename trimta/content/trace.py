@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import ipaddress
 import re
+from datetime import timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -49,16 +50,13 @@ def received_field(
     """
     if date.tzinfo is None:
         raise ValueError("a date without its offset from UTC")
-    lines = [
-        f"Received: from {_extended_domain(helo, client)}",
-        f"\tby {_domain(by)} with {_NOT_ATOM.sub('?', protocol)} id {_NOT_ATOM.sub('?', id)}",
-    ]
+    lines = [f"{_from_and_by(helo, client, by, protocol)} id {_NOT_ATOM.sub('?', id)}"]
     utf8 = protocol.startswith("UTF8")
     if for_ is not None and (utf8 or for_.is_ascii):
         lines.append(f"\tfor <{for_.wire(smtputf8=utf8)}>")
     if cipher_suite:
         lines.append(f"\ttls {_NOT_ATOM.sub('?', cipher_suite)}")
-    lines[-1] += f"; {email.utils.format_datetime(date)}\n"
+    lines[-1] += f"; {_written(date)}\n"
     return "\n".join(lines).encode()
 
 
@@ -72,7 +70,7 @@ def submitted_field(*, by: str, user_id: int, id: str, date: datetime) -> bytes:
         raise ValueError("a date without its offset from UTC")
     return (
         f"Received: by {_domain(by)} (trimta sendmail, from userid {user_id})\n"
-        f"\tid {_NOT_ATOM.sub('?', id)}; {email.utils.format_datetime(date)}\n"
+        f"\tid {_NOT_ATOM.sub('?', id)}; {_written(date)}\n"
     ).encode()
 
 
@@ -97,6 +95,22 @@ def delivered_to_field(*mailboxes: Mailbox) -> bytes:
 def x_original_to_field(*mailboxes: Mailbox) -> bytes:
     """An X-Original-To field for each mailbox, which is an address that RCPT had."""
     return b"".join(f"X-Original-To: {mailbox}\n".encode() for mailbox in mailboxes)
+
+
+def _written(date: datetime) -> str:
+    """A date as header fields have it (RFC 5322 3.3), to the second."""
+    return _written_second(date.replace(microsecond=0, tzinfo=None), date.utcoffset() or timedelta(0))
+
+
+@lru_cache(maxsize=16)  # a busy server has many messages in each
+def _written_second(local: datetime, offset: timedelta) -> str:
+    return email.utils.format_datetime(local.replace(tzinfo=timezone(offset)))
+
+
+@lru_cache  # clients send more than one message
+def _from_and_by(helo: str, client: str, by: str, protocol: str) -> str:
+    """The clauses "from", "by" and "with" of a Received field."""
+    return f"Received: from {_extended_domain(helo, client)}\n\tby {_domain(by)} with {_NOT_ATOM.sub('?', protocol)}"
 
 
 def _extended_domain(helo: str, client: str) -> str:

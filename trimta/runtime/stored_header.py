@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 async def read_header(body: Body, disk: Disk) -> HeaderSummary:
     """The summary of the header at the beginning of `body`, of any length.  Raises OSError and BodyDamagedError."""
-    return _scan(body) if body.in_memory else await disk.run(_scan, body)
+    return await disk.run(_scan, body) if body.data is None else HeaderSummary.of(body.data)
 
 
 def _scan(body: Body) -> HeaderSummary:
