@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from trimta.config.load import parse
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import Recipient
 from trimta.routing.destination import LocalDestination, UnknownUser
+from trimta.routing.policy import KNOWN
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import MaildirRoute
 
@@ -73,6 +75,33 @@ def test_a_forward_path_has_targets_and_the_refusal_that_they_deserve(
     assert [f"{target.address} {target.domain} {shown(target.destination)}" for target in resolved.targets] == targets
     replies = (policy.refusal(resolved, may_relay=True), policy.refusal(resolved, may_relay=False))
     assert tuple("" if reply is None else str(reply.status) for reply in replies) == refusals
+
+
+def test_an_address_that_is_resolved_again_keeps_its_spelling(tmp_path: Path) -> None:
+    policy = policy_of(parse(RESOLVED, base=tmp_path, file="conf.toml"))
+    for _ in range(2):
+        for spelling in ("bob@dev.test", "BOB@dev.test", "bob@DEV.test", "x@far.test", "x@FAR.test"):
+            resolved = policy.resolve(parse_mailbox(spelling))
+            assert [str(resolved.forward_path), *(str(target.address) for target in resolved.targets)] == [spelling] * 2
+
+
+def test_what_a_policy_remembers_of_addresses_and_clients_is_bounded(tmp_path: Path) -> None:
+    policy = policy_of(parse(RESOLVED, base=tmp_path, file="conf.toml"))
+
+    def ask(first: int) -> None:
+        for number in range(first, first + 8 * KNOWN):
+            for domain in ("dev.test", "far.test"):
+                policy.resolve(parse_mailbox(f"bob+{number}@{domain}"))
+            assert not policy.may_relay(f"2001:db8::{number:x}")
+
+    ask(0)
+    tracemalloc.start()
+    try:
+        ask(8 * KNOWN)
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000, "of 3 MB"
+    finally:
+        tracemalloc.stop()
+    assert policy.may_relay("127.0.0.1")
 
 
 def test_two_spellings_of_a_recipient_are_one_target_and_of_two_routes_two(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.first_use.dataclass import replace
+from trimta.mail.envelope import Notify
 from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED
 from trimta.outbound.outcome_events import emit_outcome
@@ -29,7 +30,7 @@ from trimta.store.queue.errors import QueueError, QueueUnavailable
 from trimta.store.queue.values import NewEnvelope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from trimta.content.header_summary import HeaderSummary
     from trimta.mail.envelope import Envelope, Recipient
@@ -87,40 +88,31 @@ class Acceptance:
         Returns the recipients of the envelope whose copies could not be written, with the reason.  Raises QueueError
         when there is no room; the message is not ours then.
         """
-        now = self._clock.now()
-        warn_at = self._retries.warn_at(message)
         recipients = [*zip(envelope.recipients, resolved, strict=True)]
-        routed = RoutedMessage.of(recipients)
-        copies: list[Copy] = []
+        routed_message = RoutedMessage.of(recipients)
+        copies, to_queue, discarded = _apportioned(message, routed_message.envelopes, seen)
+        now = self._clock.now()
         envelopes: list[NewEnvelope] = []
-        discarded: list[Recipient] = []
-        for routed_envelope in routed.envelopes:
-            destination = routed_envelope.destination
-            if envelope.terms.hold_until is not None:
-                hold_until = envelope.terms.hold_until
-                envelopes.append(NewEnvelope.of(routed_envelope, next_try=hold_until, warn_at=warn_at))
-            elif _goes_into_a_maildir(destination, seen):
-                copies.extend(copies_of(message, routed_envelope))
-            elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
-                discarded.extend(routed_envelope.recipients)
-            else:
-                envelopes.append(NewEnvelope.of(routed_envelope, next_try=now, warn_at=warn_at))
-
+        if to_queue:
+            first_try = message.terms.hold_until or now
+            warn_at = self._retries.warn_at(message)
+            envelopes += [NewEnvelope.of(routed, next_try=first_try, warn_at=warn_at) for routed in to_queue]
         written = await self._maildirs.write(copies, at_once=not envelopes)
-        next_try = self._retries.next_try(attempts=1, now=now, expiry=self._retries.expiry(message))
-        if queue_failed_copies:
-            envelopes.extend(
+        outcomes = [outcome for _, outcomes in written.outcomes for outcome in outcomes]
+        delivered = [outcome.recipient for outcome in outcomes if isinstance(outcome, Delivered)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
+        next_try = self._retries.next_try(attempts=1, now=now, expiry=self._retries.expiry(message)) if failed else now
+        if failed and queue_failed_copies:
+            warn_at = self._retries.warn_at(message)
+            envelopes += [
                 _postponed(copy.envelope, deferred, now=now, next_try=next_try, warn_at=warn_at)
-                for copy, outcomes in written.outcomes
-                if (deferred := tuple(outcome for outcome in outcomes if isinstance(outcome, Deferred)))
-            )
+                for copy, results in written.outcomes
+                if (deferred := tuple(outcome for outcome in results if isinstance(outcome, Deferred)))
+            ]
         await self._commit(message, envelopes, written)
         if envelopes:
             self._queue.wake()
 
-        outcomes = [outcome for _, outcomes in written.outcomes for outcome in outcomes]
-        delivered = [outcome.recipient for outcome in outcomes if isinstance(outcome, Delivered)]
-        failed = [outcome for outcome in outcomes if isinstance(outcome, Deferred)]
         if envelopes or discarded or delivered:
             self._announce(message, envelope)
         for to in addresses(discarded):
@@ -131,7 +123,7 @@ class Acceptance:
             else:
                 to, reply = str(outcome.recipient.address), outcome.cause.diagnostic
                 self._events.emit("refused", id=message.id, to=to, reply=reply)
-        await self._confirm(message, [*discarded, *delivered], routed.expanded)
+        await self._confirm(message, [*discarded, *delivered], routed_message.expanded)
         return _unwritten(recipients, failed) if failed else {}
 
     async def _commit(self, message: StoredMessage, envelopes: Sequence[NewEnvelope], written: WrittenCopies) -> None:
@@ -181,6 +173,8 @@ class Acceptance:
 
     async def _confirm(self, message: StoredMessage, done: Sequence[Recipient], expanded: Sequence[Recipient]) -> None:
         """Send the DSNs that NOTIFY=SUCCESS asked for."""
+        if not any(recipient.is_notified_of(Notify.SUCCESS) for recipient in (*done, *expanded)):
+            return
         cause = LocalCause("delivered")
         delivered = [
             Delivered(recipient=recipient, status=DELIVERED, cause=cause, handover=Handover.FINAL) for recipient in done
@@ -195,6 +189,28 @@ class Acceptance:
             self._events.emit("queue_trouble", id=message.id, reason=f"no room for a success report: {cause}")
         else:
             self._queue.wake()
+
+
+def _apportioned(
+    message: StoredMessage, envelopes: Iterable[RoutedEnvelope], seen: HeaderSummary
+) -> tuple[list[Copy], list[RoutedEnvelope], list[Recipient]]:
+    """The copies that are written into Maildirs at once, the envelopes that are queued, and the recipients that a
+    `discard` route drops.
+    """
+    copies: list[Copy] = []
+    to_queue: list[RoutedEnvelope] = []
+    discarded: list[Recipient] = []
+    for envelope in envelopes:
+        destination = envelope.destination
+        if message.terms.hold_until is not None:
+            to_queue.append(envelope)
+        elif _goes_into_a_maildir(destination, seen):
+            copies += copies_of(message, envelope)
+        elif isinstance(destination, MatchedRoute) and isinstance(destination.route, DiscardRoute):
+            discarded += envelope.recipients
+        else:
+            to_queue.append(envelope)
+    return copies, to_queue, discarded
 
 
 def _goes_into_a_maildir(destination: Destination, seen: HeaderSummary) -> bool:

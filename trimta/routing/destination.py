@@ -10,7 +10,7 @@ from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, next_hop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trimta.mail.address import Mailbox
@@ -93,10 +93,15 @@ class RoutedMessage:
     """The recipients that were an alias of several addresses, as the message had them."""
 
     @classmethod
-    def of(cls, recipients: Iterable[tuple[Recipient, ResolvedPath]]) -> Self:
+    def of(cls, recipients: Sequence[tuple[Recipient, ResolvedPath]]) -> Self:
         """The envelopes of a message for these recipients: one for each local mailbox address, and one for each other
         domain and route.  A target that several recipients lead to is in one envelope, with the first of them.
         """
+        if len(recipients) == 1 and not recipients[0][1].is_alias:  # as most messages have it
+            recipient, resolved = recipients[0]
+            (target,) = resolved.targets
+            envelope = RoutedEnvelope(domain=target.domain, destination=target.destination, recipients=(recipient,))
+            return cls(envelopes=(envelope,))
         groups: dict[tuple[str, Destination], list[Recipient]] = {}
         expanded: list[Recipient] = []
         seen: set[Mailbox | LocalMailbox] = set()
@@ -106,10 +111,13 @@ class RoutedMessage:
                 expanded.append(recipient)
                 notify = _without_success(notify)
             for target in resolved.targets:
-                if target.identity not in seen:
-                    seen.add(target.identity)
+                identity = target.identity
+                if identity not in seen:
+                    seen.add(identity)
                     members = groups.setdefault((target.domain, target.destination), [])
-                    members.append(replace(recipient, address=target.address, notify=notify))
+                    members.append(
+                        replace(recipient, address=target.address, notify=notify) if resolved.is_alias else recipient
+                    )
         envelopes = [
             RoutedEnvelope(domain=domain, destination=destination, recipients=tuple(members))
             for (domain, destination), members in groups.items()

@@ -21,11 +21,11 @@ class LocalMailbox:
     """The text behind the subaddress separator (RFC 5233); empty without one."""
     domain: str
     """The domain, as domain_key."""
+    address: Mailbox = field(init=False, repr=False, compare=False)
+    """The mailbox's address for Delivered-To: without the detail."""
 
-    @property
-    def address(self) -> Mailbox:
-        """The mailbox's address for Delivered-To: without the detail."""
-        return Mailbox(self.user, self.domain)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "address", Mailbox(self.user, self.domain))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import Mailbox
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from trimta.routing.networks import IPNetwork
     from trimta.routing.retry_schedule import RetrySchedule
 
+T = TypeVar("T")
+
+
+KNOWN: Final = 256
+"""Addresses, and clients, for which a policy remembers what it decided: most mail is for few."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -40,11 +46,19 @@ class Policy:
 
     _without_hold: RouteTable = field(init=False, repr=False)
     """The routes that say something else than `hold`, and `*`."""
+    _resolved: dict[str, ResolvedPath] = field(init=False, repr=False, compare=False)
+    """What `resolve` has returned, by the address as it is written: for addresses that exist and are no
+    aliases.
+    """
+    _may_relay: dict[str, bool] = field(init=False, repr=False, compare=False)
+    """What `may_relay` has returned, by the client."""
 
     def __post_init__(self) -> None:
         routes = self.routes.routes
         not_held = {key: route for key, route in routes.items() if key == "*" or not isinstance(route, HoldRoute)}
         object.__setattr__(self, "_without_hold", RouteTable(not_held))
+        object.__setattr__(self, "_resolved", {})
+        object.__setattr__(self, "_may_relay", {})
 
     @property
     def hostname(self) -> str:
@@ -62,7 +76,11 @@ class Policy:
         """
         if client is None:
             return self.may_relay("127.0.0.1") or self.may_relay("::1")
-        return within(ipaddress.ip_address(client.partition("%")[0]), self.relay_networks)
+        may_relay = self._may_relay.get(client)
+        if may_relay is None:
+            may_relay = within(ipaddress.ip_address(client.partition("%")[0]), self.relay_networks)
+            _remember(self._may_relay, client, may_relay)
+        return may_relay
 
     def destination(self, mailbox: Mailbox, *, skip_hold: bool = False) -> Destination:
         """The destination of an address, aliases left aside: a route for the address or its exact domain, else a local
@@ -85,12 +103,20 @@ class Policy:
         """The targets of an address, aliases expanded, each with its destination.  `known`: targets by their addresses,
         which are used again: recipients that are large aliases share their members.
         """
+        written = str(mailbox)
+        resolved = self._resolved.get(written)
+        if resolved is not None:
+            return resolved
         known = known or {}
-        return ResolvedPath(
+        resolved = ResolvedPath(
             forward_path=mailbox,
             is_alias=self.aliases.matches(mailbox) is not None,
             targets=tuple(known.get(address) or self._target(address) for address in self.aliases.expand(mailbox)),
         )
+        # Aliases may be large, and names that nobody has are without number.
+        if not resolved.is_alias and not isinstance(resolved.targets[0].destination, UnknownUser):
+            _remember(self._resolved, written, resolved)
+        return resolved
 
     def _target(self, address: Mailbox) -> Target:
         domain = address.domain_key or self.local.hostname_key
@@ -117,7 +143,14 @@ class Policy:
 
     def route(self, recipients: Iterable[Recipient]) -> RoutedMessage:
         """The envelopes of a message that did not come by a session, for these recipients."""
-        return RoutedMessage.of((recipient, self.resolve(recipient.address)) for recipient in recipients)
+        return RoutedMessage.of([(recipient, self.resolve(recipient.address)) for recipient in recipients])
+
+
+def _remember(known: dict[str, T], key: str, value: T) -> None:
+    """Keep a value; once there are KNOWN, those before are forgotten."""
+    if len(known) >= KNOWN:
+        known.clear()
+    known[key] = value
 
 
 def addresses(recipients: Iterable[Recipient]) -> list[str]:

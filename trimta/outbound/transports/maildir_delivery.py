@@ -96,7 +96,7 @@ def copies_of(message: StoredMessage, envelope: RoutedEnvelope) -> list[Copy]:
         case LocalDestination(mailbox=mailbox, maildir=folder):
             return [
                 Copy(
-                    replace(envelope, recipients=(recipient,)),
+                    envelope if len(envelope.recipients) == 1 else replace(envelope, recipients=(recipient,)),
                     Delivery(folder, _head(message, [(recipient, mailbox.address)]), message.content),
                 )
                 for recipient in envelope.recipients
