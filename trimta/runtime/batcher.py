@@ -129,10 +129,6 @@ class Batcher(Generic[S, T]):
 
     async def _lane(self) -> None:
         while not self._ended:
-            # Callers that were just answered run in the first of these, with the lane, before it or after it: what they
-            # hand in next is done together with what waits already.
-            await trio.lowlevel.checkpoint()
-            await trio.lowlevel.checkpoint()
             if not self._waiting or (self._is_watched and self._is_early()):
                 await self._idle.park()
                 continue
@@ -158,6 +154,10 @@ class Batcher(Generic[S, T]):
                 for order, result in zip(batch, results, strict=True)
                 if order.undo is not None and not isinstance(result, Exception)
             ]
+            # Callers that were just answered run in the first of these, with the lane, before it or after it: what they
+            # hand in next is done together with what waits already.
+            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
 
     def _is_early(self) -> bool:
         """Whether what waits is left to a lane that is at work."""
