@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,3 +172,50 @@ def test_a_file_that_cannot_be_synced_is_an_error(
         durable.write_file(tmp_path / "file", [b"x"])
     assert not (tmp_path / "file").exists()
     assert not told
+
+
+MANY = list(range(durable.FOLDERS_A_THREAD * durable.SYNC_THREADS))
+
+
+def test_many_folders_are_synced_side_by_side() -> None:
+    together = threading.Barrier(durable.SYNC_THREADS)
+
+    def sync(folder: int) -> int:
+        if folder < durable.SYNC_THREADS:
+            together.wait(20)
+        return 2 * folder
+
+    assert durable.side_by_side(sync, MANY) == [2 * folder for folder in MANY]
+
+
+def test_few_folders_are_synced_one_by_one() -> None:
+    few = MANY[: 2 * durable.FOLDERS_A_THREAD - 1]
+    assert durable.side_by_side(lambda _: threading.get_ident(), few) == [threading.get_ident()] * len(few)
+
+
+def test_folders_are_synced_also_where_no_thread_is_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", start)
+    assert durable.side_by_side(str, MANY) == [str(folder) for folder in MANY]
+
+
+def test_what_a_thread_beside_raises_is_raised_when_none_works_any_more() -> None:
+    caller = threading.get_ident()
+    raised = threading.Event()
+    working: list[int] = []
+
+    def sync(folder: int) -> None:
+        working.append(folder)
+        try:
+            if threading.get_ident() != caller:
+                raised.set()
+                raise LookupError(folder)
+            assert raised.wait(20)
+        finally:
+            working.remove(folder)
+
+    with pytest.raises(LookupError):
+        durable.side_by_side(sync, MANY)
+    assert working == []

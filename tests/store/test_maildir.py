@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import mailbox
 import os
 import re
@@ -191,6 +192,34 @@ def test_one_bad_maildir_does_not_keep_the_others(tmp_path: Path) -> None:
     done, gone = maildir.commit_all([alice, carol])
     assert done == Path(alice.target)
     assert isinstance(gone, MaildirError)
+
+
+@pytest.mark.parametrize("folder", ["tmp", "new"])
+def test_of_many_maildirs_each_has_its_own_result(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"user{number}" for number in range(maildir.OPEN_FILES)]
+    for path in paths:
+        maildir.deliver(delivery(path))
+    bad = {str(path) for path in paths[::5]}
+    original = durable.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if str(synced if folder == "new" else synced.parent).removesuffix(f"/{folder}") in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        original(descriptor)
+
+    monkeypatch.setattr(durable, "fsync", fsync)
+    prepared = maildir.prepare_all(map(delivery, paths))
+    results = (
+        prepared if folder == "tmp" else maildir.commit_all([file for file in prepared if isinstance(file, Pending)])
+    )
+    for path, result in zip(paths, results, strict=True):
+        assert isinstance(result, MaildirError) == (str(path) in bad)
+        if isinstance(result, MaildirError):
+            assert f" {path}: " in str(result)
+            assert not any((path / "tmp").iterdir())
+        else:
+            assert (result if isinstance(result, Path) else Path(result.source)).is_relative_to(path)
 
 
 def test_many_copies_in_one_maildir_are_synced_with_one_sync_of_the_directory(

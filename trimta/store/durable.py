@@ -9,17 +9,22 @@ of `on_unsynced` are told once for each file system.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import os
 import sys
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     StrPath = str | os.PathLike[str]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 PRIVATE_FILE: Final = 0o600
 PRIVATE_DIR: Final = 0o700
@@ -33,6 +38,13 @@ _COPIED_AT_ONCE: Final = 64 * 1024 * 1024
 """Octets that the kernel is asked to copy in one call."""
 _READ_AT_ONCE: Final = 256 * 1024
 """Octets that are in memory where the kernel does not copy."""
+
+SYNC_THREADS: Final = 8
+"""Threads in which one caller syncs many folders: the disk works for all of them at once, and flushes its cache once
+for several.
+"""
+FOLDERS_A_THREAD: Final = 4
+"""Folders for which a thread is begun: it costs a third of the time of a sync."""
 
 _unsynced: Final[dict[int, tuple[Path, OSError]]] = {}
 """The first directory of each file system that could not be synced, by its device."""
@@ -62,6 +74,53 @@ def start_fsync(fd: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # nothing depends on it; a failed write is an error of the sync that follows
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def side_by_side(sync: Callable[[T], R], folders: Sequence[T]) -> list[R]:
+    """`[sync(folder) for folder in folders]`, in several threads where there are many.
+
+    `sync` works in one folder, or on the files of one: two threads in the same folder would wait for each other.  It
+    is not to raise; if it does, that is raised here, once no thread works any more.
+    """
+    threads = min(SYNC_THREADS, len(folders) // FOLDERS_A_THREAD)
+    if threads < 2:
+        return [sync(folder) for folder in folders]
+    left = deque(enumerate(folders))
+    results: dict[int, R] = {}
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        while left:
+            try:
+                number, folder = left.popleft()
+            except IndexError:  # another thread has taken the last one meanwhile
+                return
+            results[number] = sync(folder)
+
+    def help_along(ended: _thread.LockType) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            raised.append(error)
+        finally:
+            ended.release()
+
+    helpers: list[_thread.LockType] = []
+    try:
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: those that there are do all of it
+            for _ in range(threads - 1):
+                ended = _thread.allocate_lock()
+                ended.acquire()
+                # threading.Thread would wait for its beginning, and again at the end of the program, if the disk hangs.
+                _thread.start_new_thread(help_along, (ended,))
+                helpers.append(ended)
+        work()
+    finally:
+        for ended in helpers:
+            ended.acquire()
+    for error in raised:
+        raise error
+    return [results[number] for number in range(len(folders))]
 
 
 def fsync_dir(path: StrPath) -> None:

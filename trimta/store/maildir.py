@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = ("cur", "new", "tmp")
 
-OPEN_FILES: Final = 32
+OPEN_FILES: Final = 64
 """Files that are written before the first of them is synced: more would use up descriptors, and gain little."""
 
 SETTLED_LIMIT: Final = 20_000
@@ -88,6 +88,8 @@ class _OpenFile:
     descriptor: int
     """-1 once the file is closed."""
     pending: Pending
+    trouble: MaildirError | None = None
+    """Why it could not be synced."""
 
     def close(self) -> None:
         descriptor, self.descriptor = self.descriptor, -1
@@ -152,16 +154,15 @@ def commit_all(pending: Sequence[Pending]) -> list[Path | MaildirError]:
     Each directory is synced once, after all renames.
     """
     results = [_try_rename(file) for file in pending]
-    failed: dict[Path, MaildirError | None] = {}
-    for place, file in enumerate(pending):
-        if isinstance(results[place], MaildirError):
-            continue
-        if file.maildir not in failed:
-            failed[file.maildir] = _try_sync(file.maildir)
-        error = failed[file.maildir]
-        if error is not None:
-            results[place] = error
-    return results
+    folders = list({file.maildir: None for file, path in zip(pending, results, strict=True) if isinstance(path, Path)})
+    errors = durable.side_by_side(_try_sync, folders)
+    failed = {folder: error for folder, error in zip(folders, errors, strict=True) if error is not None}
+    if not failed:
+        return results
+    return [
+        failed.get(file.maildir, path) if isinstance(path, Path) else path
+        for file, path in zip(pending, results, strict=True)
+    ]
 
 
 def deliver(delivery: Delivery) -> Path:
@@ -196,11 +197,11 @@ def _prepare_together(deliveries: Sequence[Delivery]) -> list[Pending | MaildirE
         if len(written) > 1:
             for open_file in written:
                 durable.start_fsync(open_file.descriptor)
-        unsettled = {path: _try_settle(path) for path in {open_file.pending.maildir for open_file in written}}
-        return [
-            file if isinstance(file, MaildirError) else _try_sync_file(file, unsettled[file.pending.maildir])
-            for file in files
-        ]
+        by_folder: dict[Path, list[_OpenFile]] = {}
+        for open_file in written:
+            by_folder.setdefault(open_file.pending.maildir, []).append(open_file)
+        durable.side_by_side(_try_sync_files, list(by_folder.values()))
+        return [file if isinstance(file, MaildirError) else file.trouble or file.pending for file in files]
     except BaseException:  # an interrupt must not leave the files either; all is raised again
         for file in files:
             if isinstance(file, _OpenFile):
@@ -235,18 +236,20 @@ def _try_settle(path: Path) -> MaildirError | None:
     return None
 
 
-def _try_sync_file(file: _OpenFile, unsettled: MaildirError | None) -> Pending | MaildirError:
-    """Sync and close a file.  `unsettled`: the trouble with its Maildir, for which the file is dropped instead."""
-    if unsettled is None:
-        try:
-            durable.fsync(file.descriptor)
-            file.close()
-        except OSError as error:
-            unsettled = _explained(file.pending.maildir, "write", error)
-        else:
-            return file.pending
-    file.drop()
-    return unsettled
+def _try_sync_files(files: Sequence[_OpenFile]) -> None:
+    """Sync and close the files in one Maildir; one that is in trouble is dropped."""
+    path = files[0].pending.maildir
+    unsettled = _try_settle(path)
+    for file in files:
+        file.trouble = unsettled
+        if unsettled is None:
+            try:
+                durable.fsync(file.descriptor)
+                file.close()
+            except OSError as error:
+                file.trouble = _explained(path, "write", error)
+        if file.trouble is not None:
+            file.drop()
 
 
 def _try_rename(pending: Pending) -> Path | MaildirError:
