@@ -650,6 +650,29 @@ def test_any_text_is_an_address_or_an_address_error(text: str) -> None:
             assert problem.isprintable()
 
 
+@given(st.one_of(st.text(st.sampled_from('<>@",:.\\[]() a-_é%!'), max_size=30), LOCAL_PARTS))
+@settings(deadline=None, max_examples=200)
+def test_a_path_is_the_address_between_its_brackets(text: str) -> None:
+    for address in (text, f"{text}@x.test", f'"{text}"@x.test', f"a@{text}", f"a@[{text}]"):
+        if address.startswith(("@", "<")):  # a source route, a path by itself
+            continue
+        for rest in ("", " X=<1>"):
+            try:
+                expected: object = (parse_mailbox(address), rest)
+            except AddressError:
+                expected = None
+            try:
+                assert parse_forward_path(f"<{address}>{rest}") == expected
+            except AddressError:
+                assert expected is None
+
+
+def test_a_path_is_read_again_as_the_client_writes_it() -> None:
+    assert [str(parse_forward_path(f"<{text}>")[0]) for text in ("a@x.test", "A@x.test", "a@X.test")] == [
+        *("a@x.test", "A@x.test", "a@X.test"),
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

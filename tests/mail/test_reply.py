@@ -61,6 +61,18 @@ def test_a_line_is_cut_between_characters(text: str) -> None:
     assert octets[:-2].decode().removeprefix("550 5.1.1 ") in text
 
 
+@pytest.mark.parametrize("lines", [("ok",), ("",), (), ("a", "b"), ("jürgen",), ("a", "b\0"), ("x" * 600,)])
+@pytest.mark.parametrize("status", ["", "2.0.0"])
+def test_a_reply_is_rendered_again_as_it_is_to_be_then(lines: tuple[str, ...], status: str) -> None:
+    ways = [{"enhanced": enhanced, "utf8": utf8} for enhanced in (True, False) for utf8 in (True, False)]
+    for first in ways:
+        for second in ways:
+            once, again = (Reply(250, lines, EnhancedStatus.parse(status) if status else None) for _ in range(2))
+            once.render(**first)
+            assert once.render(**second) == again.render(**second)
+            assert once == again
+
+
 def test_a_reply_reads_well_in_a_log() -> None:
     assert str(Reply.of(550, "5.1.1", "no such", "user")) == "550 5.1.1 no such user"
     assert str(Reply.of(354, "", "go on")) == "354 go on"

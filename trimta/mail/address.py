@@ -7,6 +7,7 @@ local part of the one domain behind the last "@", so none of them names another 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import re
@@ -61,19 +62,20 @@ class Mailbox:
     """The addr-spec: addresses are written more often than made."""
 
     def __post_init__(self) -> None:
-        if _LOCAL_CONTENT.fullmatch(self.local_part) is None:
-            position = _end(_LOCAL_CONTENT, self.local_part, 0)
-            raise AddressError(f"{_show(self.local_part, position)} is not allowed in a local part")
-        if self.domain:
-            key = _domain_key(self.domain)
-        elif self.local_part.lower() == POSTMASTER:
+        local, domain = self.local_part, self.domain
+        if _DOT_STRING.fullmatch(local) is None:
+            if _LOCAL_CONTENT.fullmatch(local) is None:
+                raise AddressError(f"{_show(local, _end(_LOCAL_CONTENT, local, 0))} is not allowed in a local part")
+            local = quote(local)
+        if domain:
+            key = _domain_key(domain)
+        elif local.lower() == POSTMASTER:
             key = ""
         else:
             raise AddressError("an address needs a domain: local-part@domain")
         object.__setattr__(self, "domain_key", key)
-        local = quote(self.local_part)
-        object.__setattr__(self, "_text", f"{local}@{self.domain}" if self.domain else self.local_part)
-        if len(local.encode()) + len("<@>") + max(len(self.domain.encode()), len(key)) > MAX_PATH:
+        object.__setattr__(self, "_text", f"{local}@{domain}" if domain else local)
+        if len(local.encode()) + len("<@>") + max(len(domain.encode()), len(key)) > MAX_PATH:
             raise AddressError(f"the address is too long: a path has at most {MAX_PATH} octets")
 
     @property
@@ -199,8 +201,18 @@ def parse_domain(text: str) -> str:
 
 
 def _bracketed_path(text: str) -> tuple[Mailbox, str]:
+    end = text.find(">") + 1
+    if 0 < end <= MAX_PATH and text[end : end + 1] in ("", " "):
+        with contextlib.suppress(AddressError):  # a ">" in quotes, or a mistake, which `_path` tells of
+            return _whole_path(text[:end]), text[end:]
     mailbox, end = _path(text, 0)
     return mailbox, _rest(text, end)
+
+
+@functools.lru_cache(maxsize=512)  # clients name the same few addresses again and again
+def _whole_path(path: str) -> Mailbox:
+    """The mailbox of a path whose only ">" is its end."""
+    return _path(path, 0)[0]
 
 
 def _bare_path(text: str) -> tuple[Mailbox, str]:
@@ -291,7 +303,7 @@ def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 def _domain_key(domain: str) -> str:
     # Before anything that costs more than reading once, and before a cache entry.
-    if len(domain) > MAX_DOMAIN or len(domain.encode(errors="surrogatepass")) > MAX_DOMAIN:
+    if len(domain) > MAX_DOMAIN or (not domain.isascii() and len(domain.encode(errors="surrogatepass")) > MAX_DOMAIN):
         raise AddressError(f"the domain is too long: at most {MAX_DOMAIN} octets")
     return _short_domain_key(domain)
 
@@ -386,7 +398,8 @@ def _ipv6(text: str) -> ipaddress.IPv6Address:
 
 
 def _check_path_length(text: str, *, extra: int = 0) -> None:
-    if len(text) + extra > MAX_PATH or len(text.encode(errors="surrogatepass")) + extra > MAX_PATH:
+    length = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+    if length + extra > MAX_PATH:
         raise AddressError(f"the address is too long: a path has at most {MAX_PATH} octets")
 
 

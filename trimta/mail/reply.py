@@ -6,6 +6,7 @@ of a queued recipient, the text of a `reject` route.  `REPLY_LINE` is the one gr
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final, Self
 
@@ -39,12 +40,18 @@ class Reply:
     received: tuple[str, ...] = field(default=(), compare=False)
     """The lines as the peer wrote them, codes included; empty for a reply of this server."""
 
+    _text: str | None = field(default=None, init=False, repr=False, compare=False)
+    """What `__str__` has returned."""
+
+    _octets: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    """What `render` has returned, if nothing was left out and nothing escaped."""
+
     @classmethod
-    def of(cls, code: int, status: str, *lines: str) -> Self:
+    def of(cls, code: int, status: str, *lines: str) -> Reply:
         """A reply of this server: `Reply.of(550, "5.1.1", "no such user")`.  An empty status is none (354, the
         greeting, the answer to EHLO); ValueError for a text that is no status.
         """
-        return cls(code, lines, EnhancedStatus.parse(status) if status else None)
+        return _reply_of(code, status, lines)
 
     @classmethod
     def read(cls, lines: Iterable[str]) -> Self:
@@ -83,9 +90,13 @@ class Reply:
 
     def __str__(self) -> str:
         """The reply on one line, with code and status, for logs, listings and DSNs: `550 5.1.1 no such user`."""
+        if self._text is not None:
+            return self._text
         line = f"{self.code}" if self.status is None else f"{self.code} {self.status}"
-        text = self.text
-        return f"{line} {text}" if text else line
+        if self.text:
+            line = f"{line} {self.text}"
+        object.__setattr__(self, "_text", line)
+        return line
 
     def render(self, *, enhanced: bool = True, utf8: bool = True) -> bytes:
         """The octets on the wire, CRLF included.
@@ -94,17 +105,28 @@ class Reply:
         characters.  `enhanced=False` leaves the status out (RFC 2034 is not on offer); `utf8=False` writes other
         characters than ASCII as escapes (RFC 6531 3.7.4.1: the client did not say SMTPUTF8).
         """
+        if self.status is None:
+            enhanced = True
+        if enhanced and self._octets is not None:
+            return self._octets
         status = f"{self.status} " if enhanced and self.status is not None else ""
         *lines, last = self.lines or ("",)
-        rendered = _render_line(f"{self.code} {status}{last}", utf8=utf8)
-        if not lines:
-            return rendered
-        return b"".join([*(_render_line(f"{self.code}-{status}{line}", utf8=utf8) for line in lines), rendered])
+        octets = _render_line(f"{self.code} {status}{last}", utf8=utf8)
+        if lines:
+            octets = b"".join([*(_render_line(f"{self.code}-{status}{line}", utf8=utf8) for line in lines), octets])
+        if enhanced and self.text.isascii():
+            object.__setattr__(self, "_octets", octets)
+        return octets
 
 
 def line_text(octets: bytes | bytearray) -> str:
     """A peer's line as text: U+FFFD for what is not UTF-8, "?" for control characters."""
     return _UNSAFE.sub("?", octets.decode(errors="replace"))
+
+
+@functools.lru_cache(maxsize=256)  # a server gives the same few replies again and again, and each is rendered once
+def _reply_of(code: int, status: str, lines: tuple[str, ...]) -> Reply:
+    return Reply(code, lines, EnhancedStatus.parse(status) if status else None)
 
 
 def _render_line(text: str, *, utf8: bool) -> bytes:
