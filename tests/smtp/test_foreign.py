@@ -10,7 +10,7 @@ import pytest
 from tests.smtp.support import Peer
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import foreign_protocol, is_smtp
-from trimta.smtp.parsing import KNOWN_VERBS, verb_of
+from trimta.smtp.parsing import KNOWN_VERBS, CommandLine
 from trimta.smtp.server_events import BadInput
 from trimta.smtp.server_settings import AuthPolicy
 
@@ -125,7 +125,7 @@ def test_a_line_that_is_certainly_smtp_is_no_other_protocol() -> None:
         b"\x16\x03",
     ]
     for line in (start + rest for start in starts for rest in rests):
-        if is_smtp(line, verb_of(line)):
+        if is_smtp(CommandLine.read(line)):
             certain += 1
             assert foreign_protocol(line) is None, line
     assert certain >= 5 * len(KNOWN_VERBS)

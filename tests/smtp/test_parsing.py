@@ -32,7 +32,7 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import CommandRefusedError
 from trimta.smtp.extensions import FutureRelease, MailProtocol, Offer
-from trimta.smtp.parsing import chunk_size, parse_command
+from trimta.smtp.parsing import CommandLine, chunk_size, parse_command
 
 LIMIT = datetime(2030, 1, 1, tzinfo=UTC)
 SMTP = Offer(starttls=True, auth=("PLAIN", "LOGIN"), size_limit=1000, max_recipients=5)
@@ -51,10 +51,14 @@ def mail(**parameters: object) -> Mail:
     return Mail(ALICE, MailParameters(**parameters))  # type: ignore[arg-type]
 
 
+def parsed(line: bytes, offer: Offer) -> Command:
+    return parse_command(CommandLine.read(line), offer)
+
+
 def refusal(line: bytes, offer: Offer = SMTP) -> str:
     """Code and status of the reply to a bad line."""
     with pytest.raises(CommandRefusedError) as caught:
-        parse_command(line, offer)
+        parsed(line, offer)
     reply = caught.value.reply
     assert reply.text.isascii()
     return f"{reply.code} {reply.status}"
@@ -133,7 +137,7 @@ def refusal(line: bytes, offer: Offer = SMTP) -> str:
     ],
 )
 def test_a_command_line_is_read(line: str, command: Command) -> None:
-    assert parse_command(line.encode(), SMTP) == command
+    assert parsed(line.encode(), SMTP) == command
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def test_a_command_line_is_read(line: str, command: Command) -> None:
 )
 @pytest.mark.parametrize("verb", ["HELO", "EHLO", "LHLO"])
 def test_any_name_of_a_client_is_taken(verb: str, given: bytes, name: str) -> None:
-    command = parse_command(verb.encode() + b" " + given, LMTP if verb == "LHLO" else SMTP)
+    command = parsed(verb.encode() + b" " + given, LMTP if verb == "LHLO" else SMTP)
     assert isinstance(command, Helo | Ehlo)
     assert command.domain == name
 
@@ -181,7 +185,7 @@ def test_any_name_of_a_client_is_taken(verb: str, given: bytes, name: str) -> No
 def test_orcpt_is_taken_whatever_its_address_is_and_kept_as_it_was_given(
     given: str, addr_type: str, address: str
 ) -> None:
-    command = parse_command(f"RCPT TO:<alice@dev.test> ORCPT={given}".encode(), SMTP)
+    command = parsed(f"RCPT TO:<alice@dev.test> ORCPT={given}".encode(), SMTP)
     assert isinstance(command, Rcpt)
     orcpt = command.orcpt
     assert orcpt is not None
@@ -189,7 +193,7 @@ def test_orcpt_is_taken_whatever_its_address_is_and_kept_as_it_was_given(
 
 
 def test_lhlo_is_the_ehlo_of_lmtp() -> None:
-    assert parse_command(b"LHLO a", LMTP) == Ehlo("a", lmtp=True)
+    assert parsed(b"LHLO a", LMTP) == Ehlo("a", lmtp=True)
     assert refusal(b"EHLO a", LMTP) == refusal(b"HELO a", LMTP) == refusal(b"LHLO a", SMTP) == "500 5.5.1"
 
 
@@ -342,7 +346,7 @@ def test_octets_that_are_not_utf8_are_refused(line: bytes, reply: str) -> None:
     ],
 )
 def test_submission_holds_messages(parameters: str, expected: dict[str, object]) -> None:
-    assert parse_command(f"MAIL FROM:<alice@dev.test> {parameters}".encode(), SUBMISSION) == mail(**expected)
+    assert parsed(f"MAIL FROM:<alice@dev.test> {parameters}".encode(), SUBMISSION) == mail(**expected)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +438,22 @@ def test_any_line_is_a_command_or_gets_a_reply(line: bytes) -> None:
     for offer in (SMTP, SUBMISSION, LMTP, HELO):
         reply = None
         try:
-            parse_command(line, offer)
+            parsed(line, offer)
         except CommandRefusedError as error:
             reply = error.reply
         assert reply is None or (reply.klass == 5 and reply.status and reply.render().isascii())
+
+
+@pytest.mark.parametrize(
+    ("line", "verb"),
+    [
+        *(
+            (spelling, "MAIL")
+            for spelling in ("MAIL", "mail", "Mail", "mAiL", "MAIL x", "mail\t", "mAIL\t x", "Mail  x")
+        ),
+        *((text, "") for text in ("", " MAIL", "MAIL:", "MAIL1", "\tMAIL", "MA\u0130L", "m\u00e4il", "MAIL\tx")),
+        *(("ma", "MA"), ("starttls", "STARTTLS"), ("x\t\t y", "X"), ("\u017foml", "")),
+    ],
+)
+def test_a_verb_is_the_first_word_in_any_case(line: str, verb: str) -> None:
+    assert CommandLine.read(line.encode()).verb == verb

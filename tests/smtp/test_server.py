@@ -181,6 +181,13 @@ def test_a_line_without_end_ends_the_conversation() -> None:
             assert peer.closed
 
 
+@pytest.mark.parametrize("pieces", [0, 1, 4096])
+def test_a_bdat_that_is_too_long_ends_the_conversation_since_its_chunk_has_no_length(pieces: int) -> None:
+    peer = in_transaction()
+    assert peer.say(b"BDAT 6" + b" " * 13_000 + b"LAST\r\nNOOP\r\n", pieces) == ["500 5.5.6"]
+    assert peer.closed
+
+
 def test_a_line_without_end_is_not_kept() -> None:
     peer = started()
     for _ in range(15):

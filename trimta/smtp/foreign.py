@@ -7,12 +7,12 @@ be mail.  The request line and the header fields come before the body, so the se
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trimta.smtp.parsing import KNOWN_VERBS, verb_of
 
-BEGINNING: Final = 256
-"""Octets of the beginning of a line that are enough to recognize another protocol."""
+if TYPE_CHECKING:
+    from trimta.smtp.parsing import CommandLine
 
 _CLIENT_HELLO: Final = re.compile(
     rb"\x16\x03"  # RFC 8446 5.1: handshake, legacy_record_version
@@ -27,9 +27,9 @@ _REQUEST: Final = re.compile(rb"[ \t](?:HTTP|RTSP|ICAP|SIP)/[0-9](?:\.[0-9])?[ \
 _FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
 
 
-def is_smtp(line: bytes, verb: str) -> bool:
-    """Whether a whole line is certainly SMTP, and `foreign_protocol` need not be asked.  `verb` is `verb_of(line)`."""
-    return verb in KNOWN_VERBS and b"/" not in line
+def is_smtp(line: CommandLine) -> bool:
+    """Whether a whole line is certainly SMTP, and `foreign_protocol` need not be asked."""
+    return line.verb in KNOWN_VERBS and "/" not in line.text
 
 
 def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -> str | None:
@@ -46,6 +46,8 @@ def foreign_protocol(line: bytes, *, whole: bool = True, secret: bool = False) -
     if whole and _REQUEST.search(line):
         return "this is a request of another protocol, and here is a mail server"
     field = _FIELD.match(line)
-    if field is None or (field["space"] and verb_of(field["name"]) in KNOWN_VERBS):  # "NOOP : anything" is SMTP
+    if field is None or (
+        field["space"] and verb_of(field["name"].decode("ascii")) in KNOWN_VERBS
+    ):  # "NOOP : anything" is SMTP
         return None
     return "this is a header field, where a command is due"

@@ -39,11 +39,15 @@ class IncomingContent(abc.ABC):
 
     @property
     def _is_too_large(self) -> bool:
-        return bool(self._size_limit) and max(self._size, self._announced) > self._size_limit
+        limit = self._size_limit
+        return bool(limit) and (self._announced > limit or self._size > limit)
 
     @property
     def _is_refused(self) -> bool:
-        return self._is_too_large or self._text_fault() is not None
+        text = self._text
+        if text is not None and (text.bare_cr is not None or (self._reject_bare_lf and text.bare_lf is not None)):
+            return True
+        return self._is_too_large
 
     def _end(self, *, last: bool) -> ContentEnd:
         # Size first, wherever the other fault is: the reply must not depend on how the octets were split.
@@ -77,10 +81,12 @@ class DataContent(IncomingContent):
         """The next piece, or the end, as in IncomingContent.  Octets behind the end stay in `received`."""
         decoder = self._decoder
         if not decoder.done:
-            if not len(received):
+            octets = received.take()
+            if not octets:
                 return None
-            content = decoder.feed(received.take())
-            received.give_back(decoder.leftover)
+            content = decoder.feed(octets)
+            if decoder.leftover:
+                received.give_back(decoder.leftover)
             if content and not self._is_refused:
                 return ContentPiece(content)
             if not decoder.done:
@@ -108,9 +114,9 @@ class ChunkedContent(IncomingContent):
     def next(self, received: LineBuffer) -> ContentPiece | ContentEnd | None:
         """The next piece, or the end of the chunk, as in IncomingContent."""
         if self._left:
-            if not len(received):
-                return None
             octets = received.take(self._left)
+            if not octets:
+                return None
             self._left -= len(octets)
             self._octets += len(octets)
             content = octets if self._text is None else self._text.feed(octets)

@@ -1,7 +1,7 @@
 """Command lines, read from the octets of a client (RFC 5321 2.3.8, 4.5.3.1.4).
 
 A line ends in CRLF, or in LF alone, as people type it.  Memory is bounded: of a line that is too long only the length
-is kept.
+and the beginning are kept.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ MAX_LINE: Final = 12 * 1024
 """Octets of a command line, line end included, as RFC 4954 4 asks for AUTH; other extensions need less."""
 MAX_ENDLESS: Final = 1024 * 1024
 """Octets after which the end of a line is no longer waited for."""
+BEGINNING: Final = 256
+"""Octets of the beginning of a line that are enough to recognize another protocol."""
 
 
 def printable(text: str) -> str:
@@ -22,80 +24,103 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line without its line end; `crlf`: the line end was CRLF, not LF alone."""
-
-    octets: bytes
-    crlf: bool
-
-
 class Unfit(enum.Enum):
-    """A line that is too long to be a command line."""
+    """The reason why a line is no command line."""
 
     TOO_LONG = "too long"
-    """More than MAX_LINE octets, the line end included; they are dropped."""
+    """It has more than MAX_LINE octets, the line end included."""
     ENDLESS = "endless"
-    """More than MAX_ENDLESS octets without a line end: the session can't go on."""
+    """It has more than MAX_ENDLESS octets without a line end: the session can't go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnfitLine:
+    """A line that is too long to be a command line, and whose octets were dropped."""
+
+    reason: Unfit
+    beginning: bytes
+    """The first BEGINNING octets of the line."""
 
 
 class LineBuffer:
     """The octets that a client has sent and that were not taken out yet."""
 
+    __slots__ = ("_dropped", "_dropped_beginning", "_octets", "_position", "_searched")
+
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._octets = b""
+        """The octets as they were received, to be passed on without a copy; those before `_position` are taken out."""
+        self._position = 0
         self._searched = 0
+        """The position up to which there is no line end, `_position` or more."""
         self._dropped = 0
+        """The number of octets of the next line that were dropped, since it is too long."""
+        self._dropped_beginning = b""
+        """The first BEGINNING of them."""
 
     def __len__(self) -> int:
-        return len(self._buffer)
+        return len(self._octets) - self._position
 
     def feed(self, data: bytes) -> None:
         """Take octets from the wire."""
-        self._buffer += data
+        self._octets = self._octets[self._position :] + data
+        self._searched -= self._position
+        self._position = 0
 
-    def beginning(self, most: int) -> bytes:
-        """The first octets of the next line, `most` at most; b"" if octets of a too long line were dropped."""
-        return b"" if self._dropped else bytes(self._buffer[:most])
+    def beginning(self) -> bytes:
+        """The first octets of the next line, BEGINNING at most."""
+        return self._dropped_beginning or self._octets[self._position : self._position + BEGINNING]
 
-    def line(self) -> Line | Unfit | None:
-        """The next line; None if its end was not received yet."""
-        end = self._buffer.find(b"\n", self._searched)
-        if self._dropped + (end if end >= 0 else len(self._buffer)) >= MAX_ENDLESS:
-            self.clear()
-            return Unfit.ENDLESS
-        if end < 0:
-            if self._dropped or len(self._buffer) > MAX_LINE:
-                self._dropped += len(self._buffer)
-                self._buffer.clear()
-            self._searched = len(self._buffer)
+    def line(self) -> bytes | UnfitLine | None:
+        """The next line with its line end; None if its end was not received yet."""
+        octets, start = self._octets, self._position
+        if not octets:
             return None
-        dropped, self._dropped, self._searched = self._dropped, 0, 0
-        if dropped + end + 1 > MAX_LINE:
-            del self._buffer[: end + 1]
-            return Unfit.TOO_LONG
-        crlf = self._buffer.endswith(b"\r", 0, end)
-        octets = bytes(self._buffer[: end - crlf])
-        del self._buffer[: end + 1]
-        return Line(octets, crlf)
+        end = octets.find(b"\n", self._searched) + 1
+        if not end or self._dropped or end - start > MAX_LINE:
+            return self._long_line(end)
+        self._take_out(end)
+        return octets[start:end]
+
+    def _long_line(self, end: int) -> UnfitLine | None:
+        """What `line` returns for a line that is too long, or has no end yet.  `end`: the position behind it, or 0."""
+        beginning = self.beginning()
+        length = self._dropped + (end or len(self._octets)) - self._position
+        if length - bool(end) >= MAX_ENDLESS:
+            self.clear()
+            return UnfitLine(Unfit.ENDLESS, beginning)
+        if not end:
+            self._searched = len(self._octets)
+            if length > MAX_LINE:
+                self.clear()
+                self._dropped, self._dropped_beginning = length, beginning
+            return None
+        self._take_out(end)
+        self._dropped, self._dropped_beginning = 0, b""
+        return UnfitLine(Unfit.TOO_LONG, beginning)
+
+    def _take_out(self, end: int) -> None:
+        """Take out the octets up to the position `end`."""
+        if end == len(self._octets):
+            self._octets, end = b"", 0
+        self._position = self._searched = end
 
     def take(self, most: int | None = None) -> bytes:
         """Take out `most` octets at most, or all, without regard to lines.  Must not be called within a line."""
-        self._searched = 0
-        if most is None or most >= len(self._buffer):
-            data = bytes(self._buffer)
-            self._buffer.clear()
+        start = self._position
+        if most is None or most >= len(self._octets) - start:
+            data = self._octets[start:]
+            self.clear()
             return data
-        data = bytes(self._buffer[:most])
-        del self._buffer[:most]
-        return data
+        self._position = self._searched = start + most
+        return self._octets[start : start + most]
 
     def give_back(self, data: bytes) -> None:
         """Put octets back that `take` has returned and that were not used."""
-        self._buffer[:0] = data
-        self._searched = 0
+        self._octets = data + self._octets[self._position :]
+        self._position = self._searched = 0
 
     def clear(self) -> None:
         """Drop all octets."""
-        self._buffer.clear()
-        self._searched = self._dropped = 0
+        self._octets = self._dropped_beginning = b""
+        self._position = self._searched = self._dropped = 0

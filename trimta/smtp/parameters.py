@@ -32,6 +32,8 @@ def read_mail_parameters(text: str, offer: Offer, *, smtputf8: bool) -> MailPara
 
     Raises CommandRefusedError for a wrong parameter.
     """
+    if not text and not smtputf8:
+        return _NO_PARAMETERS
     values = _read(text, MAIL_PARAMETERS, offer)
     if smtputf8:
         values["smtputf8"] = True

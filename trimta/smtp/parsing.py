@@ -6,7 +6,7 @@ A line is checked by itself and against the offer.  The order of commands is che
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
 from trimta.mail.limits import MAX_DOMAIN
@@ -41,27 +41,43 @@ MAX_CHUNK: Final = 2**63 - 1
 """Octets that BDAT may announce, at most."""
 
 
-def verb_of(line: bytes) -> str:
+class CommandLine(NamedTuple):
+    """A command line, read once for all that look at it."""
+
+    octets: bytes
+    """The line without its line end."""
+    text: str
+    """The line as UTF-8, decoded with surrogateescape."""
+    verb: str
+    """The first word, in upper case; "" if it is not of ASCII letters only."""
+    is_printable: bool
+    """Whether all characters of `text` are printable: then there is no CR, no NUL, and nothing that is not UTF-8."""
+
+    @classmethod
+    def read(cls, octets: bytes) -> Self:
+        """The line that is written as `octets`, without its line end."""
+        text = octets.decode(errors="surrogateescape")
+        word = text.split(" ", 1)[0]
+        return cls(octets, text, _SPELLINGS.get(word) or verb_of(word), text.isprintable())
+
+
+def verb_of(word: str) -> str:
     """The first word of a command line, in upper case; "" if it is not of ASCII letters only."""
-    word = line.split(b" ", 1)[0].rstrip(b"\t")
-    return word.decode("ascii").upper() if word.isalpha() and word.isascii() else ""
+    word = word.rstrip("\t")
+    return word.upper() if word.isalpha() and word.isascii() else ""
 
 
-def parse_command(line: bytes, offer: Offer) -> Command:
-    """The command on a line, which is given without its line end.
-
-    Raises CommandRefusedError, with the reply, for a line that is no command on offer.
-    """
-    if b"\r" in line or b"\0" in line:
+def parse_command(line: CommandLine, offer: Offer) -> Command:
+    """The command on a line.  Raises CommandRefusedError, with the reply, for a line that is no command on offer."""
+    _, text, name, is_printable = line
+    if not is_printable and ("\r" in text or "\0" in text):
         raise CommandRefusedError.of(500, "5.5.2", "a bare CR or a NUL in a command line")
-    name = verb_of(line)
     verb = VERBS.get(name)
     if verb is None or not verb.belongs_to(offer.protocol):
-        raise _not_recognized(line, name)
+        raise _not_recognized(line)
     if not verb.is_on(offer):
         raise _not_on_offer(name, offer)
-    # Trailing white space is tolerated: RFC 5321 4.1.1.
-    argument = line[len(name) :].strip(b" \t").decode(errors="surrogateescape")
+    argument = text[len(name) :].strip(" \t")  # trailing white space is tolerated: RFC 5321 4.1.1
     if not verb.beyond_ascii and not argument.isascii():
         raise _beyond_ascii()
     return verb.parse(argument, offer)
@@ -84,11 +100,11 @@ def chunk_size(line: bytes) -> int | None:
 # Refusals
 
 
-def _not_recognized(line: bytes, name: str) -> CommandRefusedError:
-    if not line.isascii():
+def _not_recognized(line: CommandLine) -> CommandRefusedError:
+    if not line.octets.isascii():
         return _beyond_ascii()
-    if name in _NOT_IMPLEMENTED:
-        return CommandRefusedError.of(502, "5.5.1", f"{name} is not implemented")
+    if line.verb in _NOT_IMPLEMENTED:
+        return CommandRefusedError.of(502, "5.5.1", f"{line.verb} is not implemented")
     return CommandRefusedError.of(500, "5.5.1", "command not recognized")
 
 
@@ -139,24 +155,28 @@ def _lhlo(argument: str, _: Offer) -> Command:
 def _mail(argument: str, offer: Offer) -> Command:
     if argument[:5].upper() != "FROM:":
         raise _syntax("MAIL")
+    path = argument[5:]
     try:
-        reverse_path, rest = parse_reverse_path(argument[5:])
+        reverse_path, rest = parse_reverse_path(path)
     except AddressError as error:
         raise CommandRefusedError.of(501, "5.1.7", str(error)) from error
-    smtputf8 = _check_ascii(reverse_path, offer, code=550)
+    smtputf8 = not path.isascii() and _check_ascii(reverse_path, offer, code=550)
     parameters = read_mail_parameters(rest, offer, smtputf8=smtputf8)
-    return Mail(reverse_path, parameters, path_faults(argument[5:]))
+    return Mail(reverse_path, parameters, () if path.startswith("<") else path_faults(path))
 
 
 def _rcpt(argument: str, offer: Offer) -> Command:
     if argument[:3].upper() != "TO:":
         raise _syntax("RCPT")
+    path = argument[3:]
     try:
-        forward_path, rest = parse_forward_path(argument[3:])
+        forward_path, rest = parse_forward_path(path)
     except AddressError as error:
         raise CommandRefusedError.of(501, "5.1.3", str(error)) from error
-    _check_ascii(forward_path, offer, code=553)
-    return Rcpt(forward_path, tolerated=path_faults(argument[3:]), **read_rcpt_parameters(rest, offer))
+    if not path.isascii():
+        _check_ascii(forward_path, offer, code=553)
+    parameters = read_rcpt_parameters(rest, offer) if rest else {}
+    return Rcpt(forward_path, tolerated=() if path.startswith("<") else path_faults(path), **parameters)
 
 
 def _check_ascii(mailbox: Mailbox | None, offer: Offer, *, code: int) -> bool:
@@ -283,6 +303,9 @@ VERBS: Final[dict[str, Verb]] = {
 }
 
 KNOWN_VERBS: Final = frozenset(VERBS)
+
+_SPELLINGS: Final = {spelling: verb for verb in VERBS for spelling in (verb, verb.lower(), verb.capitalize())}
+"""The verbs by their usual spellings, where a look-up spares `verb_of`."""
 
 _NOT_IMPLEMENTED: Final = frozenset({"SEND", "SOML", "SAML", "TURN"})  # RFC 5321 F.1, F.6
 

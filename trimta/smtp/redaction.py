@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from trimta.smtp.parsing import KNOWN_VERBS
 from trimta.smtp.sasl import MECHANISMS
+
+if TYPE_CHECKING:
+    from trimta.smtp.parsing import CommandLine
 
 SECRET: Final = "***"
 
@@ -16,11 +19,11 @@ class Redaction:
     def __init__(self) -> None:
         self._after_auth = False
 
-    def command(self, line: bytes, verb: str) -> str:
-        """A command line as the transcript shows it; `verb` is its verb."""
+    def command(self, line: CommandLine) -> str:
+        """A command line as the transcript shows it."""
         # A client that does not wait for replies sends its password also after an AUTH that is refused.
-        self._after_auth = line[:4].upper() == b"AUTH" or (self._after_auth and verb not in KNOWN_VERBS)
-        return self.beginning(line)
+        self._after_auth = line.text[:4].upper() == "AUTH" or (self._after_auth and line.verb not in KNOWN_VERBS)
+        return line.text if line.is_printable and not self._after_auth else self.beginning(line.octets)
 
     def beginning(self, octets: bytes) -> str:
         """The beginning of a line, or a line that is no command, as the transcript shows it."""

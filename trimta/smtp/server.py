@@ -42,11 +42,11 @@ from trimta.smtp.commands import (
 )
 from trimta.smtp.errors import CommandRefusedError, LocalProtocolError
 from trimta.smtp.extensions import MailProtocol
-from trimta.smtp.foreign import BEGINNING, foreign_protocol, is_smtp
+from trimta.smtp.foreign import foreign_protocol, is_smtp
 from trimta.smtp.incoming_content import ChunkedContent, DataContent, DiscardedChunk, IncomingContent
-from trimta.smtp.lines import Line, LineBuffer, Unfit
+from trimta.smtp.lines import LineBuffer, Unfit, UnfitLine
 from trimta.smtp.mail_transaction import MailTransaction
-from trimta.smtp.parsing import KNOWN_VERBS, chunk_size, is_bdat, parse_command, verb_of
+from trimta.smtp.parsing import KNOWN_VERBS, CommandLine, chunk_size, is_bdat, parse_command
 from trimta.smtp.redaction import SECRET, Redaction
 from trimta.smtp.sasl import decode_response
 from trimta.smtp.server_events import (
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
 
     from trimta.smtp.extensions import Offer
 
-_UNAUTHENTICATED: Final = frozenset({"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "NOOP", "RSET", "HELP", "QUIT"})
-"""The verbs that a client may use before AUTH at a listener that requires AUTH (RFC 4954 4)."""
+_AUTHENTICATED: Final = KNOWN_VERBS - {"EHLO", "HELO", "LHLO", "STARTTLS", "AUTH", "NOOP", "RSET", "HELP", "QUIT"}
+"""The verbs that a client may not use before AUTH at a listener that requires AUTH (RFC 4954 4)."""
 
 
 class ServerConnection:
@@ -96,7 +96,7 @@ class ServerConnection:
         self._machine = SessionMachine()
         self._redaction = Redaction()
         self._input = LineBuffer()
-        self._output = bytearray()
+        self._output = b""
         self._eof = False
         self._unanswered: SmtpEvent | None = None
         self._utf8 = False
@@ -140,8 +140,7 @@ class ServerConnection:
 
     def data_to_send(self) -> bytes:
         """Take the octets of all replies since the last call."""
-        data = bytes(self._output)
-        self._output.clear()
+        data, self._output = self._output, b""
         return data
 
     @property
@@ -158,7 +157,10 @@ class ServerConnection:
             return CLOSED
         if self._unanswered is not None or state is SessionState.GREETING or state is SessionState.TLS:
             raise LocalProtocolError(f"next_event() while a reply is due: {state}, {self._unanswered}")
-        event = self._next()
+        if state is SessionState.DATA or state is SessionState.CHUNK or self._discarded is not None:
+            event = self._next_content()
+        else:
+            event = self._next_line()
         if event is None:
             if not self._eof:
                 return NEED_DATA
@@ -168,25 +170,23 @@ class ServerConnection:
             self._unanswered = event
         return event
 
-    def _next(self) -> SmtpEvent | None:
-        while True:
-            state = self._machine.state
-            if state is SessionState.DATA or state is SessionState.CHUNK:
-                assert self._content is not None
-                return self._content.next(self._input)
-            if self._discarded is not None:
-                return self._next_after_discarded(self._discarded)
-            if not len(self._input):
-                return None
-            beginning = self._input.beginning(BEGINNING)
-            line = self._input.line()
-            if isinstance(line, Line):
-                event = self._read_line(line)
-                if event is not None:
-                    return event
-                continue
-            foreign = self._foreign(beginning, whole=False)
-            return foreign if foreign is not None or line is None else self._unfit(line, beginning)
+    def _next_content(self) -> SmtpEvent | None:
+        discarded = self._discarded
+        if discarded is None:
+            assert self._content is not None
+            return self._content.next(self._input)
+        refused = discarded.next(self._input)
+        if refused is not None:
+            self._discarded = None
+        return refused
+
+    def _next_line(self) -> SmtpEvent | None:
+        line = self._input.line()
+        if isinstance(line, bytes):
+            return self._read_line(line)
+        beginning = self._input.beginning() if line is None else line.beginning
+        foreign = self._foreign(beginning, whole=False) if beginning else None
+        return foreign if foreign is not None or line is None else self._unfit(line)
 
     def _foreign(self, octets: bytes, *, whole: bool) -> BadInput | None:
         """The end of a session in another protocol, by a whole line, or by the beginning of one, whose end may never
@@ -199,67 +199,66 @@ class ServerConnection:
         self.line = SECRET if secret else self._redaction.beginning(octets)
         return _bad(421, "4.7.0", text, close=True)
 
-    def _unfit(self, line: Unfit, beginning: bytes) -> BadInput:
-        self.line = f"({line.value})"
-        if line is Unfit.TOO_LONG:
-            return _bad(500, "5.5.6", "line too long", close=is_bdat(beginning))
+    def _unfit(self, line: UnfitLine) -> BadInput:
+        self.line = f"({line.reason.value})"
+        if line.reason is Unfit.TOO_LONG:
+            return _bad(500, "5.5.6", "line too long", close=is_bdat(line.beginning))
         return _bad(421, "4.7.0", "line too long", close=True)
 
     # Commands
 
-    def _read_line(self, line: Line) -> SmtpEvent | None:
-        """The event of a command line; None for a BDAT, whose event is that of its chunk."""
-        verb = verb_of(line.octets)
+    def _read_line(self, octets: bytes) -> SmtpEvent | None:
+        """The event of a command line, which is given with its line end."""
+        line = CommandLine.read(octets.removesuffix(b"\n").removesuffix(b"\r"))
         in_auth = self._machine.state is SessionState.AUTH
-        if in_auth or not is_smtp(line.octets, verb):
+        if in_auth or not is_smtp(line):
             foreign = self._foreign(line.octets, whole=True)
             if foreign is not None or in_auth:
                 return foreign or self._read_auth_response(line.octets)
-        self._typed = not line.crlf
-        self.line = self._redaction.command(line.octets, verb)
-        if verb in ("DATA", "BDAT") and not line.crlf and len(self._input):
+        self._typed = not octets.endswith(b"\r\n")
+        self.line = self._redaction.command(line)
+        if self._typed and line.verb in ("DATA", "BDAT") and len(self._input):
             # A server before this one may have seen content here, and no DATA: SMTP smuggling.
-            return _bad(503, "5.5.0", f"{verb} ended by a bare LF, with more behind it", close=True)
+            return _bad(503, "5.5.0", f"{line.verb} ended by a bare LF, with more behind it", close=True)
         self._utf8 = False
         try:
-            command = self._parse(line.octets, verb)
+            command = self._parse(line)
         except CommandRefusedError as error:
             return self._discard_chunk(line.octets, error.reply) if is_bdat(line.octets) else BadInput(error.reply)
         if isinstance(command, Bdat):
-            self._begin_chunk(command)
-            return None
+            return self._begin_chunk(command)
         if isinstance(command, StartTls) and len(self._input):
             return _bad(503, "5.5.1", "nothing may follow STARTTLS before the handshake", close=True)
         return command
 
-    def _parse(self, line: bytes, verb: str) -> Command:
+    def _parse(self, line: CommandLine) -> Command:
         """The command on a line.  Raises CommandRefusedError, also for a command that is out of order."""
-        required = self.settings.auth is AuthPolicy.REQUIRED and self.identity is None
-        if required and verb in KNOWN_VERBS - _UNAUTHENTICATED:
+        if self.identity is None and self.settings.auth is AuthPolicy.REQUIRED and line.verb in _AUTHENTICATED:
             raise CommandRefusedError.of(530, "5.7.0", "authentication required")
-        if verb == "STARTTLS" and self.tls and not self.settings.hides("STARTTLS"):
+        if line.verb == "STARTTLS" and self.tls and not self.settings.hides("STARTTLS"):
             raise CommandRefusedError.of(503, "5.5.1", "TLS is active already")
         command = parse_command(line, self.offer)
-        if isinstance(command, Vrfy | Expn):  # the only replies that may have UTF-8: RFC 6531 3.7.4
-            self._utf8 = command.smtputf8
-        self._check_order(command)
+        if not self._machine.may(type(command)):
+            raise self._out_of_order(command)
+        match command:
+            case Data() if self.transaction is not None and self.transaction.body is BodyKind.BINARY:
+                raise CommandRefusedError.of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
+            case Vrfy() | Expn():  # the only replies that may have UTF-8: RFC 6531 3.7.4
+                self._utf8 = command.smtputf8
+            case StartTls() | Bdat() if not self.esmtp:
+                raise CommandRefusedError.of(503, "5.5.1", "EHLO first")
+            case Auth() if self.identity is not None:
+                raise CommandRefusedError.of(503, "5.5.1", "authenticated already")
         return command
 
-    def _check_order(self, command: Command) -> None:
-        transaction = self.transaction
-        lmtp = self.settings.protocol is MailProtocol.LMTP
-        if self._machine.state is SessionState.MAIL_GIVEN and isinstance(command, Data | Bdat):
-            if transaction is not None and transaction.refused and not lmtp:
-                raise CommandRefusedError.of(554, "5.5.1", "no valid recipients")
-            raise CommandRefusedError.of(503, "5.5.1", "RCPT first")
+    def _out_of_order(self, command: Command) -> CommandRefusedError:
+        transaction, lmtp = self.transaction, self.settings.protocol is MailProtocol.LMTP
         if isinstance(command, Auth) and self.identity is not None:
-            raise CommandRefusedError.of(503, "5.5.1", "authenticated already")
-        if not self._machine.may(type(command)):
-            raise CommandRefusedError.of(503, "5.5.1", self._machine.hint(type(command), lmtp=lmtp))
-        if isinstance(command, StartTls | Bdat) and not self.esmtp:
-            raise CommandRefusedError.of(503, "5.5.1", "EHLO first")
-        if isinstance(command, Data) and transaction is not None and transaction.body is BodyKind.BINARY:
-            raise CommandRefusedError.of(503, "5.5.1", "BODY=BINARYMIME needs BDAT")  # RFC 3030 3
+            return CommandRefusedError.of(503, "5.5.1", "authenticated already")
+        only_refused = transaction is not None and transaction.refused and not transaction.recipients
+        if isinstance(command, Data | Bdat) and only_refused and not lmtp:
+            return CommandRefusedError.of(554, "5.5.1", "no valid recipients")
+        return CommandRefusedError.of(503, "5.5.1", self._machine.hint(type(command), lmtp=lmtp))
 
     def _read_auth_response(self, line: bytes) -> SmtpEvent:
         self.line = SECRET
@@ -280,7 +279,8 @@ class ServerConnection:
             reject_bare_lf=self.settings.bare_newline is BareNewline.REJECT,
         )
 
-    def _begin_chunk(self, command: Bdat) -> None:
+    def _begin_chunk(self, command: Bdat) -> SmtpEvent | None:
+        """Begin the chunk that follows a BDAT; returns its first event."""
         content = self._content
         if content is None:
             assert self.transaction is not None
@@ -292,20 +292,15 @@ class ServerConnection:
         assert isinstance(content, ChunkedContent)
         content.begin_chunk(command.size, last=command.last)
         self._machine.move(Bdat)
+        return self._next_content()
 
     def _discard_chunk(self, line: bytes, refusal: Reply) -> SmtpEvent | None:
-        """Refuse a BDAT and drop its chunk; the session ends if the length of the chunk is not known."""
+        """Refuse a BDAT, once its chunk was dropped; the session ends if the length of the chunk is not known."""
         size = chunk_size(line)
         if size is None:
             return BadInput(refusal, close=True)
         self._discarded = DiscardedChunk(size, refusal)
-        return None
-
-    def _next_after_discarded(self, discarded: DiscardedChunk) -> SmtpEvent | None:
-        refused = discarded.next(self._input)
-        if refused is not None:
-            self._discarded = None
-        return refused
+        return self._next_content()
 
     # Replies
 
@@ -321,8 +316,10 @@ class ServerConnection:
             raise LocalProtocolError(f"a reply to nothing: {reply}")
         if state is SessionState.CLOSED:
             raise LocalProtocolError(f"a reply after the end: {reply}")
-        times = self._replies_due(event) if reply.code != 421 else 1
-        self._output += self._render(reply) * times
+        octets = self._render(reply)
+        if isinstance(event, ContentEnd) and reply.code != 421:
+            octets *= self._replies_due(event)
+        self._output += octets
         self._move(event, reply)
 
     def reply_each(self, replies: Sequence[Reply]) -> None:
@@ -331,8 +328,7 @@ class ServerConnection:
         if not isinstance(event, ContentEnd) or len(replies) != self._replies_due(event):
             raise LocalProtocolError(f"{len(replies)} replies to {event}")
         self._unanswered = None
-        for reply in replies:
-            self._output += self._render(reply)
+        self._output += b"".join(map(self._render, replies))
         self._move(event, next((reply for reply in replies if reply.code == 421), replies[0]))
 
     def challenge(self, data: bytes) -> None:
@@ -354,85 +350,90 @@ class ServerConnection:
         self.identity = None
         self._greeted_as("", esmtp=False)
 
-    def _replies_due(self, event: SmtpEvent | None) -> int:
-        if self.settings.protocol is MailProtocol.LMTP and isinstance(event, ContentEnd) and event.last:
+    def _replies_due(self, end: ContentEnd) -> int:
+        if end.last and self.settings.protocol is MailProtocol.LMTP:
             assert self.transaction is not None
             return len(self.transaction.recipients)
         return 1
 
     def _render(self, reply: Reply) -> bytes:
-        return reply.render(enhanced=self.offer.offers("ENHANCEDSTATUSCODES"), utf8=self._utf8)
+        return reply.render(enhanced="ENHANCEDSTATUSCODES" in self.offer.keywords, utf8=self._utf8)
 
     # Moves
 
     def _move(self, event: SmtpEvent | None, reply: Reply) -> None:
         """Make the move that the reply to an event means; without an event, the reply is the greeting."""
         machine = self._machine
-        positive = reply.klass in (2, 3)
-        match event:
-            case _ if reply.code == 421:
-                machine.move(Occurrence.HUNG_UP)
-            case None:
-                machine.move(Occurrence.GREETED if reply.klass == 2 else Occurrence.REFUSED)
-            case BadInput(close=close):
-                machine.move(Occurrence.HUNG_UP if close else Occurrence.REFUSED)
-            case ContentEnd():
-                self._move_after_content(event, reply, positive=positive)
-            case Auth() | AuthResponse():
-                self._move_after_auth(reply, positive=positive)
-            case Quit():  # whatever the reply, the client leaves
-                machine.move(Quit)
-            case Data() if positive:
-                if reply.code != 354:
-                    raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
-                machine.move(Data)
-                self._begin_data()
-            case (
-                Helo() | Ehlo() | Mail() | Rcpt() | Rset() | Noop() | Vrfy() | Expn() | Help() | Etrn() | StartTls()
-            ) if positive:
-                machine.move(type(event))
-                self._carry_out(event)
-            case Rcpt():
-                assert self.transaction is not None
-                self.transaction.refused += 1
-                machine.move(Occurrence.REFUSED)
-            case _:
-                machine.move(Occurrence.REFUSED)
+        if reply.code == 421:
+            machine.move(Occurrence.HUNG_UP)
+        elif 200 <= reply.code < 400:
+            self._move_on(event, reply)
+        else:
+            self._move_after_refusal(event)
         if machine.state is SessionState.CLOSED:
             self._input.clear()
 
-    def _move_after_content(self, end: ContentEnd, reply: Reply, *, positive: bool) -> None:
-        if positive and end.fault is not None:
-            raise LocalProtocolError(f"{reply} to a message with the fault {end.fault}")
-        if positive and not end.last:
-            self._machine.move(Occurrence.CHUNK_TAKEN)
-            return
-        self._machine.move(Occurrence.MESSAGE_ANSWERED if end.last else Occurrence.REFUSED)
-        self._end_transaction()
+    def _move_on(self, event: SmtpEvent | None, reply: Reply) -> None:
+        """Make the move that a positive reply means."""
+        move = self._machine.move
+        match event:
+            case Mail():
+                move(Mail)
+                self.transaction = MailTransaction(event)
+            case Rcpt():
+                move(Rcpt)
+                assert self.transaction is not None
+                self.transaction.recipients.append(event)
+            case Data():
+                if reply.code != 354:
+                    raise LocalProtocolError(f"the reply to DATA is 354 or a refusal, not {reply}")
+                move(Data)
+                self._begin_data()
+            case ContentEnd(last=last, fault=fault):
+                if fault is not None:
+                    raise LocalProtocolError(f"{reply} to a message with the fault {fault}")
+                move(Occurrence.MESSAGE_ANSWERED if last else Occurrence.CHUNK_TAKEN)
+                if last:
+                    self._end_transaction()
+            case Helo(domain) | Ehlo(domain):
+                move(type(event))
+                self._greeted_as(domain, esmtp=isinstance(event, Ehlo))
+            case Rset():
+                move(Rset)
+                self._end_transaction()
+            case Quit() | Noop() | Vrfy() | Expn() | Help() | Etrn() | StartTls():
+                move(type(event))
+            case Auth() | AuthResponse():
+                self._move_after_auth(reply)
+            case None:
+                move(Occurrence.GREETED if reply.code < 300 else Occurrence.REFUSED)
+            case _:
+                self._move_after_refusal(event)
 
-    def _move_after_auth(self, reply: Reply, *, positive: bool) -> None:
+    def _move_after_refusal(self, event: SmtpEvent | None) -> None:
+        move = self._machine.move
+        match event:
+            case BadInput(close=True):
+                move(Occurrence.HUNG_UP)
+            case ContentEnd(last=last):
+                move(Occurrence.MESSAGE_ANSWERED if last else Occurrence.REFUSED)
+                self._end_transaction()
+            case Quit():  # whatever the reply, the client leaves
+                move(Quit)
+            case Rcpt():
+                assert self.transaction is not None
+                self.transaction.refused += 1
+                move(Occurrence.REFUSED)
+            case _:
+                move(Occurrence.REFUSED)
+
+    def _move_after_auth(self, reply: Reply) -> None:
         if reply.code == 334:
             self._machine.move(Occurrence.CHALLENGED)
-        elif not positive:
-            self._machine.move(Occurrence.REFUSED)
         elif self.identity is None:
             raise LocalProtocolError("a positive reply to AUTH without authenticated()")
         else:
             self._machine.move(Auth)
-
-    def _carry_out(self, command: Command) -> None:
-        match command:
-            case Helo(domain) | Ehlo(domain):
-                self._greeted_as(domain, esmtp=isinstance(command, Ehlo))
-            case Rset():
-                self._end_transaction()
-            case Mail():
-                self.transaction = MailTransaction(command)
-            case Rcpt():
-                assert self.transaction is not None
-                self.transaction.recipients.append(command)
-            case _:
-                pass
 
     def _greeted_as(self, domain: str, *, esmtp: bool) -> None:
         self.helo, self.esmtp = domain, esmtp

@@ -143,6 +143,8 @@ class SessionMachine:
                 return "LHLO first" if lmtp else "EHLO or HELO first"
             case SessionState.READY:
                 return "MAIL first"
+            case SessionState.MAIL_GIVEN if command in (Data, Bdat):
+                return "RCPT first"
             case SessionState.CHUNKS:
                 return "a message has begun: BDAT or RSET"
             case _:

@@ -17,6 +17,7 @@ from typing import Final
 
 _BARE_CR: Final = re.compile(rb"\r(?!\n)")
 _BARE_LF: Final = re.compile(rb"(?<!\r)\n")
+_DOT_AT_START: Final = re.compile(rb"\n\.")  # found in half the time that bytes.find takes
 _STUFFED: Final = re.compile(rb"\n\.(?!\n)")
 
 
@@ -96,13 +97,13 @@ class DataDecoder(TextDecoder):
         if self._held:
             data = self._held + data
             self._held = b""
-        # Most pieces have no dot at the start of a line; one octet is found sooner than two, and Base64 has no dots.
-        has_dots = b"." in data and (b"\n." in data or self._at_start)
-        dot, end = self._find_end(data) if has_dots else (-1, -1)
-        if dot >= 0:
-            self.done = True
-            self.leftover = data[end:]
-            return self._unstuff(data[:dot], has_dots=True)
+        first = self._first_dot(data)
+        if first >= 0:
+            dot, end = self._find_end(data, first)
+            if dot >= 0:
+                self.done = True
+                self.leftover = data[end:]
+                return self._unstuff(data[:dot], has_dots=first < dot)
         # Held back until the next octet says what they are: a CR, whose LF may follow, and a dot, which may be a whole
         # line.
         keep = len(data)
@@ -111,15 +112,26 @@ class DataDecoder(TextDecoder):
         if data.endswith(b"\n.", 0, keep) or (self._at_start and keep == 1 and data.startswith(b".")):
             keep -= 1
         self._held = data[keep:]
-        return self._unstuff(data[:keep], has_dots=has_dots)
+        return self._unstuff(data[:keep], has_dots=0 <= first < keep)
 
-    def _find_end(self, data: bytes) -> tuple[int, int]:
-        """The positions of the dot that ends the content and of the end of its line; (-1, -1) without such a dot."""
+    def _first_dot(self, data: bytes) -> int:
+        """The position of the first dot at the start of a line; -1 without one."""
+        if self._at_start and data.startswith(b"."):
+            return 0
+        # Most pieces have none; one octet is found sooner than two, and Base64 has no dots.
+        dot = _DOT_AT_START.search(data) if b"." in data else None
+        return -1 if dot is None else dot.end() - 1
+
+    def _find_end(self, data: bytes, first: int) -> tuple[int, int]:
+        """The positions of the dot that ends the content and of the end of its line; (-1, -1) without such a dot.
+
+        `first`: the position of the first dot at the start of a line.
+        """
         if self._at_start and self._typed and data.startswith(b".\n"):
             return 0, 2
         if self._at_start and self._after_crlf and data.startswith(b".\r\n"):
             return 0, 3
-        end = data.find(b"\r\n.\r\n")
+        end = data.find(b"\r\n.\r\n", max(first - 2, 0))
         typed = data.find(b"\n.\n", 0, end if end >= 0 else len(data)) if self._typed else -1
         if typed >= 0:
             return typed + 1, typed + 3
@@ -128,7 +140,7 @@ class DataDecoder(TextDecoder):
     def _unstuff(self, block: bytes, *, has_dots: bool) -> bytes:
         """A block with its line ends made LF and its doubled dots single; the end of the content is not in it.
 
-        `has_dots`: whether there may be a dot at the start of a line.
+        `has_dots`: whether there is a dot at the start of a line.
         """
         if not block:
             return block
@@ -141,8 +153,7 @@ class DataDecoder(TextDecoder):
         before = len(content)
         # A line of one dot that `_find_end` has passed over does not end the content: the dot stays.
         dot = starts_line and content.startswith(b".") and not content.startswith(b".\n")
-        if b"\n." in content:
-            content = content.replace(b"\n.", b"\n") if b"\n.\n" not in content else _STUFFED.sub(b"\n", content)
+        content = content.replace(b"\n.", b"\n") if b"\n.\n" not in content else _STUFFED.sub(b"\n", content)
         if dot:
             content = content[1:]
         self.size -= before - len(content)
