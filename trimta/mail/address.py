@@ -209,7 +209,7 @@ def _bracketed_path(text: str) -> tuple[Mailbox, str]:
     return mailbox, _rest(text, end)
 
 
-@functools.lru_cache(maxsize=512)  # clients name the same few addresses again and again
+@functools.lru_cache(maxsize=128)  # clients name the same few addresses again and again
 def _whole_path(path: str) -> Mailbox:
     """The mailbox of a path whose only ">" is its end."""
     return _path(path, 0)[0]

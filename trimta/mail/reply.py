@@ -51,7 +51,9 @@ class Reply:
         """A reply of this server: `Reply.of(550, "5.1.1", "no such user")`.  An empty status is none (354, the
         greeting, the answer to EHLO); ValueError for a text that is no status.
         """
-        return _reply_of(code, status, lines)
+        if len(lines) == 1:
+            return _one_line_reply(code, status, lines[0])
+        return cls(code, lines, EnhancedStatus.parse(status) if status else None)
 
     @classmethod
     def read(cls, lines: Iterable[str]) -> Self:
@@ -124,9 +126,9 @@ def line_text(octets: bytes | bytearray) -> str:
     return _UNSAFE.sub("?", octets.decode(errors="replace"))
 
 
-@functools.lru_cache(maxsize=256)  # a server gives the same few replies again and again, and each is rendered once
-def _reply_of(code: int, status: str, lines: tuple[str, ...]) -> Reply:
-    return Reply(code, lines, EnhancedStatus.parse(status) if status else None)
+@functools.lru_cache(maxsize=64)  # a server gives the same few replies again and again, and each is rendered once
+def _one_line_reply(code: int, status: str, line: str) -> Reply:
+    return Reply(code, (line,), EnhancedStatus.parse(status) if status else None)
 
 
 def _render_line(text: str, *, utf8: bool) -> bytes:
