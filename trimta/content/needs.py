@@ -6,6 +6,7 @@ Content is in one of the two forms of `mail.body`: text with LF line ends, or th
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.mime.structure import Encapsulated, Entity, Multipart, PartType, read_structure
@@ -108,11 +109,12 @@ class _Scan:
             self._crs += chunk.count(b"\r")
             self._crlfs += chunk.count(b"\r\n") + (self._last == b"\r" and chunk[:1] == b"\n")
         self._lfs += chunk.count(b"\n")
-        lengths = self._line_lengths(chunk)
-        self._current += next(lengths)
-        for length in lengths:
-            self._longest = max(self._longest, self._current)
-            self._current = length
+        first, *lengths = self._line_lengths(chunk)
+        self._current += first
+        if lengths:
+            *between, last = lengths
+            self._longest = max(self._longest, self._current, *between)
+            self._current = last
         self._last = chunk[-1:]
 
     def _feed_header(self, chunk: bytes) -> None:
@@ -134,17 +136,17 @@ class _Scan:
         A line of raw octets ends at CRLF only, and a CR at the end of a chunk counts once it proves to be bare.
         """
         if not self._raw:
-            yield from map(len, chunk.split(b"\n"))
-            return
+            return map(len, chunk.split(b"\n"))
+        ended: tuple[int, ...] = ()
         if self._last == b"\r":
             if chunk[:1] == b"\n":
-                yield 0
+                ended = (0,)
                 chunk = chunk[1:]
             else:
                 chunk = b"\r" + chunk
         if chunk.endswith(b"\r"):
             chunk = chunk[:-1]
-        yield from map(len, chunk.split(b"\r\n"))
+        return chain(ended, map(len, chunk.split(b"\r\n")))
 
     def result(self) -> ContentNeeds:
         """The needs of all chunks together."""

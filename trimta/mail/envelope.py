@@ -142,4 +142,5 @@ class Envelope:
 
     def to(self, recipients: Iterable[Recipient]) -> Self:
         """The same envelope for other recipients."""
-        return replace(self, recipients=tuple(recipients))
+        chosen = tuple(recipients)
+        return self if chosen == self.recipients else replace(self, recipients=chosen)

@@ -61,7 +61,7 @@ class ClientConnection:
             if self._eof:
                 raise PeerClosedError("the connection was closed")
             raise LocalProtocolError("the conversation is over")
-        if not self.unanswered:
+        if not self._unanswered:
             self._refuse_surplus()
         if isinstance(command, Ehlo | Helo):
             self.offered = Offered()
@@ -73,7 +73,7 @@ class ClientConnection:
 
         These are the end of the content (in LMTP one reply for each accepted recipient), and a response in AUTH.
         """
-        if not self.unanswered:
+        if not self._unanswered:
             self._refuse_surplus()
         self._unanswered.extend([None] * replies)
 
@@ -89,7 +89,7 @@ class ClientConnection:
 
         Raises ReplyError for octets that are no reply, PeerClosedError if the peer has closed before the reply's end.
         """
-        if not self.unanswered:
+        if not self._unanswered:
             raise LocalProtocolError("no reply is expected")
         try:
             reply = self._reader.next()
@@ -132,7 +132,7 @@ class ClientConnection:
     @property
     def ready(self) -> bool:
         """Whether commands may be sent: the session goes on, and the peer has sent no reply that was not due."""
-        return not (self.closing or (not self.unanswered and self._reader.surplus()))
+        return not (self.closing or (not self._unanswered and self._reader.surplus()))
 
     def _refuse_octets(self) -> None:
         if self._reader.pending:

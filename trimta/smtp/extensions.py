@@ -211,7 +211,9 @@ class Offered:
 
         A limit whose value is not a number of one to six digits, without a leading zero, is ignored.
         """
-        pairs = (word.partition("=") for word in self.keywords.get("LIMITS", "").upper().split())
+        if "LIMITS" not in self.keywords:
+            return {}
+        pairs = (word.partition("=") for word in self.keywords["LIMITS"].upper().split())
         return {name: int(value) for name, _, value in pairs if _LIMIT.fullmatch(value)}
 
 

@@ -297,7 +297,7 @@ class OutboundTransaction:
             self.must_close = True  # a reply for each of no recipients: none, or one from a server that miscounts
         else:
             yield SendData(replies=1, empty=True)
-            yield ReadReply(ReplyStage.BODY)
+            yield _READ[ReplyStage.BODY]
         self.must_reset = False
 
     def _send_chunks(self) -> Generator[OutboundStep, Reply | None, None]:
@@ -377,12 +377,14 @@ def _read_reply(
     A reply of a class that SMTP does not know is a refusal: it is about one recipient, and others have their own.
     Raises ProtocolError, if `strict`, for a 2yz where 3yz is due, and the other way round.
     """
-    reply = yield ReadReply(stage)
+    reply = yield _READ[stage]
     assert reply is not None
     if strict and reply.klass in (2, 3) and reply.klass != positive:
         raise ProtocolError(f"{reply} is no answer to {_ASKED[stage]}")
     return reply
 
+
+_READ: Final = {stage: ReadReply(stage) for stage in ReplyStage}
 
 _ASKED: Final = {
     ReplyStage.MAIL: "MAIL",

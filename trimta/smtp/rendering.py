@@ -15,7 +15,7 @@ def render_command(command: Command, *, smtputf8: bool = False) -> bytes:
     written as A-labels.  Raises ValueError for a local part that needs SMTPUTF8, and for a text with a line end in it.
     """
     line = " ".join(_words(command, smtputf8=smtputf8))
-    if any(character in line for character in "\r\n\0"):
+    if "\r" in line or "\n" in line or "\0" in line:
         raise ValueError("a line end or a NUL in a command")
     return line.encode() + b"\r\n"
 

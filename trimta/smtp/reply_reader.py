@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from trimta.mail.reply import REPLY_LINE, Reply, line_text
@@ -10,6 +11,9 @@ from trimta.smtp.errors import ReplyError
 
 MAX_REPLY: Final = 64 * 1024
 """Octets of a whole reply, at most.  The replies of servers in use are far shorter."""
+
+_SHORT: Final = 128
+"""Octets of a line up to which the reply that it makes is remembered: servers repeat themselves."""
 
 _BEGINNING: Final = re.compile(rb"[0-9]{0,2}|[0-9]{3}(?:[ -].*)?", re.DOTALL)
 """The beginning of a line that may become a line with a code."""
@@ -50,6 +54,9 @@ class ReplyReader:
             self._octets += end + 1
             if self._octets > MAX_REPLY:
                 raise ReplyError(f"reply of more than {MAX_REPLY} octets")
+            if end <= _SHORT and not self._lines and (reply := _whole_reply(line)) is not None:
+                self._octets = 0
+                return reply
             if self._take(line.removesuffix(b"\r")):
                 return self._finish()
         self._searched = len(self._buffer)
@@ -93,3 +100,11 @@ class ReplyReader:
         reply = Reply.read(self._lines)
         self._lines, self._octets = [], 0
         return reply
+
+
+@lru_cache(maxsize=256)
+def _whole_reply(octets: bytes) -> Reply | None:
+    """The reply that one line makes; None for a line without a code, and where more lines follow."""
+    line = line_text(octets.removesuffix(b"\r"))
+    parts = REPLY_LINE.fullmatch(line)
+    return None if parts is None or parts[2] == "-" else Reply.read([line])

@@ -105,12 +105,11 @@ class Attempt:
                 self.result.outcomes.append(outcome)
                 self.delivered += isinstance(outcome, Delivered)
         self.room = transaction.room or self.room
-        others = {*self.undecided}.difference(recipients)
-        self.undecided = [
-            *transaction.undecided,
-            *transaction.further,
-            *(recipient for recipient in self.undecided if recipient in others),
-        ]
+        others: list[Recipient] = []
+        if len(recipients) < len(self.undecided):  # not all of them were part of it
+            tried = {*recipients}
+            others = [recipient for recipient in self.undecided if recipient not in tried]
+        self.undecided = [*transaction.undecided, *transaction.further, *others]
 
     def take_up_again(self) -> None:
         """Let the next host be asked about recipients that the last host has put off, too."""

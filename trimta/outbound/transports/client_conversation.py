@@ -175,18 +175,14 @@ class ClientConversation:
         if self._send_failure is not None:
             return await self._parting_reply(self._send_failure)
         await self.flush()
-        limit = self._limit(stage)
         try:
             reply = self._received_reply()
             if reply is None:  # else no limit is needed, which costs much: replies to pipelined commands come together
-                with trio.fail_after(limit):
+                limit = self._limit(stage)
+                with trio.move_on_after(limit):
                     reply = await self._next_reply()
-        except trio.TooSlowError:
-            # A message that was taken goes out a second time unless the reply to it is understood, however it came.
-            cut_off = self.core.cut_off() if stage is ReplyStage.BODY else None
-            if cut_off is None:
-                raise self._lost(f"no reply within {limit:g} s ({_WAITED_FOR[stage]})") from None
-            reply = self._noted(cut_off)
+                if reply is None:
+                    reply = self._cut_off(stage, limit)
         except PeerClosedError:
             raise self._lost(f"the connection was closed ({_WAITED_FOR[stage]})") from None
         except WireError as error:
@@ -201,17 +197,31 @@ class ClientConversation:
             with trio.move_on_after(QUIT_LIMIT):
                 self.write_command(Quit())
                 await self.flush()
-                await self._next_reply()
+                if self._received_reply() is None:
+                    await self._next_reply()
         except (HostUnusableError, WireError, ProtocolError):
             pass
 
     async def _next_reply(self) -> Reply:
-        while (reply := self._received_reply()) is None:
+        """The next reply, of which the octets received so far are only a part."""
+        while True:
             data = await self.wire.receive_some()
             if data:
                 self.on_first_octet()
             self.core.receive_data(data)
-        return reply
+            reply = self._received_reply()
+            if reply is not None:
+                return reply
+
+    def _cut_off(self, stage: ReplyStage, limit: float) -> Reply:
+        """The reply that has come in part after `limit` seconds.  Raises HostUnusableError if it is not certain.
+
+        A message that was taken goes out a second time unless the reply to it is understood, however it came.
+        """
+        cut_off = self.core.cut_off() if stage is ReplyStage.BODY else None
+        if cut_off is None:
+            raise self._lost(f"no reply within {limit:g} s ({_WAITED_FOR[stage]})")
+        return self._noted(cut_off)
 
     def _received_reply(self) -> Reply | None:
         """The next reply, if it has been received as a whole."""
@@ -238,7 +248,7 @@ class ClientConversation:
         """The reply by which a host that stopped reading says why.  Raises `failure` if there is none."""
         try:
             with trio.move_on_after(QUIT_LIMIT):
-                reply = await self._next_reply()
+                reply = self._received_reply() or await self._next_reply()
                 if reply.klass in (4, 5):
                     return reply
         except (WireError, ProtocolError):

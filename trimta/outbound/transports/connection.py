@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Self
 
 import trio
@@ -312,26 +312,28 @@ class SmtpConnection:
 
     async def _carry_out(self, transaction: OutboundTransaction, content: FittedContent) -> None:
         conversation, disk = self._conversation, self._settings.disk
-        with ExitStack() as cleanup:
-            chunks: WireOctets | None = None
+        octets: WireOctets | None = None
+        try:
             while (step := transaction.next_step()) is not None:
                 match step:
+                    case ReadReply(stage):
+                        transaction.reply(await conversation.read_reply(stage))
                     case SendCommand(command, smtputf8):
                         conversation.write_command(command, smtputf8=smtputf8)
                     case SendData(replies, empty=True):
                         await conversation.send_empty(replies)
                     case SendData(replies):
                         conversation.expect_content(content.facts.size, replies)
-                        octets = cleanup.enter_context(closing(content.for_data(disk)))
+                        octets = content.for_data(disk)
                         await conversation.send_content(octets, None, before_end=transaction.sending_end)
                     case SendChunk(size, last, replies):
                         conversation.expect_content(size, replies)
-                        if chunks is None:
-                            chunks = cleanup.enter_context(closing(content.for_bdat(disk)))
+                        octets = octets or content.for_bdat(disk)
                         before_end = transaction.sending_end if last else None
-                        await conversation.send_content(chunks, size, before_end=before_end)
-                    case ReadReply(stage):
-                        transaction.reply(await conversation.read_reply(stage))
+                        await conversation.send_content(octets, size, before_end=before_end)
+        finally:
+            if octets is not None:
+                octets.close()
 
     # The end.
 

@@ -13,6 +13,7 @@ from trimta.mail.body import BodyForm
 from trimta.runtime.body_reader import BodyReader
 from trimta.smtp.outbound_commands import ContentFacts
 from trimta.smtp.transparency import DataEncoder, lf_to_crlf
+from trimta.store.spool import Body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from trimta.content.needs import ContentNeeds
     from trimta.runtime.disk import Disk
     from trimta.smtp.extensions import Offered
-    from trimta.store.spool import Body
 
 BLOCK: Final = 64 * 1024
 """Octets of content that are written at once: `timeouts.data` is the time for them."""
@@ -189,8 +189,13 @@ class WireOctets:
         """
         self._encode = encode
         self._finish: Callable[[], bytes] | None = finish
-        self._pieces = BodyReader(body.chunks(BLOCK), disk, in_memory=body.in_memory)
-        self._ready: deque[bytes] = deque([head])
+        self._pieces: BodyReader | None = None
+        if isinstance(body, Body) and body.data is not None and body.size <= BLOCK:  # as nearly all are
+            self._ready = deque([head + encode(body.data) + finish()])
+            self._finish = None
+        else:
+            self._ready = deque([head])
+            self._pieces = BodyReader(body.chunks(BLOCK), disk, in_memory=body.in_memory)
 
     async def take(self, size: int | None = None) -> bytes:
         """The next octets, at most `size`; b"" at the end."""
@@ -207,14 +212,14 @@ class WireOctets:
         while not self._ready or not self._ready[0]:
             if self._ready:
                 self._ready.popleft()
-            elif self._finish is None:
+            elif self._finish is None or self._pieces is None:
                 return True
             else:
-                await self._refill(self._finish)
+                await self._refill(self._pieces, self._finish)
         return False
 
-    async def _refill(self, finish: Callable[[], bytes]) -> None:
-        pieces = await self._pieces.some()
+    async def _refill(self, reader: BodyReader, finish: Callable[[], bytes]) -> None:
+        pieces = await reader.some()
         self._ready.extend(self._encode(piece) for piece in pieces)
         if not pieces:
             self._ready.append(finish())
@@ -222,7 +227,8 @@ class WireOctets:
 
     def close(self) -> None:
         """Close the file of the body, if there is one.  Idempotent."""
-        self._pieces.close()
+        if self._pieces is not None:
+            self._pieces.close()
 
 
 def _unchanged(octets: bytes) -> bytes:
