@@ -91,6 +91,14 @@ def test_an_event_is_one_printable_line_in_every_form(fields: dict[str, FieldVal
     assert object_as_text(json.loads(as_json(event))) == text
 
 
+def test_a_line_may_leave_one_field_out() -> None:
+    event = Event("accepted", {"id": "x", "to": ["a", "b c"]}, AT)
+    assert event.as_line() == 'accepted id=x to="a,b c"'
+    assert event.as_line(without="id") == 'accepted to="a,b c"'
+    assert event.as_line(without="about") == event.as_line()
+    assert event == Event("accepted", {"id": "x", "to": ["a", "b c"]}, AT)
+
+
 def test_subscribers_hear_of_every_event_until_they_leave() -> None:
     events = Events()
     heard: list[str] = []

@@ -77,7 +77,6 @@ class ServerConversation:
         self.transcript = Transcript(clock.now)
         self.hanging_up = False
         """We end the connection while the client may still be talking."""
-        self._clock = clock
         self._events = events
         self._drain = drain
         self._faults = faults
@@ -193,11 +192,6 @@ class ServerConversation:
             self.transcript.client(self.core.line)
         elif event.last:
             self.transcript.client(f"({event.size} octets of content)")
-
-    def new_transcript(self) -> Transcript:
-        """The transcript so far, to be kept with a message; what follows belongs to another."""
-        transcript, self.transcript = self.transcript, Transcript(self._clock.now)
-        return transcript
 
     # Scripted faults.
 

@@ -335,7 +335,7 @@ class Transactions:
 
     def _remember(self, message_id: str) -> None:
         """Note the transcript so far under this message."""
-        self._message_log.note_dialogue(message_id, self._conversation.new_transcript().lines)
+        self._message_log.note_dialogue(message_id, self._conversation.transcript.take())
 
     async def _accept(self, incoming: Incoming) -> list[Reply]:
         """Take responsibility for the message; returns one reply for SMTP, one for each recipient for LMTP."""

@@ -34,28 +34,48 @@ class Event:
     name: EventName
     fields: dict[str, FieldValue] = field(default_factory=dict)
     at: float = field(default_factory=real_time.wall)
+    _written: dict[str, str] | None = field(default=None, init=False, repr=False, compare=False)
+    """Each field as `as_line` writes it, once that was asked for: the log and the message log write the same."""
+
+    def as_line(self, *, without: str = "") -> str:
+        """The event as a line without its time, and without one of its fields: `accepted id=… sender=…`."""
+        written = self._written
+        if written is None:  # may be two threads at once: each makes the same
+            written = {key: _field(key, value) for key, value in self.fields.items()}
+            object.__setattr__(self, "_written", written)
+        if without in written:
+            written = {key: text for key, text in written.items() if key != without}
+        return self.name + "".join(written.values())
 
 
 class Events:
     """The events of one server: `emit` calls every subscriber at once, in the order of subscription."""
 
     def __init__(self) -> None:
-        self._subscribers: list[Callable[[Event], None]] = []
+        self._subscribers: tuple[Callable[[Event], None], ...] = ()
         self.counters: Counter[EventName] = Counter()
 
     def subscribe(self, subscriber: Callable[[Event], None]) -> Callable[[], None]:
         """Add a subscriber, a quick function that does not raise; calling the result removes it."""
-        self._subscribers.append(subscriber)
-        return lambda: self._subscribers.remove(subscriber)
+        self._subscribers += (subscriber,)
+        return lambda: self._unsubscribe(subscriber)
+
+    def _unsubscribe(self, subscriber: Callable[[Event], None]) -> None:
+        others = [*self._subscribers]
+        others.remove(subscriber)
+        self._subscribers = tuple(others)
 
     def emit(self, name: EventName, **fields: FieldValue) -> None:
         """Announce an event to all subscribers; fields that are None or empty are left out."""
-        self.publish(Event(name, {key: value for key, value in fields.items() if value is not None and value != ""}))
+        values = fields.values()
+        if None in values or "" in values:
+            fields = {key: value for key, value in fields.items() if value is not None and value != ""}
+        self.publish(Event(name, fields))
 
     def publish(self, event: Event) -> None:
         """Announce an event that has happened, in this process or in another of the server."""
         self.counters[event.name] += 1
-        for subscriber in tuple(self._subscribers):
+        for subscriber in self._subscribers:
             subscriber(event)
 
 
@@ -72,28 +92,29 @@ def _second(at: int) -> str:
 
 def escape(text: str) -> str:
     """Text with its control characters as `\\xNN` or `\\uNNNN`: a peer could else steer a terminal or forge lines."""
+    if text.isprintable():  # nearly all is, and no control character is
+        return text
     return _CONTROL.sub(
         lambda match: f"\\x{ord(match[0]):02x}" if ord(match[0]) < 256 else f"\\u{ord(match[0]):04x}", text
     )
 
 
-def _show(value: FieldValue) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    text = ",".join(value) if isinstance(value, list) else str(value)
+def _field(key: str, value: FieldValue) -> str:
+    """A field as it stands in a line, behind a space."""
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    else:
+        text = ",".join(value) if isinstance(value, list) else str(value)
     if _BARE.fullmatch(text):
-        return text
-    return '"' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
-
-
-def as_line(name: str, fields: Mapping[str, FieldValue]) -> str:
-    """An event as a line without its time: `accepted id=… sender=…`."""
-    return name + "".join([f" {key}={_show(value)}" for key, value in fields.items()])
+        return f" {key}={text}"
+    return f' {key}="' + escape(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'
 
 
 def as_text(event: Event) -> str:
     """An event as a line of the log, without line end: `2026-11-23T16:00:00.000Z accepted id=… sender=…`."""
-    return f"{timestamp(event.at)} {as_line(event.name, event.fields)}"
+    return f"{timestamp(event.at)} {event.as_line()}"
 
 
 def as_object(event: Event) -> dict[str, FieldValue]:
@@ -104,7 +125,7 @@ def as_object(event: Event) -> dict[str, FieldValue]:
 def object_as_text(document: Mapping[str, FieldValue]) -> str:
     """An event as a line of the log, from its JSON object: `as_text` for what `as_object` returned."""
     fields = {key: value for key, value in document.items() if key not in ("time", "event")}
-    return f"{document['time']} {as_line(str(document['event']), fields)}"
+    return f"{document['time']} {document['event']}{''.join(_field(key, value) for key, value in fields.items())}"
 
 
 def as_json(event: Event) -> str:

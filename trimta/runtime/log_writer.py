@@ -20,7 +20,7 @@ MOMENT: Final = 0.02
 class LogWriter:
     """Writes events to `stream`, each as the line that `formatted` makes of it; subscribe it to `Events`.
 
-    At most `BACKLOG` lines wait.  Lines beyond that are counted, and event `log_lines_lost` tells their number once
+    At most `BACKLOG` events wait.  Events beyond that are counted, and event `log_lines_lost` tells their number once
     there is room again.
     """
 
@@ -29,16 +29,16 @@ class LogWriter:
     def __init__(self, stream: TextIO, formatted: Callable[[Event], str]) -> None:
         self._stream = stream
         self._formatted = formatted
-        self._lines: deque[str] = deque()
+        self._events: deque[Event] = deque()
         self._dropped = 0
         self._work = trio.Event()
         self._limiter = trio.CapacityLimiter(1)
 
     def __call__(self, event: Event) -> None:
-        if len(self._lines) >= self.BACKLOG:
+        if len(self._events) >= self.BACKLOG:
             self._dropped += 1
             return
-        self._lines.append(self._formatted(event) + "\n")
+        self._events.append(event)
         self._work.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -56,19 +56,19 @@ class LogWriter:
     async def _flush(self) -> None:
         self._work = trio.Event()
         if self._dropped:
-            self._lines.append(self._formatted(Event("log_lines_lost", {"count": self._dropped})) + "\n")
+            self._events.append(Event("log_lines_lost", {"count": self._dropped}))
             self._dropped = 0
         await trio.to_thread.run_sync(self._write, abandon_on_cancel=True, limiter=self._limiter)
 
     def _write(self) -> None:
-        """Write all lines that wait; called in a thread.
+        """Write all events that wait; called in a thread.
 
-        The thread takes the lines out itself: a task that is cancelled before the thread begins has lost none.
+        The thread takes the events out itself: a task that is cancelled before the thread begins has lost none.
         """
         lines = []
         with suppress(IndexError):
             while True:
-                lines.append(self._lines.popleft())
+                lines.append(self._formatted(self._events.popleft()) + "\n")
         try:
             self._stream.write("".join(lines))
             self._stream.flush()

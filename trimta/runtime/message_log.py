@@ -12,7 +12,6 @@ import trio
 
 from trimta import real_time
 from trimta.first_use.dataclass import dataclass
-from trimta.runtime.events import as_line
 from trimta.store.queue.errors import QueueError
 from trimta.store.queue.values import message_id
 
@@ -62,12 +61,12 @@ class MessageLog:
 
     def __call__(self, event: Event) -> None:
         """Note an event under the message that it names; the event `report` under the message it reports on, too."""
-        moment = self._clock.now() - max(0.0, real_time.wall() - event.at)  # it may come from another process
         for key in ("id", "about"):
             entry_id = event.fields.get(key)
             if isinstance(entry_id, str):
-                fields = {name: value for name, value in event.fields.items() if name != key}
-                self.note_dialogue(message_id(entry_id), [(moment, as_line(event.name, fields))])
+                # It may come from another process.
+                moment = self._clock.now() - max(0.0, real_time.wall() - event.at)
+                self.note_dialogue(message_id(entry_id), [(moment, event.as_line(without=key))])
 
     def note(self, message: str, lines: Iterable[str]) -> None:
         """Add lines about a message, with the present moment as their time.  They hold no secrets and no bodies."""
@@ -76,7 +75,7 @@ class MessageLog:
 
     def note_dialogue(self, message: str, lines: Sequence[tuple[float, str]]) -> None:
         """Add lines about a message, each with its own moment, in seconds since the epoch on the queue's clock."""
-        size = sum(len(line) for _, line in lines) + len(lines)
+        size = sum([len(line) for _, line in lines]) + len(lines)
         if not lines or self._size + size > BACKLOG:
             return
         note = self._latest.get(message)

@@ -22,22 +22,26 @@ class Transcript:
     def __init__(self, now: Callable[[], float] = time.time, *, first: int = FIRST, last: int = LAST) -> None:
         """`now` returns seconds since the epoch, on the queue's clock; `first` and `last` are numbers of lines."""
         self._now = now
-        self._limit = first
+        self._limits = (first, last)
         self._first: list[tuple[float, str]] = []
-        self._last: deque[tuple[float, str]] = deque(maxlen=last)
+        self._last: deque[tuple[float, str]] | None = None
         self._left_out = 0
 
     def note(self, text: str) -> None:
         """Add a line with the present moment; characters that can't be printed become "?"."""
-        line = text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
-        if not line.isprintable():
-            line = "".join(character if character.isprintable() else "?" for character in line)
-        if len(self._first) < self._limit:
-            self._first.append((self._now(), line))
+        if len(text) > WIDTH:
+            text = f"{text[:WIDTH]}…"
+        if not text.isprintable():
+            text = "".join(character if character.isprintable() else "?" for character in text)
+        first, last = self._limits
+        if len(self._first) < first:
+            self._first.append((self._now(), text))
             return
-        if len(self._last) == self._last.maxlen:
+        if self._last is None:
+            self._last = deque(maxlen=last)
+        if len(self._last) == last:
             self._left_out += 1
-        self._last.append((self._now(), line))
+        self._last.append((self._now(), text))
 
     def client(self, text: str) -> None:
         """Add a line that the client sent."""
@@ -50,5 +54,13 @@ class Transcript:
     @property
     def lines(self) -> list[tuple[float, str]]:
         """The lines of the dialogue, oldest first, each with its moment in seconds since the epoch."""
+        if self._last is None:
+            return [*self._first]
         gap = [(self._last[0][0], f"… ({self._left_out} lines left out)")] if self._left_out else []
         return [*self._first, *gap, *self._last]
+
+    def take(self) -> list[tuple[float, str]]:
+        """The lines, as `lines` returns them; they are no longer part of the transcript, which begins anew."""
+        lines = self.lines
+        self._first, self._last, self._left_out = [], None, 0
+        return lines
