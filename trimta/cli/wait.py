@@ -6,7 +6,6 @@ import argparse
 import glob
 import json
 import os
-import re
 import sys
 import time
 from contextlib import suppress
@@ -26,6 +25,7 @@ from trimta.content import display
 from trimta.content.header import decoded, fields, split_header
 from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
 from trimta.first_use.dataclass import replace
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns
 from trimta.store.arrivals import TICK, Arrival, MaildirWatch, arrived, read, read_header, unique_name
@@ -42,7 +42,7 @@ SETTLE: Final = 0.02
 
 OUTPUTS: Final = ("path", "headers", "body", "json", "mark")
 
-_MARK: Final = re.compile(r"(\d{1,20})-(\S*)")
+_MARK: Final = pattern(r"(\d{1,20})-(\S*)")
 
 
 def add_parser(subparsers: Subparsers) -> None:

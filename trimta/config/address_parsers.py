@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config.model import FaultReply, InetAddress, MxRecord, Nameserver, UnixAddress
 from trimta.config.value_parsers import Parser, path, string, wrong
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_domain, parse_local_part, parse_mailbox
 from trimta.mail.status import EnhancedStatus
 from trimta.routing.routes import MAX_PORT
@@ -192,7 +193,7 @@ def mx_record(value: Any) -> MxRecord:
 # Replies.
 
 
-_REPLY: Final = re.compile(r"([245][0-5][0-9])(?: +([245]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: +(\S.*))?", re.ASCII)
+_REPLY: Final = pattern(r"([245][0-5][0-9])(?: +([245]\.[0-9]{1,3}\.[0-9]{1,3}))?(?: +(\S.*))?", re.ASCII)
 
 
 def fault_reply(value: Any) -> FaultReply:

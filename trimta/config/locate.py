@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import tomli
 
+from trimta.first_use.pattern import pattern
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """The place of a value: keys of tables and indexes of arrays, from the top: ("listen", 1, "hide", 0)."""
 
-_TOKEN: Final = re.compile(
+_TOKEN: Final = pattern(
     r'''
       (?P<string> """(?:[^\\]|\\.)*?"{3,5} | \'{3}.*?\'{3,5} | "(?:[^"\\\n]|\\.)*" | '[^'\n]*' )
     | (?P<comment> \#[^\n]* )

@@ -18,6 +18,7 @@ import unicodedata
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,11 +30,11 @@ MAX_WORK: Final = 2 * 1024 * 1024 * 1024
 MAX_PASSWORD: Final = 1024
 """Characters of a password; a longer password is wrong, and is not hashed."""
 
-_HASH: Final = re.compile(r"\$([A-Za-z0-9][A-Za-z0-9-]{0,31})\$")
-_SCRYPT: Final = re.compile(
+_HASH: Final = pattern(r"\$([A-Za-z0-9][A-Za-z0-9-]{0,31})\$")
+_SCRYPT: Final = pattern(
     r"\$scrypt\$ln=([0-9]{1,2}),r=([0-9]{1,4}),p=([0-9]{1,4})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII
 )
-_ARGON2: Final = re.compile(
+_ARGON2: Final = pattern(
     r"\$argon2id\$v=19\$m=([0-9]{1,9}),t=([0-9]{1,9}),p=([0-9]{1,4})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII
 )
 

@@ -11,6 +11,7 @@ from trimta.config.errors import BadValueError, ConfigError, Mistake
 from trimta.config.locate import KeyPath, line_of
 from trimta.config.value_parsers import Parser, show
 from trimta.first_use.dataclass import replace
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+_BARE_KEY: Final = pattern(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Reader:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tomli
 
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, parse_domain
 from trimta.mail.status import EnhancedStatus
 from trimta.routing.maildir_paths import template_fields
@@ -62,9 +63,9 @@ _FORMS: Final = (
     '"maildir:PATH", "discard", "reject:550 5.7.1 TEXT", "hold", or a table with transport = …'
 )
 
-_BRACES: Final = re.compile(r"\{(\w+)\}")
-_REPLY: Final = re.compile(r"(?P<code>[0-9]{3})(?: (?P<status>[0-9]+\.[0-9]+\.[0-9]+))?(?: (?P<text>.*))?", re.ASCII)
-_PORT: Final = re.compile(r"[0-9]{1,5}", re.ASCII)
+_BRACES: Final = pattern(r"\{(\w+)\}")
+_REPLY: Final = pattern(r"(?P<code>[0-9]{3})(?: (?P<status>[0-9]+\.[0-9]+\.[0-9]+))?(?: (?P<text>.*))?", re.ASCII)
+_PORT: Final = pattern(r"[0-9]{1,5}", re.ASCII)
 
 
 def parse_route(value: str | Mapping[str, Any], base: Path) -> Route:

@@ -14,6 +14,7 @@ from trimta.config.errors import ConfigError
 from trimta.config.locate import Locator
 from trimta.config.reader import key_text
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     import tomli
@@ -48,8 +49,8 @@ _IN_TEXT: Final = (
         "expected \"\\\\\" for the character itself, or 'single quotes' round the text",
     ),
 )
-_WORD: Final = re.compile(r"[\w.+\-:@/%]+")
-_HEADER: Final = re.compile(r"^[ \t]*\[+[ \t\"']*(?P<name>\w*)", re.MULTILINE)
+_WORD: Final = pattern(r"[\w.+\-:@/%]+")
+_HEADER: Final = pattern(r"^[ \t]*\[+[ \t\"']*(?P<name>\w*)", re.MULTILINE)
 _QUOTES: Final = "“”„‘’«»"
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trimta.config.errors import BadValueError, Mistake
 from trimta.config.passwords import check_secret
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     import enum
@@ -31,7 +32,7 @@ MAX_INTEGER: Final = 2**63 - 1
 """The largest integer of TOML and of SQLite."""
 
 _UNITS: Final = {"s": Decimal(1), "m": Decimal(60), "h": Decimal(3600), "d": Decimal(86400)}
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd])", re.ASCII)
+_DURATION: Final = pattern(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([smhd])", re.ASCII)
 DURATION: Final = 'a duration such as "90s", "5m", "4h" or "5d"'
 
 _SIZE_UNITS: Final = {
@@ -43,7 +44,7 @@ _SIZE_UNITS: Final = {
     "MiB": 1024**2,
     "GiB": 1024**3,
 }
-_SIZE: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,6})?) ?([KMG]i?B|B)", re.ASCII | re.IGNORECASE)
+_SIZE: Final = pattern(r"([0-9]{1,19}(?:\.[0-9]{1,6})?) ?([KMG]i?B|B)", re.ASCII | re.IGNORECASE)
 SIZE: Final = 'a size such as "25 MiB", or a number of octets'
 
 
@@ -287,7 +288,7 @@ def check_readable(value: object, file: Path) -> None:
 
 
 PLACEHOLDERS: Final = ("{user}", "{domain}", "{detail}")
-_BRACES: Final = re.compile(r"\{[^{}]*\}|[{}]")
+_BRACES: Final = pattern(r"\{[^{}]*\}|[{}]")
 
 
 def maildir_template(base: Path) -> Parser[str]:

@@ -11,23 +11,24 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, Mailbox, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_WORD: Final = re.compile(
+_WORD: Final = pattern(
     r"""(?P<space>\s+)
     |   (?P<comment>\()
     |   (?P<special>[<>,;:@.])
     |   (?P<word>"(?:[^"\\]|\\.)*+" | \[[^\[\]]*+\] | [^\s"()<>\[\],;:@.]++)""",
     re.VERBOSE | re.DOTALL,
 )
-_APART: Final = re.compile(
+_APART: Final = pattern(
     r"""(?P<comma>,) | "(?:[^"\\]|\\.)*+" | \((?:[^()\\]|\\.)*+\) | <[^<>]*+> | .""", re.VERBOSE | re.DOTALL
 )
 """The next step in taking a list apart at its commas, which is possible even if a quote or a bracket is not closed."""
-_IN_COMMENT: Final = re.compile(r"(?:[^()\\]|\\.)*+", re.DOTALL)
+_IN_COMMENT: Final = pattern(r"(?:[^()\\]|\\.)*+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_TEXT_LINE
 
 if TYPE_CHECKING:
@@ -38,20 +39,20 @@ MAX_KEPT: Final = 4096
 
 _START: Final = rb"[!-9;-~]{1,998}+[ \t]{0,998}+:"
 _MAX_START: Final = 2 * 998 + 1
-_FIELD_START: Final = re.compile(_START)
-_FIELD: Final = re.compile(rb"([!-9;-~]{1,998}+)[ \t]{0,998}+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
-_FIELDS: Final = re.compile(rb"(?:" + _START + rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?)*+")
-_INCOMPLETE_START: Final = re.compile(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
-_REST_OF_FIELD: Final = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_FIELD_START: Final = pattern(_START)
+_FIELD: Final = pattern(rb"([!-9;-~]{1,998}+)[ \t]{0,998}+:[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
+_FIELDS: Final = pattern(rb"(?:" + _START + rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?)*+")
+_INCOMPLETE_START: Final = pattern(rb"[!-9;-~]{1,998}+[ \t]{0,998}+")
+_REST_OF_FIELD: Final = pattern(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?")
 _FROM: Final = rb"From (?![ \t]{0,997}+:)"  # "From :" is a field in the obsolete syntax
-_FROM_LINE: Final = re.compile(rb">?" + _FROM + rb"[^\n]*+\n")
-_FROM_LINES: Final = re.compile(rb"(?:>*+" + _FROM + rb"[^\n]*+\n)+")
-_FROM_START: Final = re.compile(rb">?" + _FROM)
-_QUOTED_FROM_START: Final = re.compile(rb">*+" + _FROM)
-_FROM_OR_FIELD: Final = re.compile(rb">?From [ \t]{0,997}+")
-_POSSIBLE_DELIMITER: Final = re.compile(rb"^--[^\n]*+\n", re.MULTILINE)
-_LINES: Final = re.compile(rb"(?:[^\n]++(?:\n|\Z))++")
-_STRICT_START: Final = re.compile(rb"([!-9;-~]+):")
+_FROM_LINE: Final = pattern(rb">?" + _FROM + rb"[^\n]*+\n")
+_FROM_LINES: Final = pattern(rb"(?:>*+" + _FROM + rb"[^\n]*+\n)+")
+_FROM_START: Final = pattern(rb">?" + _FROM)
+_QUOTED_FROM_START: Final = pattern(rb">*+" + _FROM)
+_FROM_OR_FIELD: Final = pattern(rb">?From [ \t]{0,997}+")
+_POSSIBLE_DELIMITER: Final = pattern(rb"^--[^\n]*+\n", re.MULTILINE)
+_LINES: Final = pattern(rb"(?:[^\n]++(?:\n|\Z))++")
+_STRICT_START: Final = pattern(rb"([!-9;-~]+):")
 
 
 @dataclass(frozen=True, slots=True)

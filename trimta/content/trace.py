@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import email.utils
 import ipaddress
-import re
 from datetime import timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, parse_domain
 from trimta.mail.limits import MAX_DOMAIN
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import ReversePath
 
-_NOT_DOMAIN: Final = re.compile(r"[^A-Za-z0-9._:\[\]\-]")
-_NOT_COMMENT: Final = re.compile(r"[^ !-'*-\[\]-~]")  # ctext and spaces, without "\": RFC 5322 3.2.2
-_NOT_ATOM: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.]")
+_NOT_DOMAIN: Final = pattern(r"[^A-Za-z0-9._:\[\]\-]")
+_NOT_COMMENT: Final = pattern(r"[^ !-'*-\[\]-~]")  # ctext and spaces, without "\": RFC 5322 3.2.2
+_NOT_ATOM: Final = pattern(r"[^A-Za-z0-9!#$%&'*+\-/=?^_`{|}~.]")
 
 
 def received_field(

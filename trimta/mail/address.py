@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 import idna
 
 from trimta.first_use.dataclass import dataclass, field
+from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_DOMAIN, MAX_LABEL, MAX_PATH
 
 POSTMASTER: Final = "postmaster"  # the one forward-path without a domain, in any case: RFC 5321 4.1.1.3
@@ -23,15 +24,15 @@ POSTMASTER: Final = "postmaster"  # the one forward-path without a domain, in an
 # UTF8-non-ascii of RFC 6531 3.3 without the C1 controls, and without what undecodable octets become (surrogates).
 _BEYOND_ASCII: Final = r"\u00a0-\ud7ff\ue000-\U0010ffff"
 _ATEXT: Final = r"A-Za-z0-9!#$%&'*+\-/=?^_`{|}~" + _BEYOND_ASCII
-_DOT_STRING: Final = re.compile(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
-_QUOTED_STRING: Final = re.compile(rf'"(?:[ !#-\[\]-~{_BEYOND_ASCII}]|\\[ -~])*+"')
-_QUOTED_PAIR: Final = re.compile(r"\\(.)")
-_NEEDS_ESCAPE: Final = re.compile(r'(["\\])')
-_LOCAL_CONTENT: Final = re.compile(rf"[ -~{_BEYOND_ASCII}]*")
-_DOMAIN_TOKEN: Final = re.compile(rf"[A-Za-z0-9._\-{_BEYOND_ASCII}]*")
-_LITERAL_TOKEN: Final = re.compile(r"\[[!-Z^-~]*\]")  # dcontent, RFC 5321 4.1.3
-_SNUM: Final = re.compile(r"[0-9]{1,3}")
-_BARE_PATH: Final = re.compile(r'(?:[^ "]|"(?:[^"\\]|\\.)*+"?)*+', re.DOTALL)
+_DOT_STRING: Final = pattern(rf"[{_ATEXT}]+(?:\.[{_ATEXT}]+)*")
+_QUOTED_STRING: Final = pattern(rf'"(?:[ !#-\[\]-~{_BEYOND_ASCII}]|\\[ -~])*+"')
+_QUOTED_PAIR: Final = pattern(r"\\(.)")
+_NEEDS_ESCAPE: Final = pattern(r'(["\\])')
+_LOCAL_CONTENT: Final = pattern(rf"[ -~{_BEYOND_ASCII}]*")
+_DOMAIN_TOKEN: Final = pattern(rf"[A-Za-z0-9._\-{_BEYOND_ASCII}]*")
+_LITERAL_TOKEN: Final = pattern(r"\[[!-Z^-~]*\]")  # dcontent, RFC 5321 4.1.3
+_SNUM: Final = pattern(r"[0-9]{1,3}")
+_BARE_PATH: Final = pattern(r'(?:[^ "]|"(?:[^"\\]|\\.)*+"?)*+', re.DOTALL)
 _IPV6_TAG: Final = "ipv6:"
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address

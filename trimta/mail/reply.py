@@ -11,19 +11,20 @@ import re
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.first_use.dataclass import dataclass, field
+from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_REPLY_LINE
 from trimta.mail.status import EnhancedStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-REPLY_LINE: Final = re.compile(r"([0-9]{3})(?:([ -])(.*))?", re.DOTALL | re.ASCII)
+REPLY_LINE: Final = pattern(r"([0-9]{3})(?:([ -])(.*))?", re.DOTALL | re.ASCII)
 """One line of a reply without its line end.  Groups: the code; "-" where more lines follow, a space or nothing on the
 last one; the text.
 """
 
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_STATUS: Final = re.compile(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)", re.ASCII)
+_UNSAFE: Final = pattern("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_STATUS: Final = pattern(r"([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |$)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 
-_SYNTAX: Final = re.compile(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
+_SYNTAX: Final = pattern(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -21,6 +21,7 @@ import trio
 
 from trimta.config.model import DnsFail, MxRecord
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.status import (
     BAD_CONFIGURATION,
     DIRECTORY_FAILURE,
@@ -48,8 +49,8 @@ default limiter is shared.
 BLOCK: Final = 64 * 1024
 """Octets of the hosts file that are searched together."""
 
-_HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
-_LITERAL: Final = re.compile(r"\[(?:ipv6:)?([^\[\]]*)\]", re.ASCII | re.IGNORECASE)
+_HOST_NAME: Final = pattern(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
+_LITERAL: Final = pattern(r"\[(?:ipv6:)?([^\[\]]*)\]", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
 from typing import TYPE_CHECKING, Final
+
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +21,7 @@ MAILDIR_FOLDERS: Final = frozenset({"cur", "new", "tmp"})
 _PLAIN: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._+=-")
 """The octets of a name that stand for themselves in a path."""
 
-FIELD: Final = re.compile(r"\{(\w+)\}")
+FIELD: Final = pattern(r"\{(\w+)\}")
 _MAX_NAME: Final = 255  # octets of a file name: NAME_MAX of POSIX systems
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import re
 import shlex
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.routing.maildir_paths import component, domain_set_apart, fill
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ RECIPIENTS: Final = "{recipients}"
 PLACEHOLDERS: Final = frozenset({"nexthop", "sender", "id"})
 """The names that the other words of a command may hold in braces."""
 
-_NEEDS_NO_QUOTES: Final = re.compile(r"[^\s'\"\\]+")
+_NEEDS_NO_QUOTES: Final = pattern(r"[^\s'\"\\]+")
 
 
 class RouteError(ValueError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta import real_time
 from trimta.first_use.dataclass import dataclass, field
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,8 +23,8 @@ _CONTROLS: Final = (
     r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
     r"\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # those that turn the direction of writing
 )
-_CONTROL: Final = re.compile(rf"[{_CONTROLS}]")
-_BARE: Final = re.compile(rf"[^\s\"'=\\{_CONTROLS}]+")
+_CONTROL: Final = pattern(rf"[{_CONTROLS}]")
+_BARE: Final = pattern(rf"[^\s\"'=\\{_CONTROLS}]+")
 
 
 @dataclass(frozen=True, slots=True)

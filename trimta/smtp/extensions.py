@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.first_use.dataclass import dataclass, field
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -217,12 +218,12 @@ class Offered:
         return {name: int(value) for name, _, value in pairs if _LIMIT.fullmatch(value)}
 
 
-_KEYWORD: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t=](.*))?", re.ASCII)
-_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-_LIMIT: Final = re.compile(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4
-_SIZE: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
+_KEYWORD: Final = pattern(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ \t=](.*))?", re.ASCII)
+_NUMBER: Final = pattern(r"[0-9]{1,9}", re.ASCII)
+_LIMIT: Final = pattern(r"[1-9][0-9]{0,5}", re.ASCII)  # RFC 9422 4
+_SIZE: Final = pattern(r"[0-9]{1,20}", re.ASCII)
 
-_DATETIME: Final = re.compile(
+_DATETIME: Final = pattern(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 

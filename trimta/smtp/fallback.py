@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.status import Subject
 from trimta.smtp.reply_meaning import ReplyStage
 
@@ -45,9 +46,9 @@ class Fallback:
 _OF_ADDRESSES: Final = (Subject.ADDRESS, Subject.MAILBOX)
 _NEEDS_TLS: Final = (523, 530, 538)  # RFC 3207 4, RFC 4954 4 and 6; 523 was proposed there
 _NEEDS_AUTH: Final = (530, 534, 535, 538)
-_ABOUT_TLS: Final = re.compile(
+_ABOUT_TLS: Final = pattern(
     r"\b(?:start)?tls\b|\bssl\b|encrypt|\b(?:plain|clear)[ -]?text\b|secure (?:connection|channel|session)",
     re.IGNORECASE,
 )
-_ABOUT_AUTH: Final = re.compile(r"\bauth\b|authenticat|\blog ?in\b|credentials", re.IGNORECASE)
-_ABOUT_EHLO: Final = re.compile(r"\behlo\b|\besmtp\b", re.IGNORECASE)
+_ABOUT_AUTH: Final = pattern(r"\bauth\b|authenticat|\blog ?in\b|credentials", re.IGNORECASE)
+_ABOUT_EHLO: Final = pattern(r"\behlo\b|\besmtp\b", re.IGNORECASE)

@@ -9,22 +9,23 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from trimta.first_use.pattern import pattern
 from trimta.smtp.parsing import KNOWN_VERBS, verb_of
 
 if TYPE_CHECKING:
     from trimta.smtp.parsing import CommandLine
 
-_CLIENT_HELLO: Final = re.compile(
+_CLIENT_HELLO: Final = pattern(
     rb"\x16\x03"  # RFC 8446 5.1: handshake, legacy_record_version
     rb"|[\x80-\xff].\x01(?:\x03[\x00-\x04]|\x00\x02)",  # RFC 5246 E.2: in a record of SSL 2
     re.DOTALL,
 )
 # In any case, and behind octets that are no part of a word.
-_METHOD: Final = re.compile(
+_METHOD: Final = pattern(
     rb"[^!-~]*+(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)(?P<after>[ \t]|\r?\n|\r?\Z)", re.IGNORECASE
 )
-_REQUEST: Final = re.compile(rb"[ \t](?:HTTP|RTSP|ICAP|SIP)/[0-9](?:\.[0-9])?[ \t\r]*+\Z", re.IGNORECASE)
-_FIELD: Final = re.compile(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
+_REQUEST: Final = pattern(rb"[ \t](?:HTTP|RTSP|ICAP|SIP)/[0-9](?:\.[0-9])?[ \t\r]*+\Z", re.IGNORECASE)
+_FIELD: Final = pattern(rb"[^!-~]*+(?P<name>[!-9;-~]++)(?P<space>[ \t]*+):")
 
 
 def is_smtp(line: CommandLine) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from trimta.first_use.pattern import pattern
 from trimta.mail.envelope import BodyKind, ByMode, Notify, OriginalRecipient, Ret
 from trimta.mail.limits import MAX_ENVID, MAX_ORCPT
 from trimta.smtp import xtext
@@ -285,8 +286,8 @@ RCPT_PARAMETERS: Final[dict[str, Parameter]] = {
 
 _NO_PARAMETERS: Final = MailParameters()
 
-_PRINTABLE: Final = re.compile(r"[ -~]+", re.ASCII)
-_ATOM: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+", re.ASCII)
-_PARAMETER: Final = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\ud7ff\ue000-\U0010ffff]+))?")
-_BY: Final = re.compile(r"([+-]?[0-9]{1,9});([NRnr])([Tt]?)", re.ASCII)
-_HOLD_FOR: Final = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_PRINTABLE: Final = pattern(r"[ -~]+", re.ASCII)
+_ATOM: Final = pattern(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+", re.ASCII)
+_PARAMETER: Final = pattern("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u0080-\ud7ff\ue000-\U0010ffff]+))?")
+_BY: Final = pattern(r"([+-]?[0-9]{1,9});([NRnr])([Tt]?)", re.ASCII)
+_HOLD_FOR: Final = pattern(r"[1-9][0-9]{0,8}", re.ASCII)

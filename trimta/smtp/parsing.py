@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
 from trimta.mail.limits import MAX_DOMAIN
 from trimta.smtp.commands import (
@@ -309,7 +310,7 @@ _SPELLINGS: Final = {spelling: verb for verb in VERBS for spelling in (verb, ver
 
 _NOT_IMPLEMENTED: Final = frozenset({"SEND", "SOML", "SAML", "TURN"})  # RFC 5321 F.1, F.6
 
-_WORD: Final = re.compile(r"[!-~]+", re.ASCII)
-_BDAT: Final = re.compile(r"([0-9]{1,20})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
-_BDAT_VERB: Final = re.compile(rb"[Bb][Dd][Aa][Tt](?:[^!-~]|\Z)")
-_BDAT_SIZE: Final = re.compile(rb"[Bb][Dd][Aa][Tt][ \t]+([0-9]{1,20})(?:[ \t]|\Z)")
+_WORD: Final = pattern(r"[!-~]+", re.ASCII)
+_BDAT: Final = pattern(r"([0-9]{1,20})(?: +(LAST))?", re.ASCII | re.IGNORECASE)
+_BDAT_VERB: Final = pattern(rb"[Bb][Dd][Aa][Tt](?:[^!-~]|\Z)")
+_BDAT_SIZE: Final = pattern(rb"[Bb][Dd][Aa][Tt][ \t]+([0-9]{1,20})(?:[ \t]|\Z)")

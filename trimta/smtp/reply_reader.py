@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from trimta.first_use.pattern import pattern
 from trimta.mail.reply import REPLY_LINE, Reply, line_text
 from trimta.smtp.errors import ReplyError
 
@@ -15,7 +16,7 @@ MAX_REPLY: Final = 64 * 1024
 _SHORT: Final = 128
 """Octets of a line up to which the reply that it makes is remembered: servers repeat themselves."""
 
-_BEGINNING: Final = re.compile(rb"[0-9]{0,2}|[0-9]{3}(?:[ -].*)?", re.DOTALL)
+_BEGINNING: Final = pattern(rb"[0-9]{0,2}|[0-9]{3}(?:[ -].*)?", re.DOTALL)
 """The beginning of a line that may become a line with a code."""
 
 

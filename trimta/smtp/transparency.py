@@ -12,13 +12,17 @@ ends the content, too.
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-_BARE_CR: Final = re.compile(rb"\r(?!\n)")
-_BARE_LF: Final = re.compile(rb"(?<!\r)\n")
-_DOT_AT_START: Final = re.compile(rb"\n\.")  # found in half the time that bytes.find takes
-_STUFFED: Final = re.compile(rb"\n\.(?!\n)")
+from trimta.first_use.pattern import pattern
+
+if TYPE_CHECKING:
+    import re
+
+_BARE_CR: Final = pattern(rb"\r(?!\n)")
+_BARE_LF: Final = pattern(rb"(?<!\r)\n")
+_DOT_AT_START: Final = pattern(rb"\n\.")  # found in half the time that bytes.find takes
+_STUFFED: Final = pattern(rb"\n\.(?!\n)")
 
 
 class TextDecoder:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-_ENCODED: Final = re.compile(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
-_ESCAPE: Final = re.compile(rb"\+([0-9A-F]{2})")
-_NOT_XCHAR: Final = re.compile(rb"[^!-*,-<>-~]")
+from trimta.first_use.pattern import pattern
 
-_UNITEXT: Final = re.compile(r"(?:[!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-Fa-f]{2,6}\})*")
-_POINT: Final = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")
-_NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")
-_NOT_UNICHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]")
+if TYPE_CHECKING:
+    import re
+
+_ENCODED: Final = pattern(rb"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
+_ESCAPE: Final = pattern(rb"\+([0-9A-F]{2})")
+_NOT_XCHAR: Final = pattern(rb"[^!-*,-<>-~]")
+
+_UNITEXT: Final = pattern(r"(?:[!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]|\\x\{[0-9A-Fa-f]{2,6}\})*")
+_POINT: Final = pattern(r"\\x\{([0-9A-Fa-f]{2,6})\}")
+_NOT_QCHAR: Final = pattern(r"[^!-*,-<>-\[\]-~]")
+_NOT_UNICHAR: Final = pattern(r"[^!-*,-<>-\[\]-~\u0080-\ud7ff\ue000-\U0010ffff]")
 
 
 def encode(text: str) -> str:

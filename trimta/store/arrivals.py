@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.header import HeaderReader
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.real_time import wall
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ TRIES: Final = 50
 BLOCK: Final = 64 * 1024
 """Octets of a message that are read at once to find the end of its header."""
 
-_PLACEHOLDER: Final = re.compile(r"\{(?:user|domain|detail)\}")
-_OURS: Final = re.compile(r"(\d{1,12})\.(?:M(\d{6})P)?")
+_PLACEHOLDER: Final = pattern(r"\{(?:user|domain|detail)\}")
+_OURS: Final = pattern(r"(\d{1,12})\.(?:M(\d{6})P)?")
 
 
 ArrivalMark: TypeAlias = tuple[int, str]

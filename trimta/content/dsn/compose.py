@@ -15,6 +15,7 @@ from trimta.content.dsn.typed_names import addr_spec, host_name
 from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.outcome import Deferred, Delivered, Failed
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _SUBJECTS: Final = {
     DsnKind.EXPANDED: "Mail sent on to the members of a list",
 }
 
-_MESSAGE_ID: Final = re.compile(rb"[^:]+:[ \t\n]*(<[!-;=?A-~]{1,400}@[!-;=?A-~]{1,400}>)[ \t]*$", re.MULTILINE)
+_MESSAGE_ID: Final = pattern(rb"[^:]+:[ \t\n]*(<[!-;=?A-~]{1,400}@[!-;=?A-~]{1,400}>)[ \t]*$", re.MULTILINE)
 """A Message-ID field with a msg-id that is followed by nothing in its line (RFC 5322 3.6.4)."""
 
 

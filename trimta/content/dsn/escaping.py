@@ -6,14 +6,15 @@ Control characters are escaped, and long words are broken, so that every line ca
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import Final
+
+from trimta.first_use.pattern import pattern
 
 _MAX_TEXT: Final = 6 * 1024  # characters of a diagnostic: 4 KiB of what a command wrote, and the command's name
 _MAX_WORD: Final = 900  # octets: a longer one is broken, so that every line can be folded; no address is as long
 _WIDTH: Final = 76
-_NOT_QCHAR: Final = re.compile(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 3
+_NOT_QCHAR: Final = pattern(r"[^!-*,-<>-\[\]-~]")  # RFC 6533 3
 
 
 def clean(text: str) -> str:

@@ -8,15 +8,16 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.escaping import ascii_only, clean, utf8_xtext
+from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, parse_domain
 
 if TYPE_CHECKING:
     from trimta.mail.address import Mailbox
     from trimta.mail.envelope import OriginalRecipient
 
-_ADDR_TYPE: Final = re.compile(r"[A-Za-z0-9-]{1,40}", re.ASCII)
-_QUALIFIED: Final = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?", re.ASCII)
-_LITERAL: Final = re.compile(r"\[[!-Z^-~]+\]", re.ASCII)
+_ADDR_TYPE: Final = pattern(r"[A-Za-z0-9-]{1,40}", re.ASCII)
+_QUALIFIED: Final = pattern(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+\.?", re.ASCII)
+_LITERAL: Final = pattern(r"\[[!-Z^-~]+\]", re.ASCII)
 
 
 def host_name(name: str) -> str:

@@ -10,15 +10,17 @@ import re
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from trimta.first_use.pattern import pattern
+
 _TOKEN: Final = rb"[^\x00-\x20\x7f-\xff()<>@,;:\\\"/\[\]?=]+"
-_MEDIA_TYPE: Final = re.compile(rb"\s*(" + _TOKEN + rb")\s*/\s*(" + _TOKEN + rb")\s*")
-_PARAMETER: Final = re.compile(
+_MEDIA_TYPE: Final = pattern(rb"\s*(" + _TOKEN + rb")\s*/\s*(" + _TOKEN + rb")\s*")
+_PARAMETER: Final = pattern(
     rb';\s*(?:(?P<name>[^\x00-\x20\x7f()<>@,;:\\"/\[\]?=]+)\s*=\s*'
     rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\x00-\x20\x7f;"(),]+))\s*)?',
     re.DOTALL,
 )
-_NUMBERED: Final = re.compile(rb"boundary\*(0|[1-9][0-9]{0,2})(\*?)")
-_LEXEMES: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|\\.|[()]|[^"\\()]+|.', re.DOTALL)
+_NUMBERED: Final = pattern(rb"boundary\*(0|[1-9][0-9]{0,2})(\*?)")
+_LEXEMES: Final = pattern(rb'"(?:[^"\\]|\\.)*"|\\.|[()]|[^"\\()]+|.', re.DOTALL)
 
 _SPELLINGS: Final = {b"8-bit": b"8bit", b"8bits": b"8bit", b"7-bit": b"7bit", b"7bits": b"7bit", b"": b"7bit"}
 """Misspelt names of transfer encodings, and the names that are meant."""

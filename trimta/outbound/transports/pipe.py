@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from trimta.content.trace import return_path_field
+from trimta.first_use.pattern import pattern
 from trimta.mail.envelope import ByMode
 from trimta.mail.outcome import Deferred, Delivered, Failed, Handover, LocalCause
 from trimta.mail.status import (
@@ -60,7 +60,7 @@ EX_NOPERM: Final = 77
 
 _FAILURES: Final = {EX_NOUSER: NO_SUCH_MAILBOX.permanent, EX_NOPERM: POLICY_TROUBLE.permanent}
 
-_PLACEHOLDER: Final = re.compile(r"\{(nexthop|sender|id)\}")
+_PLACEHOLDER: Final = pattern(r"\{(nexthop|sender|id)\}")
 
 
 def arguments(route: PipeRoute, message: StoredMessage, recipients: Sequence[Recipient], domain: str) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from typing import TYPE_CHECKING, Any, Final
 
+from trimta.first_use.pattern import pattern
 from trimta.store import durable
 from trimta.store.spool import CHUNK
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_UNFIT: Final = re.compile(r"[^A-Za-z0-9_.-]|^\.")
+_UNFIT: Final = pattern(r"[^A-Za-z0-9_.-]|^\.")
 
 
 def write(

@@ -5,8 +5,9 @@ A log outlives its message.  A row holds the lines of one moment, or of one dial
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
+
+from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ PRUNE_EVERY: Final = 64
 PRUNE_ROWS: Final = 4 * PRUNE_EVERY
 """Rows that one pruning removes, at most: few, yet more than are added between two prunings."""
 
-_STAMP: Final = re.compile(r"(-?[0-9]+)\t")
+_STAMP: Final = pattern(r"(-?[0-9]+)\t")
 """The time of a line, in milliseconds after that of its row, and a tab, which no logged line has."""
 
 

@@ -6,10 +6,10 @@ Moments are seconds since the epoch on the queue's clock.
 from __future__ import annotations
 
 import enum
-import re
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.first_use.dataclass import dataclass
+from trimta.first_use.pattern import pattern
 from trimta.mail.body import BodyForm
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trimta.store.spool import Body
 
 
-_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MESSAGE_ID: Final = pattern(r"[A-Za-z0-9_-]{1,64}")
 
 
 class EnvelopeState(enum.StrEnum):
