@@ -121,10 +121,10 @@ def _run(arguments: list[str]) -> int:
     )
     parser.add_argument("--version", action="version", version=f"trimta {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", dest="command", title="commands")
-    for known, text in COMMANDS.items():
-        if command is not None and known == name:
-            command.add_parser(subparsers)
-        else:
+    if command is not None:  # the others are not looked at: making a parser takes most of a millisecond
+        command.add_parser(subparsers)
+    else:
+        for known, text in COMMANDS.items():
             subparsers.add_parser(known, help=text)
     if name is not None and command is None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
