@@ -31,7 +31,8 @@ from trimta.mail.status import (
     UNROUTABLE,
     EnhancedStatus,
 )
-from trimta.outbound.dns_client import RESOLV_CONF, Answer, DnsClient, DnsFailure, NoData, NoSuchName, Records
+from trimta.outbound.dns_answers import Answer, DnsFailure, NoData, NoSuchName, Records
+from trimta.outbound.dns_client import RESOLV_CONF, DnsClient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
