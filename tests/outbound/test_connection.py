@@ -21,6 +21,7 @@ from trimta.outbound.transports.client_settings import Endpoint, RouteSettings, 
 from trimta.outbound.transports.connection import SmtpConnection
 from trimta.outbound.transports.outbound_content import OutboundContent
 from trimta.routing.routes import TlsPolicy
+from trimta.runtime.tls import verified_context
 from trimta.runtime.transcript import Transcript
 from trimta.runtime.wire import HandshakeError, Wire, WireError
 from trimta.smtp.outbound import OutboundTransaction
@@ -367,7 +368,7 @@ async def test_tls_can_be_started_on_either_side(ca: trustme.CA, ca_file: Path) 
     assert not client.tls
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: server.start_tls(server_context(ca), server_side=True))
-        await client.start_tls(contexts(ca_file).verifying, server_hostname="mx.x.test")
+        await client.start_tls(verified_context(ca_file), server_hostname="mx.x.test")
     assert client.tls
     assert client.tls_version == server.tls_version != ""
     assert client.tls_cipher != ""
@@ -396,7 +397,7 @@ async def test_a_handshake_says_whether_the_certificate_was_the_reason(ca: trust
             else:
                 await theirs.aclose()
             with pytest.raises(HandshakeError) as caught:
-                await client.start_tls(contexts(ca_file).verifying, server_hostname="mx.x.test")
+                await client.start_tls(verified_context(ca_file), server_hostname="mx.x.test")
             assert caught.value.untrusted is untrusted
             assert not client.usable
             await client.aclose()

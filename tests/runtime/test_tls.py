@@ -13,6 +13,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
+from trimta.outbound.transports import client_settings
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.tls import (
     LIFETIME,
@@ -319,9 +320,26 @@ def test_ssl_cert_file_is_honoured_but_not_over_the_configuration(
         handshake(server.context, verified_context(other), "localhost")
 
 
+async def test_the_systems_authorities_are_read_once_and_only_when_a_certificate_is_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    read: list[ssl.SSLContext] = []
+
+    def noted() -> ssl.SSLContext:
+        read.append(verified_context())
+        return read[-1]
+
+    monkeypatch.setattr(client_settings, "verified_context", noted)
+    contexts = TlsContexts.load()
+    assert not read
+    assert [await contexts.verifying(), await contexts.verifying()] == 2 * read
+
+
 @pytest.mark.parametrize("content", [None, "no certificate in here"])
 @pytest.mark.parametrize("by_environment", [True, False])
-def test_a_ca_file_that_is_no_use_is_told(
+async def test_a_ca_file_that_is_no_use_is_told(
     content: str | None, by_environment: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ca.pem"
@@ -332,7 +350,7 @@ def test_a_ca_file_that_is_no_use_is_told(
     if by_environment:
         contexts = TlsContexts.load(None)
         assert str(path) in contexts.trouble
-        assert contexts.verifying.cert_store_stats()["x509"] == 0
+        assert (await contexts.verifying()).cert_store_stats()["x509"] == 0
     else:
         with pytest.raises(TlsError):
             TlsContexts.load(path)

@@ -199,6 +199,11 @@ def verified_context(ca: Path | None = None) -> ssl.SSLContext:
     return context
 
 
+def authorities_are_named() -> bool:
+    """Whether the environment names the CAs that are trusted; else they are the system's, which OpenSSL finds."""
+    return any(name in os.environ for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+
+
 def trusting_nobody() -> ssl.SSLContext:
     """The client's context for use where no CA can be loaded: it refuses every certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

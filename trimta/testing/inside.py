@@ -236,7 +236,7 @@ def _combined(errors: list[BaseException]) -> BaseException | None:
 
 @lru_cache(maxsize=1)
 def _system_authorities(_: str | None) -> TlsContexts:
-    """The client's TLS contexts, read once for all servers of a test run: reading takes most of a server's start."""
+    """The client's TLS contexts, whose authorities are read once for all servers of a test run."""
     return TlsContexts.load()
 
 

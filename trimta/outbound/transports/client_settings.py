@@ -5,15 +5,21 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Protocol, Self
 
+import trio
+
 from trimta.first_use.dataclass import dataclass
 from trimta.routing.routes import TlsPolicy
-from trimta.runtime.tls import TlsError, opportunistic_context, trusting_nobody, verified_context
+from trimta.runtime.tls import (
+    TlsError,
+    authorities_are_named,
+    opportunistic_context,
+    trusting_nobody,
+    verified_context,
+)
 
 if TYPE_CHECKING:
     import ssl
     from pathlib import Path
-
-    import trio
 
     from trimta.config.model import TimeoutsSection
     from trimta.outbound.egress import EgressPolicy
@@ -50,32 +56,45 @@ class Dial(Protocol):
         """Connect.  Raises OSError if nobody answers; a cancelled call leaves nothing open."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TlsContexts:
     """The TLS contexts of a client, one for each answer to the question whether the host's certificate is verified."""
 
-    opportunistic: ssl.SSLContext
-    """Accepts every certificate."""
-    verifying: ssl.SSLContext
-    """Accepts those that an authority has signed."""
-    trouble: str = ""
-    """Why `verifying` trusts no authority, in words for people: the file or folder that the environment names is of no
-    use.  Empty if it does.
-    """
+    def __init__(
+        self, *, opportunistic: ssl.SSLContext, verifying: ssl.SSLContext | None = None, trouble: str = ""
+    ) -> None:
+        """`verifying`: None for one that trusts the system's authorities, read when it is first needed."""
+        self.opportunistic = opportunistic
+        """Accepts every certificate."""
+        self.trouble = trouble
+        """Why the verifying context trusts no authority, in words for people: the file or folder that the environment
+        names is of no use.  Empty if it does.
+        """
+        self._verifying = verifying
 
     @classmethod
     def load(cls, ca: Path | None = None) -> Self:
-        """Read the certificates of the authorities: the configuration's file `ca`, else the system's.  Blocks.
+        """Read the certificates of the authorities: the configuration's file `ca`, or what the environment names.
+        Blocks.  Those of the system are left for later, since most servers never need them, and reading them takes as
+        long as the rest of the start.
 
-        Raises TlsError if `ca` can't be read.  The system's may be missing, since mail whose route asks for no
-        verification can go out without them.
+        Raises TlsError if `ca` can't be read.  Others may be missing, since mail whose route asks for no verification
+        can go out without them.
         """
+        opportunistic = opportunistic_context()
+        if ca is None and not authorities_are_named():
+            return cls(opportunistic=opportunistic)
         try:
-            return cls(opportunistic=opportunistic_context(), verifying=verified_context(ca))
+            return cls(opportunistic=opportunistic, verifying=verified_context(ca))
         except TlsError as cause:
             if ca is not None:
                 raise
-            return cls(opportunistic=opportunistic_context(), verifying=trusting_nobody(), trouble=str(cause))
+            return cls(opportunistic=opportunistic, verifying=trusting_nobody(), trouble=str(cause))
+
+    async def verifying(self) -> ssl.SSLContext:
+        """The context that accepts certificates which an authority has signed.  The caller limits the time."""
+        if self._verifying is None:
+            self._verifying = await trio.to_thread.run_sync(verified_context, abandon_on_cancel=True)
+        return self._verifying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

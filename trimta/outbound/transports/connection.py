@@ -214,9 +214,9 @@ class SmtpConnection:
         contexts = self._settings.tls
         wire = self._conversation.wire
         limit = self._settings.timeouts.command
-        context = contexts.verifying if policy is TlsPolicy.VERIFY else contexts.opportunistic
         try:
             with trio.fail_after(limit):
+                context = await contexts.verifying() if policy is TlsPolicy.VERIFY else contexts.opportunistic
                 await wire.start_tls(context, server_hostname=self.endpoint.host)
         except HandshakeError as error:
             if not error.untrusted or not contexts.trouble:
