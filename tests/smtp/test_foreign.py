@@ -125,7 +125,7 @@ def test_a_line_that_is_certainly_smtp_is_no_other_protocol() -> None:
         b"\x16\x03",
     ]
     for line in (start + rest for start in starts for rest in rests):
-        if is_smtp(CommandLine.read(line)):
+        if is_smtp(CommandLine(line)):
             certain += 1
             assert foreign_protocol(line) is None, line
     assert certain >= 5 * len(KNOWN_VERBS)

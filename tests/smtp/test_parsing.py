@@ -52,7 +52,7 @@ def mail(**parameters: object) -> Mail:
 
 
 def parsed(line: bytes, offer: Offer) -> Command:
-    return parse_command(CommandLine.read(line), offer)
+    return parse_command(CommandLine(line), offer)
 
 
 def refusal(line: bytes, offer: Offer = SMTP) -> str:
@@ -456,4 +456,4 @@ def test_any_line_is_a_command_or_gets_a_reply(line: bytes) -> None:
     ],
 )
 def test_a_verb_is_the_first_word_in_any_case(line: str, verb: str) -> None:
-    assert CommandLine.read(line.encode()).verb == verb
+    assert CommandLine(line.encode()).verb == verb

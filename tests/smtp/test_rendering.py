@@ -136,7 +136,7 @@ def test_what_the_client_renders_the_server_reads(command: Command) -> None:
     offer = Offer(starttls=True, auth=("PLAIN", "LOGIN"))
     line = render_command(command, smtputf8=True)
     assert line.endswith(b"\r\n")
-    assert parse_command(CommandLine.read(line[:-2]), offer) == command
+    assert parse_command(CommandLine(line[:-2]), offer) == command
 
 
 HOLDS = st.integers(1, 1000).map(lambda n: {"hold_for": n}) | st.integers(0, 10**15).map(
@@ -148,4 +148,4 @@ HOLDS = st.integers(1, 1000).map(lambda n: {"hold_for": n}) | st.integers(0, 10*
 @given(HOLDS)
 def test_holds_survive_the_wire(parameters: dict[str, object]) -> None:
     command = mail(**parameters)
-    assert parse_command(CommandLine.read(render_command(command)[:-2]), SUBMISSION) == command
+    assert parse_command(CommandLine(render_command(command)[:-2]), SUBMISSION) == command

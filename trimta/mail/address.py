@@ -7,7 +7,6 @@ local part of the one domain behind the last "@", so none of them names another 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import ipaddress
 import re
@@ -205,16 +204,20 @@ def parse_domain(text: str) -> str:
 def _bracketed_path(text: str) -> tuple[Mailbox, str]:
     end = text.find(">") + 1
     if 0 < end <= MAX_PATH and text[end : end + 1] in ("", " "):
-        with contextlib.suppress(AddressError):  # a ">" in quotes, or a mistake, which `_path` tells of
-            return _whole_path(text[:end]), text[end:]
+        known = _whole_path(text[:end])
+        if known is not None:
+            return known, text[end:]
     mailbox, end = _path(text, 0)
     return mailbox, _rest(text, end)
 
 
 @functools.lru_cache(maxsize=128)  # clients name the same few addresses again and again
-def _whole_path(path: str) -> Mailbox:
-    """The mailbox of a path whose only ">" is its end."""
-    return _path(path, 0)[0]
+def _whole_path(path: str) -> Mailbox | None:
+    """The mailbox of a path that ends at its first ">"; None for a path that does not, or is none."""
+    try:
+        return _path(path, 0)[0]
+    except AddressError:
+        return None
 
 
 def _bare_path(text: str) -> tuple[Mailbox, str]:

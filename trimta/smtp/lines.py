@@ -79,7 +79,11 @@ class LineBuffer:
         end = octets.find(b"\n", self._searched) + 1
         if not end or self._dropped or end - start > MAX_LINE:
             return self._long_line(end)
-        self._take_out(end)
+        if end == len(octets):
+            self._octets = b""
+            self._position = self._searched = 0
+        else:
+            self._position = self._searched = end
         return octets[start:end]
 
     def _long_line(self, end: int) -> UnfitLine | None:
@@ -95,15 +99,9 @@ class LineBuffer:
                 self.clear()
                 self._dropped, self._dropped_beginning = length, beginning
             return None
-        self._take_out(end)
+        self._position = self._searched = end
         self._dropped, self._dropped_beginning = 0, b""
         return UnfitLine(Unfit.TOO_LONG, beginning)
-
-    def _take_out(self, end: int) -> None:
-        """Take out the octets up to the position `end`."""
-        if end == len(self._octets):
-            self._octets, end = b"", 0
-        self._position = self._searched = end
 
     def take(self, most: int | None = None) -> bytes:
         """Take out `most` octets at most, or all, without regard to lines.  Must not be called within a line."""

@@ -6,7 +6,7 @@ A line is checked by itself and against the offer.  The order of commands is che
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, Mailbox, parse_forward_path, parse_reverse_path, path_faults
@@ -42,24 +42,21 @@ MAX_CHUNK: Final = 2**63 - 1
 """Octets that BDAT may announce, at most."""
 
 
-class CommandLine(NamedTuple):
+class CommandLine:
     """A command line, read once for all that look at it."""
 
-    octets: bytes
-    """The line without its line end."""
-    text: str
-    """The line as UTF-8, decoded with surrogateescape."""
-    verb: str
-    """The first word, in upper case; "" if it is not of ASCII letters only."""
-    is_printable: bool
-    """Whether all characters of `text` are printable: then there is no CR, no NUL, and nothing that is not UTF-8."""
+    __slots__ = ("is_printable", "octets", "text", "verb")
 
-    @classmethod
-    def read(cls, octets: bytes) -> Self:
-        """The line that is written as `octets`, without its line end."""
-        text = octets.decode(errors="surrogateescape")
-        word = text.split(" ", 1)[0]
-        return cls(octets, text, _SPELLINGS.get(word) or verb_of(word), text.isprintable())
+    def __init__(self, octets: bytes) -> None:
+        """`octets` are those of the line, without its line end."""
+        self.octets = octets
+        self.text = text = octets.decode("utf-8", "surrogateescape")
+        """The line as UTF-8, decoded with surrogateescape."""
+        word = text.partition(" ")[0]
+        self.verb = _SPELLINGS.get(word) or verb_of(word)
+        """The first word, in upper case; "" if it is not of ASCII letters only."""
+        self.is_printable = text.isprintable()
+        """Whether all characters are printable: then there is no CR, no NUL, and nothing that is not UTF-8."""
 
 
 def verb_of(word: str) -> str:
@@ -70,13 +67,13 @@ def verb_of(word: str) -> str:
 
 def parse_command(line: CommandLine, offer: Offer) -> Command:
     """The command on a line.  Raises CommandRefusedError, with the reply, for a line that is no command on offer."""
-    _, text, name, is_printable = line
-    if not is_printable and ("\r" in text or "\0" in text):
+    text, name = line.text, line.verb
+    if not line.is_printable and ("\r" in text or "\0" in text):
         raise CommandRefusedError.of(500, "5.5.2", "a bare CR or a NUL in a command line")
     verb = VERBS.get(name)
-    if verb is None or not verb.belongs_to(offer.protocol):
+    if verb is None or (verb.lmtp is not None and not verb.belongs_to(offer.protocol)):
         raise _not_recognized(line)
-    if not verb.is_on(offer):
+    if verb.keyword and not verb.is_on(offer):
         raise _not_on_offer(name, offer)
     argument = text[len(name) :].strip(" \t")  # trailing white space is tolerated: RFC 5321 4.1.1
     if not verb.beyond_ascii and not argument.isascii():

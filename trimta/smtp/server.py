@@ -59,7 +59,7 @@ from trimta.smtp.server_events import (
     SmtpEvent,
 )
 from trimta.smtp.server_settings import AuthPolicy, BareNewline, ServerSettings
-from trimta.smtp.state import Occurrence, SessionMachine, SessionState
+from trimta.smtp.state import READING, WITHIN_CONTENT, Occurrence, SessionMachine, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,7 @@ class ServerConnection:
     @property
     def receiving_content(self) -> bool:
         """Whether the next octets of the client are content and not a command line."""
-        return self._machine.state in (SessionState.DATA, SessionState.CHUNK) or self._discarded is not None
+        return self._machine.state in WITHIN_CONTENT or self._discarded is not None
 
     def ehlo_reply(self) -> Reply:
         """The reply to EHLO or LHLO: 250, the server's name, the extensions."""
@@ -153,14 +153,12 @@ class ServerConnection:
     def next_event(self) -> SmtpEvent:
         """The next event of the client.  Raises LocalProtocolError if the event before has no reply yet."""
         state = self._machine.state
-        if state is SessionState.CLOSED:
-            return CLOSED
-        if self._unanswered is not None or state is SessionState.GREETING or state is SessionState.TLS:
+        if self._unanswered is not None or state not in READING:
+            if state is SessionState.CLOSED:
+                return CLOSED
             raise LocalProtocolError(f"next_event() while a reply is due: {state}, {self._unanswered}")
-        if state is SessionState.DATA or state is SessionState.CHUNK or self._discarded is not None:
-            event = self._next_content()
-        else:
-            event = self._next_line()
+        within_content = state in WITHIN_CONTENT or self._discarded is not None
+        event = self._next_content() if within_content else self._next_line()
         if event is None:
             if not self._eof:
                 return NEED_DATA
@@ -209,7 +207,7 @@ class ServerConnection:
 
     def _read_line(self, octets: bytes) -> SmtpEvent | None:
         """The event of a command line, which is given with its line end."""
-        line = CommandLine.read(octets.removesuffix(b"\n").removesuffix(b"\r"))
+        line = CommandLine(octets.removesuffix(b"\n").removesuffix(b"\r"))
         in_auth = self._machine.state is SessionState.AUTH
         if in_auth or not is_smtp(line):
             foreign = self._foreign(line.octets, whole=True)
@@ -311,11 +309,10 @@ class ServerConnection:
         ends the session; so does a greeting that is not 220.
         """
         event, self._unanswered = self._unanswered, None
-        state = self._machine.state
-        if event is None and state is not SessionState.GREETING and reply.code != 421:
-            raise LocalProtocolError(f"a reply to nothing: {reply}")
-        if state is SessionState.CLOSED:
-            raise LocalProtocolError(f"a reply after the end: {reply}")
+        if event is None:
+            state = self._machine.state
+            if state is SessionState.CLOSED or (state is not SessionState.GREETING and reply.code != 421):
+                raise LocalProtocolError(f"a reply to nothing: {reply}")
         octets = self._render(reply)
         if isinstance(event, ContentEnd) and reply.code != 421:
             octets *= self._replies_due(event)

@@ -86,7 +86,10 @@ BETWEEN_COMMANDS: Final = (
 )
 """The states in which the next line is a command."""
 
-READING: Final = (*BETWEEN_COMMANDS, SessionState.DATA, SessionState.CHUNK, SessionState.AUTH)
+WITHIN_CONTENT: Final = frozenset({SessionState.DATA, SessionState.CHUNK})
+"""The states in which the next octets are content."""
+
+READING: Final = frozenset({*BETWEEN_COMMANDS, *WITHIN_CONTENT, SessionState.AUTH})
 """The states in which the server reads from the client."""
 
 NEXT: Final[dict[tuple[SessionState, Move], SessionState]] = {
