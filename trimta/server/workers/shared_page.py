@@ -10,7 +10,6 @@ Only the first process writes.  A message on a channel would come too late: a cl
 from __future__ import annotations
 
 import mmap
-import struct
 import tempfile
 from typing import TYPE_CHECKING, Final, Self
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 SIZE: Final = mmap.PAGESIZE
-_OFFSET: Final = struct.Struct("=d")
 _STAGES: Final = 8
 _BITS: Final = {stage: 1 << number for number, stage in enumerate(FaultStage)}
 
@@ -32,16 +30,8 @@ class SharedPage:
     def __init__(self, descriptor: int) -> None:
         """`descriptor` is of the file that `shared_file` made; it is no longer needed afterwards."""
         self._memory: mmap.mmap | bytearray = mmap.mmap(descriptor, SIZE)
-
-    @property
-    def clock_offset(self) -> float:
-        """Seconds that the queue's clock is ahead of the machine's."""
-        (offset,) = _OFFSET.unpack_from(self._memory)
-        return float(offset)
-
-    @clock_offset.setter
-    def clock_offset(self, seconds: float) -> None:
-        _OFFSET.pack_into(self._memory, 0, seconds)
+        self.clock_offset = _offset_in(self._memory)
+        """One number: the seconds that the queue's clock is ahead of the machine's."""
 
     def has_faults(self, stage: FaultStage) -> bool:
         """Whether a scripted fault may strike at a stage."""
@@ -52,11 +42,18 @@ class SharedPage:
         memory = self._memory
         if isinstance(memory, mmap.mmap):
             self._memory = bytearray(memory[: _STAGES + 1])
+            self.clock_offset.release()
+            self.clock_offset = _offset_in(self._memory)
             memory.close()
 
     def note_faults(self, stages: Iterable[FaultStage]) -> None:
         """Note the stages at which a scripted fault may strike."""
         self._memory[_STAGES] = sum(_BITS[stage] for stage in frozenset(stages))
+
+
+def _offset_in(memory: mmap.mmap | bytearray) -> memoryview[float]:
+    with memoryview(memory) as whole:
+        return whole[:_STAGES].cast("d")
 
 
 class SharedFile:
@@ -86,13 +83,16 @@ class SharedClock(QueueClock):
     def __init__(self, page: SharedPage, *, wall: Callable[[], float], offset: float | None = None) -> None:
         """`offset` is that of the start, given by the first process."""
         self._page = page
-        super().__init__(offset=page.clock_offset if offset is None else offset, wall=wall)
+        super().__init__(offset=page.clock_offset[0] if offset is None else offset, wall=wall)
+
+    def now(self) -> float:  # called for each line of a dialogue: without a property
+        return self._wall() + self._page.clock_offset[0]
 
     @property
     def offset(self) -> float:
         """Seconds that this clock is ahead of the wall's."""
-        return self._page.clock_offset
+        return self._page.clock_offset[0]
 
     @offset.setter
     def offset(self, seconds: float) -> None:
-        self._page.clock_offset = seconds
+        self._page.clock_offset[0] = seconds
