@@ -169,3 +169,31 @@ async def test_notices_beyond_the_backlog_are_counted_and_calls_and_what_must_be
         await here.flush()
     assert heard == [0, 1, 2, 5]
     assert left_out == [2]
+
+
+async def test_notices_that_keep_coming_are_gathered_and_a_call_takes_them_along_at_once(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOMENT", 2.5)
+    monkeypatch.setattr(module, "BUSY_MOMENT", 10.0)
+    heard: list[tuple[int, float]] = []
+    began = trio.current_time()
+
+    def note(number: int) -> None:
+        heard.append((number, trio.current_time() - began))
+
+    async def ask() -> None:
+        note(-1)
+
+    async with joined({"ask": ask}, {"note": note}) as (here, _):
+        for second in range(20):
+            here.notify("note", second)
+            await trio.sleep(1)
+        await trio.sleep(80)
+        assert heard == [(second, 2.5 if second < 3 else 12.5 if second < 13 else 22.5) for second in range(20)]
+        heard.clear()
+        here.notify("note", 100)
+        await trio.sleep(4)
+        here.notify("note", 104)
+        await here.call("ask")
+        assert heard == [(100, 102.5), (104, 104), (-1, 104)]

@@ -10,6 +10,7 @@ trusted as the program itself.  All that was said since the last write goes in o
 
 from __future__ import annotations
 
+import math
 import pickle
 import struct
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +28,9 @@ BACKLOG: Final = 50_000
 
 MOMENT: Final = 0.003
 """Seconds that notices wait for others, so that the other process is woken once for many.  A call takes them along."""
+
+BUSY_MOMENT: Final = 0.01
+"""Seconds from one frame of notices to the next, at least: while they keep coming, a frame costs more than a notice."""
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -122,10 +126,12 @@ class Channel:
 
     async def _send(self) -> None:
         try:
+            sent = -math.inf
             while True:
                 await self._work.wait()
-                with trio.move_on_after(MOMENT):
+                with trio.move_on_at(max(trio.current_time() + MOMENT, sent + BUSY_MOMENT)):
                     await self._urgent.wait()
+                sent = trio.current_time()
                 self._work, self._urgent = trio.Event(), trio.Event()
                 messages, self._outgoing = self._outgoing, []
                 if self.left_out:
@@ -156,12 +162,13 @@ class Channel:
                 del received[:end]
                 needed = _LENGTH.size
                 for message in pickle.loads(frame):
-                    self._take(message, nursery)
+                    if message[0] == "notice":
+                        self._notices[message[1]](*message[2])
+                    else:
+                        self._take(message, nursery)
 
     def _take(self, message: tuple[Any, ...], nursery: trio.Nursery) -> None:
         match message:
-            case ("notice", name, arguments):
-                self._notices[name](*arguments)
             case ("call", number, "flush", ()):
                 self._put(("result", number, None))
             case ("call", number, name, arguments):

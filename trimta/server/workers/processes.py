@@ -18,6 +18,7 @@ from trimta.control.operations import WorkerStatus
 from trimta.inbound.connection_counts import Admission
 from trimta.inbound.listener import room_for_connections
 from trimta.runtime.channel import Channel, ChannelClosedError
+from trimta.runtime.connected_socket import ConnectedSocket
 from trimta.runtime.events import Event
 from trimta.server.workers.handover import HandedOver, HandoverClosedError, hand_over
 from trimta.server.workers.setup import WorkerSetup
@@ -79,7 +80,7 @@ class WorkerProcess:
         way.setblocking(False)
         way.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ON_THE_WAY)
         self._tasks: trio.Nursery
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel_socket))
+        self._stream = ConnectedSocket(channel_socket)
         self.channel = Channel(
             self._stream,
             notices={
@@ -138,7 +139,7 @@ class WorkerProcess:
         with trio.CancelScope(shield=True):  # else a process is left that nobody waits for
             with suppress(OSError):  # it has gone
                 self._stream.socket.shutdown(socket.SHUT_RDWR)  # closing is not enough where a forked child has a copy
-            await trio.aclose_forcefully(self._stream)
+            self._stream.close()
             code = await self._ended(END_LIMIT)
             if code is None:
                 with suppress(ProcessLookupError):

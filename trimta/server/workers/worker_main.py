@@ -157,7 +157,7 @@ class _Controls:
 async def serve_worker(channel_socket: socket.socket, connections: socket.socket, page: SharedPage) -> None:
     """Hold the sessions of a worker process until the first process ends, or has this one end."""
     controls = _Controls(page)
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(channel_socket))
+    stream = ConnectedSocket(channel_socket)
     channel = controls.channel = Channel(
         stream,
         notices={"stop": controls.stop},
