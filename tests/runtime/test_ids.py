@@ -37,6 +37,16 @@ def test_they_sort_by_time_also_where_the_clock_is_set_back(monkeypatch: pytest.
     assert {len(one) for one in ids} == {16}
 
 
+def test_an_id_is_its_moment_and_random_bits_in_base_30(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = "0123456789bcdfghjkmnpqrstvwxyz"
+    for microseconds in (1, 29, 30**5 - 1, 30**5, 30**6 + 7, 1_790_000_000_123_456):
+        monkeypatch.setattr("trimta.real_time.wall_ns", lambda moment=microseconds: moment * 1000)
+        monkeypatch.setattr("trimta.runtime.ids._microseconds._last", 0)
+        moment, bits = divmod(sum(digits.index(c) * 30**place for place, c in enumerate(reversed(new_id()))), 30**5)
+        assert moment == microseconds
+        assert bits < 2**20
+
+
 def test_processes_that_start_at_the_same_moment_give_out_different_ones() -> None:
     program = (
         "import random; from trimta import real_time; random.seed(0); real_time.wall_ns = lambda: 10**18\n"

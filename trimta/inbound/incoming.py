@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+import time
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trimta.content.missing_fields import missing_fields
@@ -93,7 +95,8 @@ def stored_message(
     session's, by its registered name; empty without TLS.
     """
     protocol = connection.settings.protocol
-    date = datetime.now(UTC).astimezone()
+    second = int(time.time())
+    date = _local_date(second, time.localtime(second).tm_gmtoff)
     trace = received_field(
         helo=connection.helo,
         client=client.trace,
@@ -124,3 +127,9 @@ def stored_message(
         origin=f"{client}{by} ({connection.helo})",
         helo=connection.helo,
     )
+
+
+@lru_cache(maxsize=4)  # a busy server has many messages in each second
+def _local_date(second: int, offset: int) -> datetime:
+    """A moment, in seconds since the epoch, as a date with the offset of the machine's zone, in seconds."""
+    return datetime.fromtimestamp(second, timezone(timedelta(seconds=offset)))

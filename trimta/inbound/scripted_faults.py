@@ -53,16 +53,19 @@ class FaultScript:
         self.on_change: Callable[[frozenset[FaultStage]], None] = lambda _: None
         """Called with the stages at which a fault may strike, whenever the script changes."""
         self._armed = [_Armed(fault) for fault in faults]
+        self._stages = self.stages
 
     def add(self, fault: Fault) -> None:
         """Script one more."""
         self._armed.append(_Armed(fault))
-        self.on_change(self.stages)
+        self._stages = self.stages
+        self.on_change(self._stages)
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Script these, and no others any more."""
         self._armed = [_Armed(fault) for fault in faults]
-        self.on_change(self.stages)
+        self._stages = self.stages
+        self.on_change(self._stages)
 
     @property
     def stages(self) -> frozenset[FaultStage]:
@@ -70,7 +73,7 @@ class FaultScript:
         return frozenset(armed.fault.stage for armed in self._armed)
 
     def may_strike(self, stage: FaultStage) -> bool:
-        return any(armed.fault.stage is stage for armed in self._armed)
+        return stage in self._stages
 
     async def find(
         self, stage: FaultStage, *, client: str, sender: str | None = None, recipients: Sequence[str] = ()

@@ -86,30 +86,35 @@ class ServerConversation:
         self._errors = 0
         self._was_large = False
         """Whether the last octets were many, so that others now have more turns: one with a command waits less."""
-        self._patience = 0.0
-        """When the client has been silent for too long, in Trio's time."""
+        self._trio_time = trio.lowlevel.current_clock().current_time
+        self._patience: float | None = None
+        """When the client has been silent for too long, in Trio's time; None: its time begins when we wait for it."""
 
     # Octets.
 
     async def receive(self) -> None:
-        """Wait for octets.  A client that keeps silent for too long, or owes us nothing when we stop, gets a 421, and
-        HungUp is raised.
+        """Send the replies that are kept together, and wait for octets.  A client that keeps silent for too long, or
+        owes us nothing when we stop, gets a 421, and HungUp is raised.
         """
         core = self.core
+        rest = self._send_now()
+        if rest:
+            await self._send_rest(rest)
         is_content = core.receiving_content
         is_idle = core.transaction is None
         await trio.lowlevel.checkpoint()  # others have their turn, and the client time to answer
         if self._was_large:
             await trio.lowlevel.checkpoint()
             await trio.lowlevel.checkpoint()
-        if (is_content or trio.current_time() < self._patience) and not (is_idle and self._drain.started):
+        now = self._trio_time()
+        if is_content or self._patience is None:  # each piece of content has its time; a command line has it as a whole
+            self._patience = now + self._idle
+        if now < self._patience and not (is_idle and self._drain.started):
             data = self.wire.receive_now()
             if data is not None:
                 core.receive_data(data)
                 self._was_large = len(data) >= LARGE
                 return
-        if is_content:
-            self.be_patient()  # each piece of content has its time; a command line has it as a whole
         data = None
         farewell = _IDLE
         if is_idle:
@@ -128,15 +133,23 @@ class ServerConversation:
 
     async def flush(self) -> None:
         """Send the replies that are kept together.  HungUp if the client reads nothing."""
+        rest = self._send_now()
+        if rest:
+            await self._send_rest(rest)
+
+    def _send_now(self) -> bytes:
+        """Send the replies that are kept together, as far as they find room at once; returns the rest."""
         octets = self.core.data_to_send()
-        if octets:
-            rest = self.wire.send_now(octets)
-            if rest:
-                with trio.move_on_after(self._idle) as limit:
-                    await self.wire.send_all(rest)
-                if limit.cancelled_caught:
-                    raise HungUp("the client reads nothing")
-            self.be_patient()  # now it is the client's turn
+        if not octets:
+            return b""
+        self._patience = None  # now it is the client's turn
+        return self.wire.send_now(octets)
+
+    async def _send_rest(self, rest: bytes) -> None:
+        with trio.move_on_after(self._idle) as limit:
+            await self.wire.send_all(rest)
+        if limit.cancelled_caught:
+            raise HungUp("the client reads nothing")
 
     async def start_tls(self) -> None:
         """Do the server's half of the handshake.  HungUp if the client takes too long."""
@@ -146,7 +159,7 @@ class ServerConversation:
             await self.wire.start_tls(context, server_side=True)
         if limit.cancelled_caught:
             raise HungUp("the TLS handshake takes too long")
-        self.be_patient()
+        self._patience = None
         self.transcript.note(f"TLS: {self.wire.tls_version} {self.wire.tls_cipher}")
 
     async def say_goodbye(self, reply: Reply) -> None:
@@ -156,17 +169,14 @@ class ServerConversation:
             with contextlib.suppress(WireError):
                 await self.wire.send_all(self.core.data_to_send())
 
-    def be_patient(self) -> None:
-        """Give the client its time anew."""
-        self._patience = trio.current_time() + self._idle
-
     # Replies.
 
     async def say(self, stage: FaultStage, reply: Reply) -> None:
         """Reply, unless a fault is scripted for this stage."""
-        fault = await self.fault(stage)
-        if fault is not None:
-            reply = await self.suffer(fault, reply)
+        if self._faults.may_strike(stage):
+            fault = await self.fault(stage)
+            if fault is not None:
+                reply = await self.suffer(fault, reply)
         self.reply(reply)
 
     def reply(self, reply: Reply, *, counted: bool = True) -> None:

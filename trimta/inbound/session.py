@@ -39,7 +39,7 @@ from trimta.smtp.server_events import CLOSED, NEED_DATA, AuthResponse, BadInput,
 from trimta.smtp.server_settings import AuthPolicy, ServerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from trimta.config.model import Configuration, ListenSection
     from trimta.inbound.authentication import Authentication
@@ -133,11 +133,9 @@ class Session:
 
     async def _converse(self) -> None:
         core, conversation = self._core, self._conversation
-        conversation.be_patient()
         while True:
             event = core.next_event()
             if event is NEED_DATA:
-                await conversation.flush()
                 await conversation.receive()
             elif event is CLOSED:
                 await conversation.flush()
@@ -189,16 +187,16 @@ class Session:
             case _:
                 raise AssertionError(f"an event that is none of ours: {event}")
 
-    async def _answer_in_transaction(self, event: Mail | Rcpt | Data | ContentEnd) -> None:
+    def _answer_in_transaction(self, event: Mail | Rcpt | Data | ContentEnd) -> Awaitable[None]:
         match event:
             case Mail():
-                await self._transaction.mail(event)
+                return self._transaction.mail(event)
             case Rcpt():
-                await self._transaction.rcpt(event)
+                return self._transaction.rcpt(event)
             case Data():
-                await self._transaction.data()
+                return self._transaction.data()
             case ContentEnd():
-                await self._transaction.end_of_content(event)
+                return self._transaction.end_of_content(event)
             case _:
                 assert_never(event)
 

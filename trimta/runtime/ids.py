@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
+from functools import lru_cache
 from typing import Final
 
 from trimta import real_time
 
 _DIGITS: Final = "0123456789bcdfghjkmnpqrstvwxyz"  # no vowels: no words; no l: it looks like 1
+_PAIRS: Final = [first + second for first in _DIGITS for second in _DIGITS]
 
 
 class _Sequence:
@@ -33,12 +35,21 @@ def new_id() -> str:
     The bits tell apart the ids of processes that run at the same time.
     """
     # Not from `random`, which a program may seed with the same number again and again.
-    return _base30(_microseconds.next()).rjust(11, "0") + _base30(secrets.randbits(20)).rjust(5, "0")
+    first, last = divmod(_microseconds.next(), 30**5)
+    return _base30(first).rjust(6, "0") + _five_digits(last) + _five_digits(int.from_bytes(os.urandom(3)) >> 4)
 
 
+@lru_cache(maxsize=1)  # it is the same for 24 seconds
 def _base30(number: int) -> str:
     digits = ""
     while number:
-        number, digit = divmod(number, len(_DIGITS))
+        number, digit = divmod(number, 30)
         digits = _DIGITS[digit] + digits
     return digits
+
+
+def _five_digits(number: int) -> str:
+    """A number below 30**5 in base 30, with leading zeros."""
+    number, last = divmod(number, 900)
+    first, middle = divmod(number, 900)
+    return _DIGITS[first] + _PAIRS[middle] + _PAIRS[last]
