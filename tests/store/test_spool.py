@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -179,12 +178,17 @@ def test_discarding_does_not_touch_a_file_that_was_taken_over(tmp_path: Path) ->
 
 
 def test_files_of_the_dead_are_abandoned_and_those_of_the_living_are_not(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    for name in (f"incoming-{dead.pid}-a", f"incoming-{os.getpid()}-a", "incoming-odd", "incoming-1-a", "m1"):
+    dead, zombie, living = (subprocess.Popen(["cat"], stdin=subprocess.PIPE) for _ in range(3))
+    dead.communicate()
+    assert zombie.stdin is not None
+    zombie.stdin.close()
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)  # nobody has asked how it ended
+    abandoned_names = {*(f"incoming-{pid}-a" for pid in (dead.pid, zombie.pid, os.getpid())), "incoming-odd"}
+    for name in (*abandoned_names, f"incoming-{living.pid}-a", "incoming-1-a", "m1"):
         (tmp_path / name).write_bytes(b"")
     now = (tmp_path / "m1").stat().st_mtime
-    names = {path.name for path in abandoned(tmp_path, now=now)}
-    assert names == {f"incoming-{dead.pid}-a", f"incoming-{os.getpid()}-a", "incoming-odd"}
+    assert {path.name for path in abandoned(tmp_path, now=now)} == abandoned_names
+    for process in (zombie, living):
+        process.communicate()
     assert "incoming-1-a" in {path.name for path in abandoned(tmp_path, now=now + 90_000)}
     assert list(abandoned(tmp_path / "nowhere", now=now)) == []
