@@ -160,6 +160,17 @@ def test_a_client_that_hangs_keeps_a_stop_no_longer_than_the_grace(tmp_path: Pat
         assert server.messages("alice") == []
 
 
+def test_a_configuration_that_can_t_be_read_to_its_end_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    with TrimtaProcess(tmp_path) as server:
+        (tmp_path / "conf.toml").unlink()
+        os.mkfifo(tmp_path / "conf.toml")
+        for _ in range(3):
+            server.signal(signal.SIGHUP)
+        with (tmp_path / "conf.toml").open("wb"):  # from here on it is being read
+            server.signal(signal.SIGTERM)
+            assert server.wait() == 0
+
+
 def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
     with (
         TrimtaProcess(tmp_path, '[local]\nusers = ["alice"]') as server,

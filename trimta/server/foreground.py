@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, TextIO
 
 import trio
@@ -61,8 +61,19 @@ async def _serve(
 
 async def _obey(server: MtaServer, signals: AsyncIterator[int], load: Callable[[], Configuration] | None) -> None:
     """Stop the server at SIGTERM and SIGINT, and reload its configuration at SIGHUP."""
-    async for number in signals:
-        if number != signal.SIGHUP:
-            server.stop()
-        elif load is not None:
-            await server.reload(load)
+    ask, asked = trio.open_memory_channel[None](1)
+    async with trio.open_nursery() as nursery:
+        if load is not None:
+            nursery.start_soon(_reload, server, asked, load)
+        async for number in signals:
+            if number != signal.SIGHUP:
+                server.stop()
+            else:
+                with suppress(trio.WouldBlock):  # the reload that waits will see this change, too
+                    ask.send_nowait(None)
+
+
+async def _reload(server: MtaServer, asked: AsyncIterator[None], load: Callable[[], Configuration]) -> None:
+    """Reload the configuration whenever that is asked for; in a task of its own, since a disk may hang."""
+    async for _ in asked:
+        await server.reload(load)
