@@ -53,10 +53,8 @@ async def test_what_falls_due_in_between_happens_in_its_order_at_its_moment(
         assert trio.current_time() - before < 1
         moments = [moment for _, moment in happened]
         assert moments == sorted(moments)
-        assert [name for name, _ in happened].count("delay_warning") == 2
         assert [name for name, _ in happened].count("bounced") == 2
-        assert ("delay_warning", start + 4 * HOUR) in happened
-        assert ("delay_warning", start + 6 * HOUR) in happened
+        assert [round(moment - start) for name, moment in happened if name == "delay_warning"] == [4 * HOUR, 6 * HOUR]
         assert [round(moment - start) for name, moment in happened if name == "bounced"] == [
             5 * DAY,
             5 * DAY + 2 * HOUR,

@@ -185,6 +185,63 @@ async def test_one_that_comes_alone_waits_for_nobody(autojump_clock: MockClock) 
         assert trio.current_time() == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("moments", "begun"),
+    [
+        ((0.1, 0.2, 0.3), 0.3),  # as many as before: at once
+        ((0.1, 0.2), 0.5),
+        ((0.6,), 0.6),
+        ((0.5, 0.5), 0.5),
+    ],
+)
+async def test_after_a_batch_of_several_as_many_gather_until_the_pause_ends(
+    moments: Sequence[float], begun: float, autojump_clock: MockClock
+) -> None:
+    work, slow = Work(), SlowDisk()
+    batcher = Batcher(slow, work, lanes=1, size=SIZE, pause=0.5)
+    async with serving(batcher):
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(batcher.run, number)
+        ended = trio.current_time()
+
+        async def ask(moment: float) -> None:
+            await trio.sleep_until(ended + moment)
+            await batcher.run(round(moment * 10))
+
+        async with trio.open_nursery() as nursery:
+            for moment in moments:
+                nursery.start_soon(ask, moment)
+        assert trio.current_time() == pytest.approx(ended + begun + slow.seconds)
+        assert [sorted(numbers) for numbers in work.lists] == [[0, 1, 2], [round(moment * 10) for moment in moments]]
+
+
+async def test_who_comes_alone_after_one_who_was_alone_waits_for_no_pause(autojump_clock: MockClock) -> None:
+    batcher = Batcher(SlowDisk(), Work(), lanes=1, size=SIZE, pause=0.5)
+    async with serving(batcher):
+        for number in range(1, 4):
+            assert await batcher.run(number) == 2 * number
+        assert trio.current_time() == pytest.approx(3)
+
+
+async def test_the_end_does_not_wait_for_the_pause(autojump_clock: MockClock) -> None:
+    batcher = Batcher(SlowDisk(), Work(), lanes=1, size=SIZE, pause=50.0)
+    async with trio.open_nursery() as nursery:
+        async with serving(batcher):
+            async with trio.open_nursery() as several:
+                several.start_soon(batcher.run, 1)
+                several.start_soon(batcher.run, 2)
+            nursery.start_soon(refused, batcher)
+            await trio.testing.wait_all_tasks_blocked()
+        assert trio.current_time() < 2
+    assert trio.current_time() < 2
+
+
+async def refused(batcher: Batcher[int, int]) -> None:
+    with pytest.raises(NotDoneError):
+        await batcher.run(1)
+
+
 async def test_an_exception_that_is_a_result_is_raised_where_its_item_came_from() -> None:
     batcher = Batcher(InlineDisk(), Work(), lanes=1, size=SIZE)
     async with serving(batcher), trio.open_nursery() as nursery:

@@ -53,6 +53,9 @@ class Batcher(Generic[S, T]):
 
     Items that come while a lane is at work gather for it, since one large batch costs less than many small ones.
     Another lane takes them where they fill a batch, or once the latest batch has taken `patience` seconds.
+
+    A lane that has just ended a batch of several items begins the next one when as many wait again, `pause` seconds
+    later at the latest: those who were answered hand in their next items soon, and fewer batches cost less.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Batcher(Generic[S, T]):
         size: int,
         limit: float = math.inf,
         patience: float = 0.0,
+        pause: float = 0.0,
     ) -> None:
         self._disk = disk
         self._work = work
@@ -73,6 +77,12 @@ class Batcher(Generic[S, T]):
         self._idle = trio.lowlevel.ParkingLot()
         self._limit = limit
         self._patience = patience
+        self._pause = pause
+        self._latest_size = 0
+        self._pause_ends = -math.inf
+        """Trio's time until which items may gather after the latest batch."""
+        self._gathered = trio.Event()
+        """Set when as many items wait as the latest batch had."""
         self._latest_start = -math.inf
         """Trio's time at which the latest batch was begun."""
         self._is_watched = False
@@ -93,6 +103,8 @@ class Batcher(Generic[S, T]):
             raise NotDoneError("the server has ended")
         order = _Order[S, T](item)
         self._waiting.append(order)
+        if len(self._waiting) == self._latest_size:
+            self._gathered.set()
         if not (self._is_watched and self._is_early()):
             self._idle.unpark()
         try:
@@ -135,6 +147,9 @@ class Batcher(Generic[S, T]):
             if self._is_early():
                 await self._watch()
                 continue
+            if len(self._waiting) < self._latest_size and trio.current_time() < self._pause_ends:
+                await self._gather()
+                continue
             self._latest_start = trio.current_time()
             batch, self._waiting = self._waiting[: self._size], self._waiting[self._size :]
             for order in batch:
@@ -148,6 +163,8 @@ class Batcher(Generic[S, T]):
                 self.left_alone |= self._ended
                 reason = "the server has ended, and the disk" if self._ended else "the disk"
                 results = [NotAnsweredError(f"{reason} has not answered")] * len(batch)
+            self._latest_size = len(batch)
+            self._pause_ends = trio.current_time() + self._pause
             _answer(batch, results)
             self._waiting[:0] = [
                 _Order(order.undo)
@@ -174,6 +191,12 @@ class Batcher(Generic[S, T]):
             await trio.sleep_until(self._latest_start + self._patience)
         finally:
             self._is_watched = False
+
+    async def _gather(self) -> None:
+        """Wait until as many items wait as the latest batch had, or the pause after it has ended."""
+        self._gathered = trio.Event()
+        with trio.move_on_at(self._pause_ends):
+            await self._gathered.wait()
 
     async def _do(self, items: Sequence[S]) -> Sequence[T | Exception]:
         try:

@@ -20,6 +20,10 @@ BATCH: Final = 256
 """Operations in one transaction, at most: the caller of the first waits until the last is done."""
 
 
+PAUSE: Final = 0.002
+"""Seconds for which operations gather after a commit of several, at most: a commit costs more than an operation."""
+
+
 class GroupCommit:
     """Runs operations on the queue for many tasks: all that wait go into one transaction, in one thread, with one
     fsync.
@@ -28,7 +32,9 @@ class GroupCommit:
     """
 
     def __init__(self, queue: Queue, disk: Disk) -> None:
-        self._batcher: Batcher[Callable[[Queue], object], object] = Batcher(disk, queue.run, lanes=1, size=BATCH)
+        self._batcher: Batcher[Callable[[Queue], object], object] = Batcher(
+            disk, queue.run, lanes=1, size=BATCH, pause=PAUSE
+        )
         self.serve = self._batcher.serve
 
     async def run(
