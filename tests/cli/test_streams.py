@@ -404,7 +404,7 @@ def _blocked(process: subprocess.Popen[bytes]) -> Callable[[], bool]:
 
     def look() -> bool:
         status = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        slept.append(status[0] == "S" and int(status[11]) > 5)
+        slept.append(status[0] == "S" and int(status[11]) > 1)
         return len(slept) > 3 and all(slept[-3:])
 
     return look

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_DATAERR, EX_OK, CommandError
-from trimta.cli.server_and_queue import queue_of
+from trimta.cli.queue_on_disk import queue_of
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load

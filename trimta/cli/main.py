@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import signal
 import sys
@@ -127,7 +126,9 @@ def _run(arguments: list[str]) -> int:
         for known, text in COMMANDS.items():
             subparsers.add_parser(known, help=text)
     if name is not None and command is None:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
         parser.error(f"no such command: {name}" + (f"; did you mean {near[0]}?" if near else ""))
     rest: list[str] = []
     if name in OWN_GRAMMAR:

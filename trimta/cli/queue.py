@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from trimta.cli import queue_verbs, queue_view
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK, EX_USAGE, CommandError
+from trimta.cli.queue_on_disk import queue_of
 from trimta.cli.queue_view import STATES
-from trimta.cli.server_and_queue import queue_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.config.route_syntax import read_route

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_NOUSER, EX_OK, CommandError
-from trimta.cli.server_and_queue import queue_time
+from trimta.cli.queue_on_disk import queue_time
 from trimta.cli.text import print_json
 from trimta.config.build_policy import policy_of
 from trimta.config.render import route_text

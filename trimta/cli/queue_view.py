@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trimta.cli import streams
 from trimta.cli.exits import EX_DATAERR, EX_OK
-from trimta.cli.server_and_queue import queue_time
+from trimta.cli.queue_on_disk import queue_time
 from trimta.cli.text import duration, octets, print_json
 from trimta.content.header import HeaderReader
 from trimta.control import asking

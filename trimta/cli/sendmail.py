@@ -21,8 +21,8 @@ from trimta.cli.exits import (
     EX_USAGE,
     CommandError,
 )
+from trimta.cli.queue_on_disk import queue_time, warn_of_loss
 from trimta.cli.sendmail_flags import Flags, parse
-from trimta.cli.server_and_queue import queue_time, warn_of_loss
 from trimta.config.build_policy import local_domains, policy_of
 from trimta.config.find import find
 from trimta.config.load import load

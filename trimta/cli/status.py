@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import EX_OK
-from trimta.cli.server_and_queue import ask_server
+from trimta.cli.running_server import ask_server
 from trimta.cli.text import duration, print_json
 from trimta.config.find import find
 from trimta.config.load import load

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trimta.cli import streams
 from trimta.cli.arguments import add_command
 from trimta.cli.exits import BROKEN_PIPE, EX_OK
-from trimta.cli.server_and_queue import server_needed
+from trimta.cli.running_server import server_needed
 from trimta.cli.text import print_json
 from trimta.config.find import find
 from trimta.config.load import load

@@ -5,7 +5,6 @@ A value in which the reader has found a mistake already is left out, so that a m
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config.build_policy import local_domains
@@ -79,6 +78,8 @@ def check_tls(reader: Reader, config: Configuration) -> None:
         return
     certificate, key = config.tls.certificate, config.tls.key
     if certificate is not None and key is not None:
+        import ssl
+
         try:
             # An empty passphrase, else OpenSSL asks for one on the terminal.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
@@ -93,6 +94,8 @@ def check_tls(reader: Reader, config: Configuration) -> None:
     elif key is not None:
         reader.mistake(("tls",), ("key",), "found key without certificate", "expected both or none")
     if config.tls.ca is not None:
+        import ssl
+
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(config.tls.ca)
         except (OSError, ValueError) as error:

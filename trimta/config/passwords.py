@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import hmac
 import importlib.util
 import re
 import unicodedata
@@ -51,6 +49,8 @@ class _ScryptCost:
     length: int
 
     def derive(self, password: bytes, salt: bytes) -> bytes:
+        import hashlib
+
         return hashlib.scrypt(
             password,
             salt=salt,
@@ -128,6 +128,8 @@ class Authenticator:
 
     def verify(self, name: str, password: str) -> bool:
         """Whether `password` is the password of the user `name`.  Blocks while hashes are computed."""
+        import hmac
+
         if self._any:
             return True
         # A password has no NUL in it (RFC 4616); HMAC would ignore NULs at its end.
@@ -154,6 +156,9 @@ def _octets(text: str) -> bytes:
 
 def _same(given: bytes, expected: bytes) -> bool:
     """Whether two texts are equal, in a time that does not depend on their lengths: their digests are compared."""
+    import hashlib
+    import hmac
+
     return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(expected).digest())
 
 

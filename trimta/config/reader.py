@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -124,7 +123,9 @@ class Reader:
         """Note an unknown key or table, with the known key that may have been meant."""
         table = isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
         problem = "unknown table" if table else "unknown key"
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+        from difflib import get_close_matches
+
+        near = get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.6)
         if near:
             hint = f"did you mean {near[0]}?"
         elif key in self._homes and self._homes[key] != key_text(path, indexes=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import shlex
@@ -336,5 +335,7 @@ def _tls(table: Mapping[str, Any]) -> TlsPolicy | None:
 
 
 def _nearest(word: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(word, [*known], n=1)
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, [*known], n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

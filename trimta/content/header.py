@@ -20,8 +20,6 @@ message, and is strict: it raises where programs for reading mail may see differ
 
 from __future__ import annotations
 
-import email.errors
-import email.header
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -326,8 +324,11 @@ def field_spans(content: WindowedOctets, start: int, end: int, *, line_end: byte
 
 def decoded(value: str) -> str:
     """The value of a field for people: encoded words (RFC 2047) decoded, octets that are no UTF-8 as U+FFFD."""
+    from email.errors import HeaderParseError
+    from email.header import decode_header, make_header
+
     try:
-        text = str(email.header.make_header(email.header.decode_header(value)))
-    except (email.errors.HeaderParseError, LookupError, ValueError):
+        text = str(make_header(decode_header(value)))
+    except (HeaderParseError, LookupError, ValueError):
         text = value
     return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from email.header import Header
-from email.utils import format_datetime
 from typing import TYPE_CHECKING
+
+from trimta.content.date_time import date_time
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,7 +27,7 @@ def missing_fields(
     if "from" not in present and author is not None:
         added.append(f"From: {_mailbox(author, author_name)}")
     if "date" not in present and "resent-date" not in present:
-        added.append(f"Date: {format_datetime(date)}")
+        added.append(f"Date: {date_time(date)}")
     if "message-id" not in present:
         added.append(f"Message-ID: <{message_id}>")
     if not added:
@@ -43,6 +43,8 @@ def _mailbox(author: Mailbox, name: str) -> str:
     if name.isascii() and all(character.isalnum() or character in " -_" for character in name):
         return f"{name} <{author}>"
     if not name.isascii():
+        from email.header import Header
+
         encoded = Header(name.encode(errors="replace").decode(), "utf-8", header_name="From").encode()
         return f"{encoded} <{author}>"
     quoted = "".join(f"\\{c}" if c in '"\\' else c for c in name if c.isprintable())

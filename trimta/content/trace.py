@@ -6,12 +6,12 @@ not belong there become "?".
 
 from __future__ import annotations
 
-import email.utils
 import ipaddress
 from datetime import timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.date_time import date_time
 from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, parse_domain
 from trimta.mail.limits import MAX_DOMAIN
@@ -104,7 +104,7 @@ def _written(date: datetime) -> str:
 
 @lru_cache(maxsize=16)  # a busy server has many messages in each
 def _written_second(local: datetime, offset: timedelta) -> str:
-    return email.utils.format_datetime(local.replace(tzinfo=timezone(offset)))
+    return date_time(local.replace(tzinfo=timezone(offset)))
 
 
 @lru_cache  # clients send more than one message

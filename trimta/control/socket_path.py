@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +42,8 @@ def _fits(path: Path) -> bool:
 
 def _temporary_folder() -> Path:
     """Make a private folder whose path leaves room for the socket's name, also where $TMPDIR is long.  OSError."""
+    import tempfile
+
     parents = (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp")
     tried = []
     for parent in dict.fromkeys(filter(None, parents)):

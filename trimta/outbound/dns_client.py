@@ -7,7 +7,6 @@ drops packets of strangers in the kernel, and lets `[egress]` be asked at the co
 
 from __future__ import annotations
 
-import importlib
 import socket
 import struct
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import trio
 import trio.socket
 
+from trimta.first_use.modules import DNS_PACKETS, load
 from trimta.outbound.dns_answers import Answer, AnyRecords, Cname, DnsFailure, NoData, NoSuchName, Records, TimedAnswer
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from trimta.config.model import DnsSection, MxRecord, Nameserver
     from trimta.mail.address import IPAddress
     from trimta.outbound.dns_packets import Question
-
-PACKETS: Final = "trimta.outbound.dns_packets"
-"""The module that is loaded before the first question."""
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 ROUNDS: Final = 2
@@ -188,8 +185,8 @@ class DnsClient:
 
 async def _load_packets() -> None:
     """Load the module that knows packets, where it is not: in a thread, so that sessions go on."""
-    if PACKETS not in sys.modules:
-        await trio.to_thread.run_sync(importlib.import_module, PACKETS)
+    if DNS_PACKETS not in sys.modules:
+        await trio.to_thread.run_sync(load, [DNS_PACKETS])
 
 
 async def _exchange(server: Nameserver, question: Question) -> TimedAnswer | Cname | str:

@@ -6,7 +6,6 @@ out of the template's folder, and two different names never get the same path co
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -53,6 +52,8 @@ def component(name: str) -> str:
     )
     if len(encoded) <= _MAX_NAME:
         return encoded
+    import hashlib
+
     # Too long for a file name.  "%%" does not occur in an encoded name, so no other name has this component.
     return f"{encoded[:120]}%%{hashlib.sha256(name.encode()).hexdigest()}"
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trimta.first_use.modules import LATE, load
 from trimta.routing.maildir_paths import maildir_path
 from trimta.routing.routes import MaildirRoute
 from trimta.store import trusted_folders
@@ -49,6 +50,7 @@ def become(name: str, folders: Iterable[Path]) -> None:
     try:
         for folder in folders:
             _make(folder, account)
+        load(LATE)
         os.initgroups(name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
@@ -98,6 +100,7 @@ def become_owner(folder: Path) -> None:
     owner = folder.stat()
     if owner.st_uid == 0:
         return
+    load(LATE)
     try:
         os.setgroups([owner.st_gid])
         os.setgid(owner.st_gid)

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from trimta.config.model import ListenTls, UnixAddress
+from trimta.first_use.modules import LATE_IN_SERVER, load
 from trimta.inbound.listener import BindError, bind
 from trimta.outbound.clock_watch import bound_waits
 from trimta.runtime import privileges
@@ -71,6 +72,7 @@ def give_up_root(config: Configuration) -> None:
     """Become the configured account `user`, if this process is root's.  Raises StartError."""
     if not privileges.is_root() or not config.user:
         return
+    load(LATE_IN_SERVER)
     try:
         privileges.become(config.user, privileges.folders(config))
     except AccountError as cause:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -245,7 +244,7 @@ class SpoolWriter:
         if self._fd is None:
             if self._path is not None:
                 raise ValueError("this writer was finished or discarded")
-            path = self._directory / f"{INCOMING}{os.getpid()}-{secrets.token_hex(8)}"
+            path = self._directory / f"{INCOMING}{os.getpid()}-{os.urandom(8).hex()}"
             try:
                 self._fd = durable.create(path)
             except FileNotFoundError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final, assert_never
 
+from trimta.content.date_time import date_time
 from trimta.content.dsn.escaping import ascii_only, clean, header_field
 from trimta.content.dsn.explanation import explanation
 from trimta.content.dsn.multipart_report import multipart_report, report_part
@@ -88,7 +88,7 @@ def compose(
             header_field("From", f"Mail Delivery System <MAILER-DAEMON@{host}>"),
             header_field("To", f"<{addr_spec(addressee, host, utf8=True)}>"),
             header_field("Subject", _SUBJECTS[kind]),
-            header_field("Date", format_datetime(now)),
+            header_field("Date", date_time(now)),
             header_field("Message-ID", f"<{ascii_only(clean(message_id)).strip('<>')}>"),
             *_references(returned.content),
             "Auto-Submitted: auto-replied",  # RFC 3834 5.2

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.date_time import date_time
 from trimta.content.dsn.escaping import clean, escape, wrap
 from trimta.content.dsn.typed_names import addr_spec
 from trimta.content.dsn.values import DsnKind, status_of
@@ -97,7 +97,7 @@ def explanation(
     for report in reports:
         lines += ["", *_about_recipient(kind, report, host, traced=original.is_traced)]
     known = f" Its id in the log of this server is {clean(original.queue_id)}." if original.queue_id else ""
-    lines += ["", *wrap(f"The message arrived here on {format_datetime(original.arrived)}.{known}")]
+    lines += ["", *wrap(f"The message arrived here on {date_time(original.arrived)}.{known}")]
     follows = "the message" if returns_message else "the header of the message"
     lines += ["", *wrap(f"Below are a report for machines and {follows}."), ""]
     return "\n".join(lines)
@@ -125,7 +125,7 @@ def _about_recipient(kind: DsnKind, report: RecipientReport, host: str, *, trace
     if kind is DsnKind.FAILED:
         lines += wrap(f"What to do: {advice(status_of(kind, outcome))}", indent="    ")
     elif kind is DsnKind.DELAYED and report.retry_until is not None:
-        until = format_datetime(report.retry_until)
+        until = date_time(report.retry_until)
         lines += wrap(f"It is tried until {until}; you are told if it fails.", indent="    ")
     elif kind is DsnKind.RELAYED and isinstance(outcome, Delivered):
         lines += wrap(_prospect(outcome, traced=traced), indent="    ")

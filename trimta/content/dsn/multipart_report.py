@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +47,8 @@ def report_part(media_type: str, description: str, body: bytes, *, encoding: str
 
 def _boundary(seed: str, parts: Sequence[bytes]) -> str:
     """A boundary that occurs in no part."""
+    import hashlib
+
     seeds = (f"{count} {seed}".encode("utf-8", "backslashreplace") for count in itertools.count())
     boundaries = (f"=_trimta_{hashlib.sha256(octets).hexdigest()[:24]}" for octets in seeds)
     return next(boundary for boundary in boundaries if not any(boundary.encode() in part for part in parts))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import format_datetime
 from typing import TYPE_CHECKING, Final
 
+from trimta.content.date_time import date_time
 from trimta.content.dsn.escaping import ascii_only, clean, escape, header_field
 from trimta.content.dsn.typed_names import mta_name, typed_address, typed_orcpt
 from trimta.content.dsn.values import DsnKind, status_of
@@ -61,10 +61,10 @@ def _message_fields(original: OriginalMessage, *, host: str, utf8: bool) -> list
     lines.append(_field("Reporting-MTA", mta_name(host), utf8=utf8))
     if original.received_from:
         lines.append(_field("Received-From-MTA", mta_name(original.received_from), utf8=utf8))
-    lines.append(_field("Arrival-Date", format_datetime(arrived), utf8=utf8))
+    lines.append(_field("Arrival-Date", date_time(arrived), utf8=utf8))
     if terms.deliver_by is not None:
         deadline = datetime.fromtimestamp(terms.deliver_by.deadline, UTC).astimezone(arrived.tzinfo)
-        lines.append(_field("Deliver-By-Date", format_datetime(deadline), utf8=utf8))  # RFC 2852 5
+        lines.append(_field("Deliver-By-Date", date_time(deadline), utf8=utf8))  # RFC 2852 5
     if terms.hold_request:
         lines.append(_field("Future-Release-Request", clean(terms.hold_request), utf8=utf8))  # RFC 4865 5.1.2
     if original.queue_id:
@@ -90,9 +90,9 @@ def _recipient_fields(kind: DsnKind, report: RecipientReport, *, host: str, utf8
         diagnostic_type = "smtp" if isinstance(cause, PeerReply) else "x-trimta"
         lines.append(_field("Diagnostic-Code", f"{diagnostic_type}; {clean(cause.diagnostic)}", utf8=utf8))
     if report.last_attempt is not None:
-        lines.append(_field("Last-Attempt-Date", format_datetime(report.last_attempt), utf8=utf8))
+        lines.append(_field("Last-Attempt-Date", date_time(report.last_attempt), utf8=utf8))
     if kind is DsnKind.DELAYED and report.retry_until is not None:
-        lines.append(_field("Will-Retry-Until", format_datetime(report.retry_until), utf8=utf8))
+        lines.append(_field("Will-Retry-Until", date_time(report.retry_until), utf8=utf8))
     if recipient.original != recipient.address:
         lines.append(_field(ACTUAL_RECIPIENT, typed_address(recipient.address, host, utf8=utf8), utf8=utf8))
     return lines
