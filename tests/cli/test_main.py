@@ -117,3 +117,19 @@ def test_a_command_that_asks_or_reads_starts_without_trio(command: str) -> None:
     program = f"import sys, trimta.cli.{command}; print('trio' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_program_is_not_looked_through_for_garbage() -> None:
+    script = """if True:
+        import gc, sys
+        from trimta import __main__
+        from trimta.cli import check
+        def run(args):
+            print(gc.isenabled(), gc.get_freeze_count() > 10_000)
+            return 0
+        check.run = run
+        sys.argv = ["trimta", "check"]
+        sys.exit(__main__.main())
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"

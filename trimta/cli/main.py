@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import sys
@@ -139,6 +140,9 @@ def _run(arguments: list[str]) -> int:
         parser.error("a command is needed")
     args.config = getattr(args, "config", None)
     args.rest = rest
+    if not gc.isenabled():
+        gc.freeze()  # the program itself is never looked through again
+        gc.enable()
     try:
         return command.run(args)
     except ConfigErrors as error:
