@@ -10,6 +10,7 @@ The results are kept in a JSON file (--json).
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import signal
 import sys
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "draw":
         return draw(source, picture)
     _prepare_process()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles the program, which pip does once
     try:
         for needed in ("smtp-source", "smtp-sink"):
             program(needed)
