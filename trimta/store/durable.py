@@ -39,7 +39,7 @@ _COPIED_AT_ONCE: Final = 64 * 1024 * 1024
 _READ_AT_ONCE: Final = 256 * 1024
 """Octets that are in memory where the kernel does not copy."""
 
-SYNC_THREADS: Final = 8
+SYNC_THREADS: Final = 4
 """Threads in which one caller syncs many folders: the disk works for all of them at once, and flushes its cache once
 for several.
 """
