@@ -318,6 +318,34 @@ def test_a_peer_is_an_address_and_a_mapped_one_is_ipv4(name: tuple[object, ...],
     assert (peer.host, peer.trace) == (client, trace)
 
 
+@pytest.mark.parametrize("command", ["DATA", "BDAT", "BDAT in two", "BDAT of raw octets"])
+@pytest.mark.parametrize("size", [0, 1 << 19], ids=["in memory", "spooled"])
+async def test_a_body_that_is_queued_knows_how_many_lines_it_has(
+    command: str, size: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    content = b"A: b\r\n\r\n.\r\n..\r\n.x\r\n" + b"0123456789abcd\r\n" * (size // 16) + b"\r\n"
+    raw = " BODY=BINARYMIME" if "raw" in command else ""
+    async with open_mta(tmp_path, '[routes]\n"far.test" = "hold"') as mta, talk(mta) as client:
+        await client.say_all((f"MAIL FROM:<a@dev.test>{raw}", "250"), ("RCPT TO:<b@far.test>", "250"))
+        if command == "DATA":
+            await client.say("DATA", "354")
+            await client.send(content.replace(b"\n.", b"\n.."))
+            await client.say(".", "250")
+        else:
+            if command == "BDAT in two":
+                await client.send(b"BDAT 7\r\n" + content[:7])
+                await client.expect("250")
+            rest = content[7:] if command == "BDAT in two" else content
+            await client.send(b"BDAT %d LAST\r\n%b" % (len(rest), rest))
+            await client.expect("250")
+        (listed,) = await mta.queue.run(lambda queue: list(queue.entries.list_envelopes()))
+        found = await mta.queue.run(lambda queue: queue.entries.load(listed.envelope.id))
+        assert found is not None
+        body = found[0].content
+        assert body.in_memory == (not size)
+        assert (body.lines, body.wire_size) == (content.count(b"\n"), len(content))
+
+
 # A disk that fails.
 
 

@@ -59,6 +59,19 @@ def test_a_body_keeps_the_form_in_which_it_was_written(tmp_path: Path, threshold
     assert writer.finish().form is form
 
 
+@pytest.mark.parametrize("form", BodyForm)
+@pytest.mark.parametrize("threshold", [0, 100])
+def test_how_many_lines_a_body_has_follows_from_its_size_on_the_wire(
+    tmp_path: Path, threshold: int, form: BodyForm
+) -> None:
+    content = b"a\n\nb\n.\nc"
+    body = Body.of(content, form)
+    writer = SpoolWriter(tmp_path, threshold, form=form, counts_lines=False)
+    for octet in content:
+        writer.append(bytes([octet]))
+    assert writer.finish(body.wire_size).lines == body.lines
+
+
 def test_a_body_is_somewhere() -> None:
     with pytest.raises(ValueError, match="memory or in a file"):
         Body(0, 0)

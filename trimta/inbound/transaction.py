@@ -241,7 +241,7 @@ class Transactions:
         self._incoming = Incoming(incoming.id, self._spool_writer(), trouble=NO_ROOM)
 
     def _spool_writer(self) -> SpoolWriter:
-        return SpoolWriter(self._spool, form=BodyForm.of(self._agreed.body))
+        return SpoolWriter(self._spool, form=BodyForm.of(self._agreed.body), counts_lines=False)
 
     async def _on_disk(self, incoming: Incoming, function: Callable[[A], T], argument: A) -> T:
         """Work on the spool file, which belongs to its thread if we are cancelled meanwhile."""
@@ -298,7 +298,7 @@ class Transactions:
         fault = None
         began = trio.current_time()
         with self._drain.shielded(ACKNOWLEDGE_LIMIT) as shield:  # else: kept but not acknowledged, sent twice
-            replies = await self._accept(incoming)
+            replies = await self._accept(incoming, end.size)
             if any(reply.klass == 2 for reply in replies):
                 fault = await self._conversation.fault(FaultStage.COMMITTED)
             if fault is None:
@@ -337,13 +337,19 @@ class Transactions:
         """Note the transcript so far under this message."""
         self._message_log.note_dialogue(message_id, self._conversation.transcript.take())
 
-    async def _accept(self, incoming: Incoming) -> list[Reply]:
-        """Take responsibility for the message; returns one reply for SMTP, one for each recipient for LMTP."""
+    async def _accept(self, incoming: Incoming, wire_size: int) -> list[Reply]:
+        """Take responsibility for the message; returns one reply for SMTP, one for each recipient for LMTP.
+
+        `wire_size`: the octets of its content on the wire, dots not doubled.
+        """
         conversation, spool = self._conversation, incoming.spool
         lmtp = conversation.core.settings.protocol is MailProtocol.LMTP
         due = len(self._agreed.recipients) if lmtp else 1
         try:
-            body = spool.finish() if spool.in_memory else await self._on_disk(incoming, SpoolWriter.finish, spool)
+            if spool.in_memory:
+                body = spool.finish(wire_size)
+            else:
+                body = await self._on_disk(incoming, lambda spool: spool.finish(wire_size), spool)
             header = await read_header(body, self._disk)
         except (OSError, BodyDamagedError) as cause:
             self._events.emit("disk_trouble", id=incoming.id, reason=str(cause))

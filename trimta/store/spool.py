@@ -178,8 +178,17 @@ class SpoolWriter:
     asynchronous caller needs a thread only otherwise.  At most `threshold` octets and one piece are in memory.
     """
 
-    def __init__(self, directory: Path, threshold: int = MEMORY_LIMIT, *, form: BodyForm = BodyForm.TEXT) -> None:
-        """`form`: the form of the octets that will be appended."""
+    def __init__(
+        self,
+        directory: Path,
+        threshold: int = MEMORY_LIMIT,
+        *,
+        form: BodyForm = BodyForm.TEXT,
+        counts_lines: bool = True,
+    ) -> None:
+        """`form`: the form of the octets that will be appended.  `counts_lines`: False for a caller that tells
+        `finish` the size on the wire, from which it follows how many lines a text has: a pass over the octets less.
+        """
         self._directory = directory
         self._form = form
         self._threshold = threshold
@@ -187,10 +196,11 @@ class SpoolWriter:
         self._fd: int | None = None
         self._path: Path | None = None
         self._body: Body | None = None
+        self._counts_lines = counts_lines or form is BodyForm.RAW
+        self._lines = 0
+        """The number of LFs appended so far, if they are counted."""
         self.size = 0
         """The number of octets appended so far."""
-        self.lines = 0
-        """The number of LFs appended so far."""
 
     @property
     def needs_disk(self) -> bool:
@@ -210,21 +220,23 @@ class SpoolWriter:
             self._spill()
         self._buffer += data
         self.size += len(data)
-        self.lines += data.count(b"\n")
+        if self._counts_lines:
+            self._lines += data.count(b"\n")
 
-    def finish(self) -> Body:
+    def finish(self, wire_size: int = 0) -> Body:
         """The complete body.  If it is in a file, the queue makes that durable, should the body get into the queue.
 
-        Raises OSError, as `append`.
+        `wire_size`: its `Body.wire_size`; needed only where lines were not counted.  Raises OSError, as `append`.
         """
         if self._body is not None:
             return self._body
+        lines = self._lines if self._counts_lines else wire_size - self.size
         if self.in_memory:
-            self._body = Body(self.size, self.lines, bytes(self._buffer), form=self._form)
+            self._body = Body(self.size, lines, bytes(self._buffer), form=self._form)
         else:
             self._spill()
             self._close()
-            self._body = Body(self.size, self.lines, None, self._path, self._form)
+            self._body = Body(self.size, lines, None, self._path, self._form)
         self._buffer = bytearray()
         return self._body
 
