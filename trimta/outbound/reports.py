@@ -45,6 +45,12 @@ class Reports:
         self._disk = disk
         self._events = events
 
+    def are_due(self, message: StoredMessage, outcomes: Sequence[Outcome]) -> bool:
+        """Whether `on_outcomes`, which may need the disk, has a DSN to make about these outcomes of an attempt."""
+        if not may_be_reported(message.terms.reverse_path):
+            return any(isinstance(outcome, Failed) for outcome in outcomes)
+        return bool(dsns_due(outcomes, traced=_is_traced(message)))
+
     async def on_outcomes(
         self,
         message: StoredMessage,
@@ -67,8 +73,7 @@ class Reports:
             postmaster = self._services().policy.postmaster
             return [await self._compose(message, DsnKind.FAILED, failed, postmaster, last_attempt=last_attempt)]
         assert message.terms.reverse_path is not None
-        traced = message.terms.deliver_by is not None and message.terms.deliver_by.trace
-        due = dsns_due(outcomes, warn=warn, traced=traced)
+        due = dsns_due(outcomes, warn=warn, traced=_is_traced(message))
         return [
             await self._compose(
                 message, kind, about, message.terms.reverse_path, last_attempt=last_attempt, retry_until=retry_until
@@ -165,6 +170,11 @@ class Reports:
             self._events.emit("disk_trouble", id=message.id, reason=str(cause))
             head = b""
         return message.trace + head
+
+
+def _is_traced(message: StoredMessage) -> bool:
+    """Whether DELIVERBY asked for a `relayed` DSN at every relay."""
+    return message.terms.deliver_by is not None and message.terms.deliver_by.trace
 
 
 def report(

@@ -216,6 +216,8 @@ class Settlement:
                 told.append(outcome)
         dsns: list[NewMessage] | None = None
         try:
+            if not self._reports.are_due(message, told):
+                return []
             with self._drain.shielded(DISK_LIMIT):  # else: what was done would be done again
                 dsns = await self._reports.on_outcomes(message, told, last_attempt=last_attempt)
         except Exception as bug:  # noqa: BLE001 - a report that can't be made must not lose what it is about

@@ -101,7 +101,7 @@ class Batcher(Generic[S, T]):
         """
         if self._ended:
             raise NotDoneError("the server has ended")
-        order = _Order[S, T](item)
+        order: _Order[S, T] = _Order(item)
         self._waiting.append(order)
         if len(self._waiting) == self._latest_size:
             self._gathered.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from trimta.content.dsn.shorter import ReportForm
 from trimta.mail.address import Mailbox
@@ -161,10 +161,8 @@ def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
 
 
-def _dump(value: object) -> str:
-    return json.dumps(
-        value, separators=(",", ":")
-    )  # ASCII: stray surrogates from the network are escaped, and come back
+_dump: Final = json.JSONEncoder(separators=(",", ":")).encode
+"""ASCII: stray surrogates from the network are escaped, and come back."""
 
 
 def _load(text: object) -> dict[str, Any]:
