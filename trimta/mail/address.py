@@ -95,8 +95,8 @@ class Mailbox:
         """The address as MAIL and RCPT write it between "<" and ">": with `smtputf8` as the client wrote it, else with
         A-labels.  ValueError without `smtputf8` for a local part beyond ASCII.
         """
-        if smtputf8 or (self.is_ascii and self.domain.isascii()):
-            return str(self)
+        if smtputf8 or self._text.isascii():
+            return self._text
         if not self.is_ascii:
             raise ValueError(f"{self} needs SMTPUTF8")
         return f"{quote(self.local_part)}@{self.domain_key}"

@@ -34,12 +34,13 @@ class Unfit(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class UnfitLine:
-    """A line that is too long to be a command line, and whose octets were dropped."""
+class LineBeginning:
+    """The beginning of a line whose end was not received yet, or of one that is too long and was dropped."""
 
-    reason: Unfit
-    beginning: bytes
-    """The first BEGINNING octets of the line."""
+    octets: bytes
+    """The first octets of the line, BEGINNING at most."""
+    unfit: Unfit | None
+    """Why the line is no command line; None if it may become one."""
 
 
 class LineBuffer:
@@ -67,18 +68,14 @@ class LineBuffer:
         self._searched -= self._position
         self._position = 0
 
-    def beginning(self) -> bytes:
-        """The first octets of the next line, BEGINNING at most."""
-        return self._dropped_beginning or self._octets[self._position : self._position + BEGINNING]
-
-    def line(self) -> bytes | UnfitLine | None:
-        """The next line with its line end; None if its end was not received yet."""
+    def line(self) -> bytes | LineBeginning | None:
+        """The next line with its line end, or its beginning; None if no octets are here."""
         octets, start = self._octets, self._position
         if not octets:
             return None
         end = octets.find(b"\n", self._searched) + 1
         if not end or self._dropped or end - start > MAX_LINE:
-            return self._long_line(end)
+            return self._line_beginning(end)
         if end == len(octets):
             self._octets = b""
             self._position = self._searched = 0
@@ -86,22 +83,22 @@ class LineBuffer:
             self._position = self._searched = end
         return octets[start:end]
 
-    def _long_line(self, end: int) -> UnfitLine | None:
-        """What `line` returns for a line that is too long, or has no end yet.  `end`: the position behind it, or 0."""
-        beginning = self.beginning()
+    def _line_beginning(self, end: int) -> LineBeginning:
+        """The beginning of a line that is too long or has no end yet.  `end`: the position behind the line, or 0."""
+        beginning = self._dropped_beginning or self._octets[self._position : self._position + BEGINNING]
         length = self._dropped + (end or len(self._octets)) - self._position
         if length - bool(end) >= MAX_ENDLESS:
             self.clear()
-            return UnfitLine(Unfit.ENDLESS, beginning)
+            return LineBeginning(beginning, Unfit.ENDLESS)
         if not end:
             self._searched = len(self._octets)
             if length > MAX_LINE:
                 self.clear()
                 self._dropped, self._dropped_beginning = length, beginning
-            return None
+            return LineBeginning(beginning, None)
         self._position = self._searched = end
         self._dropped, self._dropped_beginning = 0, b""
-        return UnfitLine(Unfit.TOO_LONG, beginning)
+        return LineBeginning(beginning, Unfit.TOO_LONG)
 
     def take(self, most: int | None = None) -> bytes:
         """Take out `most` octets at most, or all, without regard to lines.  Must not be called within a line."""

@@ -44,7 +44,7 @@ from trimta.smtp.errors import CommandRefusedError, LocalProtocolError
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.foreign import foreign_protocol, is_smtp
 from trimta.smtp.incoming_content import ChunkedContent, DataContent, DiscardedChunk, IncomingContent
-from trimta.smtp.lines import LineBuffer, Unfit, UnfitLine
+from trimta.smtp.lines import LineBuffer, Unfit
 from trimta.smtp.mail_transaction import MailTransaction
 from trimta.smtp.parsing import KNOWN_VERBS, CommandLine, chunk_size, is_bdat, parse_command
 from trimta.smtp.redaction import SECRET, Redaction
@@ -180,11 +180,12 @@ class ServerConnection:
 
     def _next_line(self) -> SmtpEvent | None:
         line = self._input.line()
+        if line is None:
+            return None
         if isinstance(line, bytes):
             return self._read_line(line)
-        beginning = self._input.beginning() if line is None else line.beginning
-        foreign = self._foreign(beginning, whole=False) if beginning else None
-        return foreign if foreign is not None or line is None else self._unfit(line)
+        foreign = self._foreign(line.octets, whole=False)
+        return foreign if foreign is not None or line.unfit is None else self._unfit(line.unfit, line.octets)
 
     def _foreign(self, octets: bytes, *, whole: bool) -> BadInput | None:
         """The end of a session in another protocol, by a whole line, or by the beginning of one, whose end may never
@@ -197,10 +198,10 @@ class ServerConnection:
         self.line = SECRET if secret else self._redaction.beginning(octets)
         return _bad(421, "4.7.0", text, close=True)
 
-    def _unfit(self, line: UnfitLine) -> BadInput:
-        self.line = f"({line.reason.value})"
-        if line.reason is Unfit.TOO_LONG:
-            return _bad(500, "5.5.6", "line too long", close=is_bdat(line.beginning))
+    def _unfit(self, unfit: Unfit, beginning: bytes) -> BadInput:
+        self.line = f"({unfit.value})"
+        if unfit is Unfit.TOO_LONG:
+            return _bad(500, "5.5.6", "line too long", close=is_bdat(beginning))
         return _bad(421, "4.7.0", "line too long", close=True)
 
     # Commands
