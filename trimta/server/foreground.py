@@ -10,6 +10,7 @@ import trio
 
 from trimta.first_use.dataclass import dataclass
 from trimta.inbound.listener import RESERVED, raise_descriptor_limit
+from trimta.runtime import garbage
 from trimta.runtime.background import background
 from trimta.runtime.events import as_json, as_text
 from trimta.runtime.log_writer import LogWriter
@@ -49,6 +50,7 @@ async def _serve(
     config: Configuration, options: ServeOptions, stderr: TextIO, received: AsyncIterator[int], cleanup: AsyncExitStack
 ) -> None:
     server = await MtaServer.start(config, cleanup, time_scale=options.time_scale)
+    garbage.settle()
     print(*server.banner(), sep="\n", file=stderr, flush=True)
     log = LogWriter(stderr, as_json if options.json_log else as_text)
     server.mta.events.subscribe(log)

@@ -10,7 +10,6 @@ first process does, starts no thread, and ends when the first process does.
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import signal
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.runtime import privileges
+from trimta.runtime import garbage, privileges
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -39,7 +38,9 @@ _REPORT: Final = struct.Struct(">Bii")
 its return code, or 0.
 """
 
-_PROGRAM: Final = "import sys; sys.path[:] = {path!r}; from trimta.server.workers.starter import main; main()"
+_PROGRAM: Final = (
+    "import gc, sys; gc.disable(); sys.path[:] = {path!r}; from trimta.server.workers.starter import main; main()"
+)
 
 
 class StarterGoneError(Exception):
@@ -136,7 +137,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     if sys.argv[2]:
         privileges.become(sys.argv[2], [])
-    gc.freeze()  # memory that is shared with all workers stays so
+    garbage.settle()  # memory that is shared with all workers stays so
     ending, ended = socket.socketpair()
     for end in (ending, ended):
         end.setblocking(False)
