@@ -320,11 +320,14 @@ def test_ssl_cert_file_is_honoured_but_not_over_the_configuration(
         handshake(server.context, verified_context(other), "localhost")
 
 
-async def test_the_systems_authorities_are_read_once_and_only_when_a_certificate_is_verified(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("named", [False, True])
+async def test_authorities_are_read_once_and_only_when_a_certificate_is_verified(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if named:
+        trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     read: list[ssl.SSLContext] = []
 
     def noted() -> ssl.SSLContext:
@@ -335,6 +338,20 @@ async def test_the_systems_authorities_are_read_once_and_only_when_a_certificate
     contexts = TlsContexts.load()
     assert not read
     assert [await contexts.verifying(), await contexts.verifying()] == 2 * read
+    assert len(read) == 1
+    assert contexts.trouble == ""
+
+
+async def test_authorities_that_are_gone_when_they_are_needed_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    contexts = TlsContexts.load()
+    path.unlink()
+    assert (await contexts.verifying()).cert_store_stats()["x509"] == 0
+    assert str(path) in contexts.trouble
 
 
 @pytest.mark.parametrize("content", [None, "no certificate in here"])

@@ -199,9 +199,22 @@ def verified_context(ca: Path | None = None) -> ssl.SSLContext:
     return context
 
 
-def authorities_are_named() -> bool:
-    """Whether the environment names the CAs that are trusted; else they are the system's, which OpenSSL finds."""
-    return any(name in os.environ for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+def first_authority_is_good() -> bool:
+    """Whether the file that $SSL_CERT_FILE names, if any, begins with a certificate that can be read.
+
+    All that are in it take as long to read as the rest of a server's start.
+    """
+    named = os.environ.get("SSL_CERT_FILE")
+    if not named:
+        return True
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    try:
+        before, found, rest = Path(named).read_text("ascii", "replace").partition(begin)
+        certificate = found + rest.partition(end)[0] + end
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
+    except (OSError, ValueError):  # also ssl.SSLError
+        return False
+    return "-----BEGIN" not in before
 
 
 def trusting_nobody() -> ssl.SSLContext:

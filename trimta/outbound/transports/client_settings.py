@@ -11,7 +11,7 @@ from trimta.first_use.dataclass import dataclass
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.tls import (
     TlsError,
-    authorities_are_named,
+    first_authority_is_good,
     opportunistic_context,
     trusting_nobody,
     verified_context,
@@ -62,7 +62,7 @@ class TlsContexts:
     def __init__(
         self, *, opportunistic: ssl.SSLContext, verifying: ssl.SSLContext | None = None, trouble: str = ""
     ) -> None:
-        """`verifying`: None for one that trusts the system's authorities, read when it is first needed."""
+        """`verifying`: None for one that trusts the authorities of the environment, read when it is first needed."""
         self.opportunistic = opportunistic
         """Accepts every certificate."""
         self.trouble = trouble
@@ -73,28 +73,35 @@ class TlsContexts:
 
     @classmethod
     def load(cls, ca: Path | None = None) -> Self:
-        """Read the certificates of the authorities: the configuration's file `ca`, or what the environment names.
-        Blocks.  Those of the system are left for later, since most servers never need them, and reading them takes as
-        long as the rest of the start.
+        """Read the certificates of the authorities: those of the configuration's file `ca`.  Blocks.  Those of the
+        environment or the system are only looked at, and read when they are needed: most servers never do.
 
         Raises TlsError if `ca` can't be read.  Others may be missing, since mail whose route asks for no verification
         can go out without them.
         """
         opportunistic = opportunistic_context()
-        if ca is None and not authorities_are_named():
-            return cls(opportunistic=opportunistic)
-        try:
+        if ca is not None:
             return cls(opportunistic=opportunistic, verifying=verified_context(ca))
-        except TlsError as cause:
-            if ca is not None:
-                raise
-            return cls(opportunistic=opportunistic, verifying=trusting_nobody(), trouble=str(cause))
+        contexts = cls(opportunistic=opportunistic)
+        if not first_authority_is_good():
+            contexts._read()
+        return contexts
 
     async def verifying(self) -> ssl.SSLContext:
         """The context that accepts certificates which an authority has signed.  The caller limits the time."""
         if self._verifying is None:
-            self._verifying = await trio.to_thread.run_sync(verified_context, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            assert self._verifying is not None
         return self._verifying
+
+    def _read(self) -> None:
+        """Read the certificates that the environment names, or the system's.  Blocks."""
+        try:
+            verifying = verified_context()
+        except TlsError as cause:
+            self.trouble = str(cause)
+            verifying = trusting_nobody()
+        self._verifying = verifying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
