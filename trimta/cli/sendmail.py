@@ -27,8 +27,6 @@ from trimta.config.build_policy import local_domains, policy_of
 from trimta.config.find import find
 from trimta.config.load import load
 from trimta.content.address_list import addresses, readable_addresses
-from trimta.content.dsn.returned import RETURN_LIMIT
-from trimta.content.dsn.values import DsnKind
 from trimta.content.header_summary import HeaderSummary
 from trimta.content.missing_fields import missing_fields
 from trimta.content.sendmail_header import has_whole_header, header_recipients, passed_on
@@ -38,7 +36,6 @@ from trimta.control import asking
 from trimta.first_use.dataclass import dataclass
 from trimta.mail.address import AddressError, Mailbox
 from trimta.mail.envelope import BodyKind, Recipient, Terms
-from trimta.outbound.reports import expanded, report
 from trimta.runtime import privileges
 from trimta.runtime.ids import new_id
 from trimta.runtime.privileges import AccountError
@@ -56,6 +53,7 @@ if TYPE_CHECKING:
     from trimta.cli.arguments import Subparsers
     from trimta.config.model import Configuration
     from trimta.mail.envelope import ReversePath
+    from trimta.routing.policy import Policy
     from trimta.store.spool import Body
 
 READ: Final = 64 * 1024
@@ -277,21 +275,9 @@ class Submission:
             Recipient(address=mailbox, original=mailbox, notify=flags.notify) for mailbox in recipients
         )
         envelopes = [NewEnvelope.of(envelope, next_try=now, warn_at=warn_at) for envelope in routed.envelopes]
-        about = expanded(routed.expanded)
         with queue.transaction():
-            if about and self.reverse_path is not None:  # all other DSNs are the server's to send
-                returned = message.trace + body.head(RETURN_LIMIT + 1)
-                expansion = report(
-                    policy,
-                    message,
-                    DsnKind.EXPANDED,
-                    about,
-                    self.reverse_path,
-                    head=returned,
-                    now=now,
-                    last_attempt=now,
-                )
-                queue.accept(*expansion)
+            if routed.expanded and self.reverse_path is not None:
+                self._report_expansion(queue, policy, message, routed.expanded, now)
             queue.accept(message, envelopes)
             sender = "" if self.reverse_path is None else self.reverse_path
             lines = [f"from userid {self.user_id} by sendmail: <{sender}>"]
@@ -299,6 +285,25 @@ class Submission:
             queue.log.append(message_id, lines, now)
         asking.tell(config.data_dir, {"command": "submitted", "id": message_id})
         return message_id
+
+    def _report_expansion(
+        self, queue: Queue, policy: Policy, message: StoredMessage, recipients: Sequence[Recipient], now: float
+    ) -> None:
+        """Queue the DSN that tells the sender which recipients were sent on to the members of an alias, if it is asked
+        for.  All other DSNs are the server's to send.
+        """
+        from trimta.content.dsn.returned import RETURN_LIMIT
+        from trimta.content.dsn.values import DsnKind
+        from trimta.outbound.reports import expanded, report
+
+        about = expanded(recipients)
+        if not about or self.reverse_path is None:
+            return
+        returned = message.trace + message.content.head(RETURN_LIMIT + 1)
+        expansion = report(
+            policy, message, DsnKind.EXPANDED, about, self.reverse_path, head=returned, now=now, last_attempt=now
+        )
+        queue.accept(*expansion)
 
 
 def _bad_recipients(named: Sequence[str], in_header: Sequence[str]) -> str:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LATE: Final = ("dataclasses", "difflib", "email.errors", "email.header", "hashlib", "hmac", "ssl", "tempfile")
-"""Modules of the standard library that any process may need."""
+LATE: Final = (
+    *("dataclasses", "difflib", "email.errors", "email.header", "hashlib", "hmac", "ssl", "tempfile"),
+    "trimta.outbound.reports",
+)
+"""Modules that any process may need."""
 
 DNS_PACKETS: Final = "trimta.outbound.dns_packets"
 """The module with dnspython behind it."""

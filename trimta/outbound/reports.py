@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.dsn.compose import compose
 from trimta.content.dsn.due import dsns_due, is_due, may_be_reported
+from trimta.content.dsn.report_form import ReportForm
 from trimta.content.dsn.returned import RETURN_LIMIT
-from trimta.content.dsn.shorter import ReportForm, shorter
+from trimta.content.dsn.shorter import shorter
 from trimta.content.dsn.values import DsnKind, OriginalMessage, RecipientReport
 from trimta.mail.envelope import BodyKind, Notify, Recipient, Terms
 from trimta.mail.outcome import Delivered, Failed, Handover, LocalCause

@@ -20,7 +20,8 @@ from tests.content.dsn.support import (
     replied,
 )
 from trimta.content.dsn.compose import ComposedDsn
-from trimta.content.dsn.shorter import ReportForm, shorter
+from trimta.content.dsn.report_form import ReportForm
+from trimta.content.dsn.shorter import shorter
 from trimta.content.dsn.values import DsnKind
 from trimta.mail.address import parse_mailbox
 from trimta.mail.envelope import OriginalRecipient

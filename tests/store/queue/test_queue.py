@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.store.support import ALICE, NOW, deferred, envelope, message, recipient
-from trimta.content.dsn.shorter import ReportForm
+from trimta.content.dsn.report_form import ReportForm
 from trimta.mail.address import Mailbox
 from trimta.mail.body import BodyForm
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret

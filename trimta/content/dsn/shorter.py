@@ -1,19 +1,14 @@
-"""Shorter forms of a DSN, for a return path whose host refuses what `compose` made.
-
-FULL   what `compose` made
-BRIEF  the header of the message instead of the message; diagnostics cut; 7 bits; several DSNs for many recipients
-BARE   the same without the header
-"""
+"""Shorter forms of a DSN, for a return path whose host refuses what `compose` made."""
 
 from __future__ import annotations
 
 import binascii
-import enum
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.escaping import ascii_only, header_field, utf8_xtext
 from trimta.content.dsn.explanation import short_explanation
 from trimta.content.dsn.multipart_report import multipart_report, report_part
+from trimta.content.dsn.report_form import ReportForm
 from trimta.content.dsn.returned import returned_header
 from trimta.content.dsn.status_fields import ACTUAL_RECIPIENT, DELIVERY_STATUS, GLOBAL_DELIVERY_STATUS
 from trimta.content.dsn.values import DsnKind
@@ -26,14 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trimta.content.header import Field
-
-
-class ReportForm(enum.StrEnum):
-    """The form of a DSN: how much it holds."""
-
-    FULL = "full"
-    BRIEF = "brief"
-    BARE = "bare"
 
 
 _NEXT: Final = {ReportForm.FULL: ReportForm.BRIEF, ReportForm.BRIEF: ReportForm.BARE}

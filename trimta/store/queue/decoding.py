@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from trimta.content.dsn.shorter import ReportForm
+from trimta.content.dsn.report_form import ReportForm
 from trimta.mail.address import Mailbox
 from trimta.mail.envelope import BodyKind, ByMode, DeliverBy, Notify, OriginalRecipient, Recipient, Ret, Terms
 from trimta.mail.outcome import Deferred, LocalCause, PeerReply, cause_of

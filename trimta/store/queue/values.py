@@ -15,7 +15,7 @@ from trimta.mail.body import BodyForm
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trimta.content.dsn.shorter import ReportForm
+    from trimta.content.dsn.report_form import ReportForm
     from trimta.mail.envelope import Recipient, ReversePath, Terms
     from trimta.mail.outcome import Deferred
     from trimta.routing.destination import RoutedEnvelope
