@@ -209,8 +209,8 @@ def first_authority_is_good() -> bool:
         return True
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
     try:
-        before, found, rest = Path(named).read_text("ascii", "replace").partition(begin)
-        certificate = found + rest.partition(end)[0] + end
+        before, delimiter, rest = Path(named).read_text("ascii", "replace").partition(begin)
+        certificate = delimiter + rest.partition(end)[0] + end
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=certificate)
     except (OSError, ValueError):  # also ssl.SSLError
         return False
