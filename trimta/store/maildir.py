@@ -34,7 +34,10 @@ SETTLED_LIMIT: Final = 20_000
 """Directories remembered as durable, at most; beyond that all are forgotten, and synced again when used."""
 
 _counter: Final = itertools.count(1)
-_settled: Final[dict[Path, None]] = {}
+_settled: Final[set[str]] = set()
+"""The folders new/ that are durable with all above them."""
+_settled_folders: Final[dict[Path, None]] = {}
+"""They, and the folders above them."""
 
 
 def host_part(hostname: str) -> str:
@@ -263,7 +266,7 @@ def _try_rename(pending: Pending) -> Path | MaildirError:
 
 def _try_sync(path: Path) -> MaildirError | None:
     try:
-        durable.fsync_dir(path / "new")
+        durable.fsync_dir(f"{path}/new")
     except OSError as error:
         return _explained(path, "deliver into", error)
     return None
@@ -316,13 +319,15 @@ def _settle(path: Path) -> None:
 
     The process that made the Maildir may have crashed before it synced them.
     """
-    new = path / "new"
+    new = f"{path}/new"
     inside = f"{new}/."  # which a file named new does not have
     if not os.access(inside, os.W_OK | os.X_OK):  # else only the rename would fail, when the message is accepted
-        durable.make_dirs(new)
+        durable.make_dirs(path / "new")
         if not os.access(inside, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(new))
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), new)
     if new not in _settled:
-        if len(_settled) > SETTLED_LIMIT:
+        if len(_settled_folders) > SETTLED_LIMIT:
             _settled.clear()
-        durable.settle_ancestors(new, _settled)
+            _settled_folders.clear()
+        durable.settle_ancestors(path / "new", _settled_folders)
+        _settled.add(new)
