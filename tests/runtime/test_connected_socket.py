@@ -83,6 +83,25 @@ async def test_a_connection_that_was_reset_is_broken_with_the_cause() -> None:
     await ours.aclose()
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_descriptor_that_is_used_again_waits_for_its_own_socket(is_cancelled: bool) -> None:
+    descriptors = set()
+    with trio.fail_after(DEADLINE):
+        for number in range(3):
+            ours, theirs = await tcp_pair()
+            descriptors.add(ours.socket.fileno())
+            if is_cancelled:
+                with trio.move_on_after(0):
+                    await ours.receive_some()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(theirs.send_all, b"%d" % number)
+                assert await ours.receive_some() == b"%d" % number
+            await theirs.aclose()
+            assert await ours.receive_some() == b""
+            ours.close()
+    assert len(descriptors) == 1
+
+
 async def test_a_task_that_waits_for_a_socket_learns_that_it_was_closed() -> None:
     ours, theirs = await unix_pair()
 

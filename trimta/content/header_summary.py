@@ -77,7 +77,7 @@ class HeaderSummary:
 
     def was_delivered_to(self, mailbox: Mailbox) -> bool:
         """Whether the message has been in this mailbox: a loop if it comes again."""
-        return _folded(mailbox) in self._mailboxes
+        return bool(self._mailboxes) and _folded(mailbox) in self._mailboxes
 
 
 def _fields(reader: HeaderReader, pieces: Iterable[bytes]) -> Iterator[Field]:

@@ -80,6 +80,7 @@ class ServerConversation:
         self._events = events
         self._drain = drain
         self._faults = faults
+        self.may_strike = faults.may_strike
         self._tls_context = tls_context
         self._idle = idle
         self._max_errors = max_errors
@@ -173,7 +174,7 @@ class ServerConversation:
 
     async def say(self, stage: FaultStage, reply: Reply) -> None:
         """Reply, unless a fault is scripted for this stage."""
-        if self._faults.may_strike(stage):
+        if self.may_strike(stage):
             fault = await self.fault(stage)
             if fault is not None:
                 reply = await self.suffer(fault, reply)

@@ -69,8 +69,8 @@ class Sessions:
         self._acceptance = acceptance
         self._tls_context = tls_context
         self._configuration: Configuration | None = None
-        self._known_settings: dict[tuple[ListenSection, bool], ServerSettings] = {}
-        """The settings made with that configuration, by listener and by whether the client is on this machine."""
+        self._known_settings: dict[bool, tuple[ListenSection, ServerSettings]] = {}
+        """The settings made with that configuration for the last client, on this machine or elsewhere."""
         self._hashing = disk.apart(HASHERS)
         self._queue_starter = QueueStarter(clock=clock, queue=queue, events=events)
 
@@ -81,11 +81,11 @@ class Sessions:
         if self._configuration is not configuration:
             self._configuration = configuration
             self._known_settings.clear()
-        kind = (listen, client.is_loopback)
-        settings = self._known_settings.get(kind)
-        if settings is None:
-            settings = server_settings(configuration, listen, client, now=self._clock.now())
-            self._known_settings[kind] = settings
+        known = self._known_settings.get(client.is_loopback)
+        if known is not None and known[0] is listen:  # to compare by value, a listener among many, takes longer
+            return known[1]
+        settings = server_settings(configuration, listen, client, now=self._clock.now())
+        self._known_settings[client.is_loopback] = (listen, settings)
         return settings
 
     def session(

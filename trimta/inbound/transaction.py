@@ -87,7 +87,7 @@ class Transactions:
         self._resolved: list[ResolvedPath] = []
         """The forward-paths of the accepted RCPTs, in their order."""
         self._targets: dict[Mailbox, Target] = {}
-        """The targets of the accepted RCPTs, by their addresses."""
+        """The targets of the accepted RCPTs that were aliases, by their addresses."""
         self._has_relay_address: bool | None = None
         """Whether the client's address is in `relay.networks`; None: not asked for yet."""
         self._may_send = False
@@ -184,7 +184,8 @@ class Transactions:
         if reply.klass == 2:
             assert resolved is not None, "no fault accepts what the limit refuses"
             self._resolved.append(resolved)
-            self._targets.update((target.address, target) for target in resolved.targets)
+            if resolved.is_alias:
+                self._targets.update((target.address, target) for target in resolved.targets)
             self._conversation.reply(reply)
         else:
             self._refuse(rcpt, reply)
@@ -299,7 +300,7 @@ class Transactions:
         began = trio.current_time()
         with self._drain.shielded(ACKNOWLEDGE_LIMIT) as shield:  # else: kept but not acknowledged, sent twice
             replies = await self._accept(incoming, end.size)
-            if any(reply.klass == 2 for reply in replies):
+            if self._conversation.may_strike(FaultStage.COMMITTED) and any(reply.klass == 2 for reply in replies):
                 fault = await self._conversation.fault(FaultStage.COMMITTED)
             if fault is None:
                 await self._acknowledge(incoming.id, replies)

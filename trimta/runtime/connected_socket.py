@@ -9,9 +9,12 @@ from __future__ import annotations
 import errno
 import operator
 import socket
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 RECEIVE: Final = 64 * 1024
 """Octets taken from the kernel at once, by default."""
@@ -34,6 +37,8 @@ class ConnectedSocket(trio.abc.HalfCloseableStream):
         connection.setblocking(False)
         self.socket = connection
         self._eof_sent = False
+        self._waits = 0
+        """The number of tasks that wait for the socket."""
 
     @classmethod
     def of(cls, descriptor: int, family: int) -> Self:
@@ -69,7 +74,7 @@ class ConnectedSocket(trio.abc.HalfCloseableStream):
             raise ValueError(f"{most} is no number of octets")
         while True:
             await self._check_open()
-            await trio.lowlevel.wait_readable(self.socket)
+            await self._wait(trio.lowlevel.wait_readable)
             data = self.receive_now(most)
             if data is not None:
                 return data
@@ -87,12 +92,12 @@ class ConnectedSocket(trio.abc.HalfCloseableStream):
                     taken = self.send_now(rest)
                 sent += taken
                 if not taken:
-                    await trio.lowlevel.wait_writable(self.socket)
+                    await self._wait(trio.lowlevel.wait_writable)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the kernel has room."""
         await self._check_open()
-        await trio.lowlevel.wait_writable(self.socket)
+        await self._wait(trio.lowlevel.wait_writable)
 
     async def send_eof(self) -> None:
         """Close the sending direction."""
@@ -108,13 +113,22 @@ class ConnectedSocket(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close the socket, at once; a second call does nothing."""
         if self.socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self.socket)
+            if self._waits:
+                trio.lowlevel.notify_closing(self.socket)
+            # Else Trio knows nothing of the socket, and the kernel forgets what it was told: a system call is spared.
             self.socket.close()
 
     async def aclose(self) -> None:
         """Close the socket; it is closed also if the caller is cancelled."""
         self.close()
         await trio.lowlevel.checkpoint()
+
+    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
+        self._waits += 1
+        try:
+            await wait(self.socket)
+        finally:
+            self._waits -= 1
 
     async def _check_open(self) -> None:
         if self.socket.fileno() < 0:

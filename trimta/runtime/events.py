@@ -44,7 +44,7 @@ class Event:
             written = {key: _field(key, value) for key, value in self.fields.items()}
             object.__setattr__(self, "_written", written)
         if without in written:
-            written = {key: text for key, text in written.items() if key != without}
+            return self.name + "".join([text for key, text in written.items() if key != without])
         return self.name + "".join(written.values())
 
 

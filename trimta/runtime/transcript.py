@@ -55,12 +55,12 @@ class Transcript:
     def lines(self) -> list[tuple[float, str]]:
         """The lines of the dialogue, oldest first, each with its moment in seconds since the epoch."""
         if self._last is None:
-            return [*self._first]
+            return self._first.copy()
         gap = [(self._last[0][0], f"… ({self._left_out} lines left out)")] if self._left_out else []
         return [*self._first, *gap, *self._last]
 
     def take(self) -> list[tuple[float, str]]:
         """The lines, as `lines` returns them; they are no longer part of the transcript, which begins anew."""
-        lines = self.lines
+        lines = self._first if self._last is None else self.lines
         self._first, self._last, self._left_out = [], None, 0
         return lines
