@@ -12,6 +12,7 @@ from trimta.inbound.scripted_faults import is_meant
 from trimta.inbound.server_conversation import FAREWELL_LIMIT, HungUp, path_of
 from trimta.mail.body import BodyForm
 from trimta.mail.reply import Reply
+from trimta.mail.status import EnhancedStatus
 from trimta.routing.destination import LocalDestination
 from trimta.runtime.ids import new_id
 from trimta.runtime.stored_header import read_header
@@ -45,6 +46,7 @@ ACKNOWLEDGE_LIMIT: Final = 60.0
 """Seconds for taking a message over, shielded from shutdown: past it the disk hangs, and the client is better told."""
 
 GO_AHEAD: Final = Reply.of(354, "", "end data with <CR><LF>.<CR><LF>")
+QUEUED: Final = EnhancedStatus.parse("2.6.0")
 NO_ROOM: Final = Reply.of(452, "4.3.1", "no room to store the message now, try again later")
 
 
@@ -381,9 +383,8 @@ class Transactions:
             self._events.emit("queue_trouble", id=incoming.id, reason=str(cause))
             return [NO_ROOM] * due
         self.messages += 1
-        done = Reply.of(250, "2.6.0", f"queued as {incoming.id}")
         if not lmtp:
-            return [done]
+            return [Reply(250, (f"queued as {incoming.id}",), QUEUED)]  # said once: not by `of`, which remembers
         return [
             Reply.of(451, "4.2.0", f"{_named(recipient.original, ':')}{refused[recipient]}")
             if recipient in refused

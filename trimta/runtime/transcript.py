@@ -23,6 +23,8 @@ class Transcript:
         """`now` returns seconds since the epoch, on the queue's clock; `first` and `last` are numbers of lines."""
         self._now = now
         self._limits = (first, last)
+        self._room = first
+        """The number of lines that still belong to the first."""
         self._first: list[tuple[float, str]] = []
         self._last: deque[tuple[float, str]] | None = None
         self._left_out = 0
@@ -33,10 +35,11 @@ class Transcript:
             text = f"{text[:WIDTH]}…"
         if not text.isprintable():
             text = "".join(character if character.isprintable() else "?" for character in text)
-        first, last = self._limits
-        if len(self._first) < first:
+        if self._room:
+            self._room -= 1
             self._first.append((self._now(), text))
             return
+        last = self._limits[1]
         if self._last is None:
             self._last = deque(maxlen=last)
         if len(self._last) == last:
@@ -62,5 +65,5 @@ class Transcript:
     def take(self) -> list[tuple[float, str]]:
         """The lines, as `lines` returns them; they are no longer part of the transcript, which begins anew."""
         lines = self._first if self._last is None else self.lines
-        self._first, self._last, self._left_out = [], None, 0
+        self._room, self._first, self._last, self._left_out = self._limits[0], [], None, 0
         return lines
