@@ -52,13 +52,11 @@ def test_what_a_function_imports_is_loaded_before_the_account_changes() -> None:
     late = {
         name
         for path in ROOT.rglob("*.py")
-        if str(path.relative_to(ROOT)) not in BEFORE
-        and path.parent.name not in ("testing", "workers")
-        and path.name != "late_methods.py"
+        if str(path.relative_to(ROOT)) not in BEFORE and path.parent.name not in ("testing", "workers")
         for name in imported_in_functions(path)
     }
     needed = {name for name in late if name.partition(".")[0] not in OPTIONAL} - BEFORE_SUBMISSION
-    assert not {*LATE, *LATE_IN_SERVER} - needed - {"dataclasses"}
+    assert not {*LATE, *LATE_IN_SERVER} - needed
     loaded = modules_after(f"from trimta.first_use.modules import load\nload({[*LATE, *LATE_IN_SERVER]})")
     assert needed <= loaded
 
@@ -67,13 +65,11 @@ SMALL: Final = {
     "argparse",
     "asyncio",
     "cryptography",
-    "dataclasses",
     "difflib",
     "dns",
     "email",
     "hashlib",
     "http",
-    "inspect",
     "logging",
     "random",
     "secrets",
@@ -107,5 +103,5 @@ def test_a_command_that_asks_the_server_starts_without_the_queue(command: str) -
 
 def test_a_server_listens_without_what_only_some_mail_needs() -> None:
     modules = modules_after("import trimta.cli.main, trimta.cli.serve")
-    assert not modules & {"asyncio", "cryptography", "dataclasses", "difflib", "dns", "email", "http", "trustme"}
+    assert not modules & {"asyncio", "cryptography", "difflib", "dns", "email", "http", "trustme"}
     assert not modules & {"trimta.outbound.dns_packets", "trimta.server.workers.processes"}

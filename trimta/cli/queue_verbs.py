@@ -5,6 +5,7 @@ Each id of the command line has a transaction of its own.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from trimta.cli import streams
@@ -13,7 +14,6 @@ from trimta.cli.queue_on_disk import queue_time
 from trimta.cli.text import print_json
 from trimta.config.build_policy import policy_of
 from trimta.config.render import route_text
-from trimta.first_use.dataclass import replace
 from trimta.routing.destination import RoutedEnvelope, UnknownUser
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, RejectRoute

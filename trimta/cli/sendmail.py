@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +34,6 @@ from trimta.content.sendmail_header import has_whole_header, header_recipients, 
 from trimta.content.sendmail_input import BareCrError, PipedText
 from trimta.content.trace import submitted_field
 from trimta.control import asking
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.address import AddressError, Mailbox
 from trimta.mail.envelope import BodyKind, Recipient, Terms
 from trimta.runtime import privileges

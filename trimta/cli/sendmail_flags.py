@@ -5,10 +5,10 @@ Flags of other sendmails that mean nothing to trimta are accepted, and have no e
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from trimta.cli.exits import EX_USAGE, CommandError
-from trimta.first_use.dataclass import dataclass, replace
 from trimta.mail.envelope import Notify, Ret
 from trimta.mail.limits import MAX_ENVID
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,6 @@ from trimta.config.load import load
 from trimta.config.model import ListenSection
 from trimta.config.route_syntax import parse_route
 from trimta.config.value_parsers import workers
-from trimta.first_use.dataclass import replace
 from trimta.routing.routes import RouteError
 from trimta.server.foreground import ServeOptions
 from trimta.server.foreground import run as run_server

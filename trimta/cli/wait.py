@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote_to_bytes
@@ -24,7 +25,6 @@ from trimta.config.value_parsers import duration
 from trimta.content import display
 from trimta.content.header import decoded, fields, split_header
 from trimta.content.search_criteria import NULL_PATH, AddressPattern, SearchCriteria
-from trimta.first_use.dataclass import replace
 from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError
 from trimta.real_time import monotonic, wall_ns

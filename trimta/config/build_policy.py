@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import replace
 from trimta.mail.address import POSTMASTER, fold_local_part
 from trimta.routing.aliases import AliasError, AliasTable
 from trimta.routing.local_maildirs import LocalMaildirs

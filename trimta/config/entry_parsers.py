@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config import address_parsers, value_parsers
@@ -11,7 +12,6 @@ from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import ZONE
 from trimta.config.value_parsers import Parser, show, wrong
-from trimta.first_use.dataclass import replace
 from trimta.routing.route_table import RouteTable
 from trimta.routing.routes import DiscardRoute, HostRoute, RouteError
 

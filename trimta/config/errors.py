@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
-
-from trimta.first_use.dataclass import dataclass, replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

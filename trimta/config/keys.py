@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeAlias, TypeVar
-
-from trimta.first_use.dataclass import dataclass
 
 T = TypeVar("T")
 

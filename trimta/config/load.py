@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,6 @@ from trimta.config.reader import Reader
 from trimta.config.route_syntax import ROUTE_OPTIONS, parse_route
 from trimta.config.schema import SECTIONS, TABLES, ZONE, homes, section_schemas, top_schema
 from trimta.config.syntax import STATEMENT, explain
-from trimta.first_use.dataclass import replace
 
 if TYPE_CHECKING:
     from pathlib import Path

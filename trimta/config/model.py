@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import enum
 import os
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.routing.networks import within
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server_settings import AuthPolicy, BareNewline

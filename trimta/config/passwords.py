@@ -13,9 +13,9 @@ import binascii
 import importlib.util
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trimta.config.errors import BadValueError, ConfigError, Mistake
 from trimta.config.locate import KeyPath, line_of
 from trimta.config.value_parsers import Parser, show
-from trimta.first_use.dataclass import replace
 from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:

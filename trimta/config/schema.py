@@ -6,6 +6,7 @@ Keys and order are those of the model's fields, which hold the defaults; a test 
 from __future__ import annotations
 
 import pwd
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
 from trimta.config import address_parsers, value_parsers
@@ -26,7 +27,6 @@ from trimta.config.model import (
     Zone,
 )
 from trimta.config.value_parsers import wrong
-from trimta.first_use.late_methods import field_names
 from trimta.smtp.extensions import MailProtocol
 from trimta.smtp.server_settings import AuthPolicy, BareNewline
 
@@ -113,7 +113,7 @@ def section_schemas(base: Path) -> Mapping[str, Schema]:
             "recipients_per_transaction": count,
         },
         "timeouts": {
-            **dict.fromkeys(field_names(TimeoutsSection), duration),
+            **dict.fromkeys((field.name for field in fields(TimeoutsSection)), duration),
             "shutdown": Key(value_parsers.duration(0), write_duration),
         },
         "limits": {

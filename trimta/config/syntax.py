@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.config.errors import ConfigError
 from trimta.config.locate import Locator
 from trimta.config.reader import key_text
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.address import AddressError, Mailbox, parse_local_part, parse_mailbox
 

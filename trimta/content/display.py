@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import email
 import email.utils
+from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from typing import TYPE_CHECKING
 
 from trimta.content.header import decoded
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

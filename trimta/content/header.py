@@ -21,9 +21,9 @@ message, and is strict: it raises where programs for reading mail may see differ
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_TEXT_LINE
 

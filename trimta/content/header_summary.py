@@ -7,10 +7,10 @@ The header is read once, in pieces and with bounded memory, however long it is.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.content.header import HeaderReader, begins_with_empty_line, field_names
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_mailbox
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ Content is in one of the two forms of `mail.body`: text with LF line ends, or th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.mime.structure import Encapsulated, Entity, Multipart, PartType, read_structure
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 from trimta.mail.limits import MAX_TEXT_LINE
 

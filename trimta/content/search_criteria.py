@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.address_list import addresses
 from trimta.content.header import decoded, fields
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ Content has LF line ends here and begins with the header, which may be headed by
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.address_list import readable_addresses, with_domains
 from trimta.content.header import begins_from_line, fields, split_header, without_from_lines
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.address import AddressError
 from trimta.mail.limits import MAX_TEXT_LINE
 

@@ -10,12 +10,12 @@ import json
 import select
 import socket
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from trimta.control.socket_path import choose
-from trimta.first_use.dataclass import dataclass
 from trimta.store.queue.errors import QueueError
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.first_use.dataclass import dataclass
 from trimta.store.queue.errors import QueueError
 from trimta.store.queue.meta import CLOCK_OFFSET
 from trimta.store.queue.values import EnvelopeState

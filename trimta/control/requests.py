@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from trimta.control.answering import Following, single
-from trimta.first_use.late_methods import field_names
 from trimta.runtime.events import as_object, timestamp
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def handlers(operations: Operations, data_dir: Path) -> Mapping[str, Handler]:
             "uptime_s": round(state.uptime, 1),
             "listening": [*state.listening],
             "sessions": state.sessions,
-            "workers": [
-                {name: getattr(worker, name) for name in field_names(type(worker))} for worker in state.workers
-            ],
+            "workers": [asdict(worker) for worker in state.workers],
             "deliveries": state.deliveries,
             "queue": state.queued_by_domain,
             "queued": sum(state.queued_by_domain.values()),

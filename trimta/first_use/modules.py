@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LATE: Final = (
-    *("dataclasses", "difflib", "email.errors", "email.header", "hashlib", "hmac", "ssl", "tempfile"),
+    *("difflib", "email.errors", "email.header", "hashlib", "hmac", "ssl", "tempfile"),
     "trimta.outbound.reports",
 )
 """Modules that any process may need."""

@@ -11,11 +11,11 @@ A crash before the end leaves the client without a 250: it sends again, and what
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.first_use.dataclass import replace
 from trimta.mail.envelope import Notify
 from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
-
-from trimta.first_use.dataclass import dataclass
 
 UNIX = "unix"
 

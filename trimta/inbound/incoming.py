@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trimta.content.missing_fields import missing_fields
 from trimta.content.trace import received_field, with_protocol
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.envelope import DeliverBy, Envelope, Recipient, Terms
 from trimta.mail.reply import Reply
 from trimta.smtp.extensions import MailProtocol, zoned_datetime

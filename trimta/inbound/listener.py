@@ -10,12 +10,12 @@ import resource
 import socket
 import stat
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
 from trimta.config.model import InetAddress, UnixAddress
-from trimta.first_use.dataclass import dataclass
 from trimta.inbound.client_address import ClientAddress
 from trimta.inbound.own_addresses import comes_to
 from trimta.runtime.connected_socket import ConnectedSocket, prepare

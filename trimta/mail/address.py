@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import idna
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_DOMAIN, MAX_LABEL, MAX_PATH
 

@@ -7,9 +7,8 @@ The parameters of MAIL and RCPT are those of RFC 3461 (DSN), 6152, 3030, 6531, 2
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self, TypeAlias
-
-from trimta.first_use.dataclass import dataclass, field, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

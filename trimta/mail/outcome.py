@@ -6,9 +6,9 @@ Trouble of an unknown kind is Deferred: a message is given up only where a reply
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.status import GIVEN_UP
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.first_use.pattern import pattern
 from trimta.mail.limits import MAX_REPLY_LINE
 from trimta.mail.status import EnhancedStatus

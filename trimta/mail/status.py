@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import enum
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple, Self
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 
 _SYNTAX: Final = pattern(r"([245])\.(0|[1-9][0-9]{0,2})\.(0|[1-9][0-9]{0,2})", re.ASCII)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 from trimta.config.model import MxRecord
-from trimta.first_use.dataclass import dataclass
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ mail as well: in mode R the message fails; in mode N its sender is told, and nee
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import replace
 from trimta.mail.outcome import Deferred, LocalCause
 from trimta.mail.status import GIVEN_UP, NO_ANSWER
 from trimta.outbound.retries import is_late

@@ -11,6 +11,7 @@ import math
 import random
 import re
 import socket
+from dataclasses import dataclass
 from ipaddress import ip_address
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +21,6 @@ import idna
 import trio
 
 from trimta.config.model import DnsFail, MxRecord
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.status import (
     BAD_CONFIGURATION,

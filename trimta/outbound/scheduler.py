@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.first_use.dataclass import dataclass
 from trimta.outbound.worker import Claim, Claimed, Worker
 from trimta.runtime.group_commit import set_aside
 from trimta.store.queue.errors import DamagedEntry, QueueError

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.store.queue.errors import QueueError
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ The table is refused if it has a cycle, so every expansion ends.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import AddressError, Mailbox, fold_local_part, parse_local_part, parse_mailbox
 
 if TYPE_CHECKING:

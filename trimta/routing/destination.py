@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
-from trimta.first_use.dataclass import dataclass, replace
 from trimta.mail.envelope import Notify
 from trimta.routing.route_table import MatchedRoute
 from trimta.routing.routes import HoldRoute, next_hop

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import posixpath
 import re
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.routing.maildir_paths import FIELD, MAILDIR_FOLDERS, component, detail_component, fill, user_set_apart
 
 if TYPE_CHECKING:

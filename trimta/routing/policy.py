@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import Mailbox
 from trimta.mail.reply import Reply
 from trimta.mail.status import NO_SUCH_MAILBOX, NOT_AUTHORIZED

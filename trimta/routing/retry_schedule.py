@@ -6,9 +6,8 @@ arguments, so that equal arguments give equal results.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
-
-from trimta.first_use.dataclass import dataclass
 
 JITTER: Final = 0.2
 """The part of a wait by which it is made longer or shorter, so that messages deferred together are not retried

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.address import AddressError, fold_local_part, parse_domain, parse_mailbox
 from trimta.routing.routes import RouteError
 

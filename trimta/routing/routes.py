@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.routing.maildir_paths import component, domain_set_apart, fill
 

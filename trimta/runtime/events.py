@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta import real_time
-from trimta.first_use.dataclass import dataclass, field
 from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:

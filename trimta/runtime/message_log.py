@@ -6,12 +6,12 @@ commit.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from trimta import real_time
-from trimta.first_use.dataclass import dataclass
 from trimta.store.queue.errors import QueueError
 from trimta.store.queue.values import message_id
 

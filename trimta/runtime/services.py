@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from trimta.config.build_policy import policy_of
 from trimta.config.passwords import Authenticator
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from trimta.config.model import Configuration

@@ -20,6 +20,7 @@ import os
 import secrets
 import ssl
 import tempfile
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,7 +29,6 @@ from typing import TYPE_CHECKING, Final
 import idna
 
 from trimta import real_time
-from trimta.first_use.dataclass import dataclass, field
 from trimta.store import durable
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 import trio
 
-from trimta.first_use.dataclass import dataclass
 from trimta.inbound.listener import RESERVED, raise_descriptor_limit
 from trimta.runtime import garbage
 from trimta.runtime.background import background

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trimta.config.errors import ConfigErrors, ConfigFileError
-from trimta.first_use.dataclass import replace
 from trimta.outbound.transports.client_settings import TlsContexts
 from trimta.runtime.tls import TlsError
 from trimta.server.start import tls_settings

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
-
-from trimta.first_use.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import enum
 import re
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.first_use.pattern import pattern
 
 if TYPE_CHECKING:

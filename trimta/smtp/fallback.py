@@ -7,9 +7,9 @@ the next attempt may succeed.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.status import Subject
 from trimta.smtp.reply_meaning import ReplyStage

@@ -7,9 +7,8 @@ and the beginning are kept.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import Final
-
-from trimta.first_use.dataclass import dataclass
 
 MAX_LINE: Final = 12 * 1024
 """Octets of a command line, line end included, as RFC 4954 4 asks for AUTH; other extensions need less."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.envelope import BodyKind
 
 if TYPE_CHECKING:

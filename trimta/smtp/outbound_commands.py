@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.envelope import BodyKind, ByMode, Notify
 from trimta.mail.status import MESSAGE_TOO_BIG, NOT_CAPABLE, TIME_EXPIRED
 from trimta.smtp.commands import By, Mail, MailParameters, Rcpt

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
-
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from trimta.smtp.commands import Command

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.smtp.errors import CommandRefusedError, ProtocolError
 from trimta.smtp.lines import printable
 

@@ -5,9 +5,9 @@ refuse, and the signals to receive octets or to close.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from trimta.first_use.dataclass import dataclass
 from trimta.smtp.commands import Command
 
 if TYPE_CHECKING:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.reply import Reply
 from trimta.smtp.extensions import MailProtocol, Offer
 from trimta.smtp.sasl import MECHANISMS

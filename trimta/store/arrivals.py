@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.header import HeaderReader
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.real_time import wall
 

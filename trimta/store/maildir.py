@@ -11,11 +11,11 @@ import errno
 import itertools
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from trimta import real_time
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 from trimta.store import durable
 from trimta.store.spool import BodyDamagedError

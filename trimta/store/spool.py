@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 from trimta.store import durable
 

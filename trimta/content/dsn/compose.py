@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, assert_never
 
 from trimta.content.date_time import date_time
@@ -14,7 +15,6 @@ from trimta.content.dsn.status_fields import delivery_status
 from trimta.content.dsn.typed_names import addr_spec, host_name
 from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.outcome import Deferred, Delivered, Failed
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields, possible_headers
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.envelope import Ret
 from trimta.mail.limits import MAX_TEXT_LINE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from trimta.content.dsn.escaping import ascii_only, header_field, utf8_xtext
@@ -15,7 +16,6 @@ from trimta.content.dsn.values import DsnKind
 from trimta.content.header import fields, split_header
 from trimta.content.mime.structure import Entity, Multipart, read_structure
 from trimta.content.windowed_octets import WindowedOctets
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.outcome import Deferred
 from trimta.mail.status import GIVEN_UP, EnhancedStatus
 

@@ -6,10 +6,10 @@ A plan takes little memory, however large the message is.  It is rendered each t
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from trimta.content.mime.transfer_encoding import base64_lines, lf_text, quoted_printable
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

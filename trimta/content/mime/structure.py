@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import enum
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from trimta.content.header import AmbiguousHeaderError, field_spans
 from trimta.content.mime.content_type import content_type, transfer_encoding
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 from trimta.mail.limits import MAX_TEXT_LINE
 

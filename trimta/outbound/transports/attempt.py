@@ -6,9 +6,9 @@ and so is a deferral where the host may have taken the message over, since anoth
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trimta.first_use.dataclass import dataclass, field
 from trimta.mail.outcome import Deferred, Delivered, Failed, LocalCause
 from trimta.mail.status import NO_ANSWER
 from trimta.runtime.transcript import Transcript

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-from trimta.first_use.dataclass import replace
 from trimta.mail.outcome import LocalCause, cause_of
 from trimta.mail.status import BAD_CONNECTION
 from trimta.runtime.wire import WireError

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 import trio
 
-from trimta.first_use.dataclass import dataclass
 from trimta.routing.routes import TlsPolicy
 from trimta.runtime.tls import (
     TlsError,

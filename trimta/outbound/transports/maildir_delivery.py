@@ -8,6 +8,7 @@ once.  A copy that was given up is withdrawn: it does not become visible later, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from trimta.content.trace import delivered_to_field, return_path_field, x_original_to_field
-from trimta.first_use.dataclass import dataclass, replace
 from trimta.mail.outcome import Deferred, Delivered, Handover, LocalCause
 from trimta.mail.status import DELIVERED, MAILBOX_TROUBLE
 from trimta.routing.destination import LocalDestination

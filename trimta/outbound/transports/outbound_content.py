@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from trimta.content.downgrade import EIGHT_BIT_LEFT, CannotDowngrade, rewriting_plan
 from trimta.content.needs import InternationalizedParts, internationalized_parts, needs_of
 from trimta.content.windowed_octets import WindowedOctets
-from trimta.first_use.dataclass import dataclass
 from trimta.mail.body import BodyForm
 from trimta.runtime.body_reader import BodyReader
 from trimta.smtp.outbound_commands import ContentFacts

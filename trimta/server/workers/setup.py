@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copyreg
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-
-from trimta.first_use.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,10 +5,10 @@ Operations beside a message's usual way are in modules of their own, which are p
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from trimta.first_use.dataclass import replace
 from trimta.mail.envelope import ByMode
 from trimta.store.queue.database import Database
 from trimta.store.queue.decoding import dump_deferred, dump_message, path_text

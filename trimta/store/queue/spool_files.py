@@ -7,9 +7,9 @@ removed after the commit, never before.  `repair.recover` removes files that a c
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from trimta.first_use.dataclass import replace
 from trimta.store import durable
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ Moments are seconds since the epoch on the queue's clock.
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from trimta.first_use.dataclass import dataclass
 from trimta.first_use.pattern import pattern
 from trimta.mail.body import BodyForm
 
