@@ -78,6 +78,12 @@ def test_an_empty_user_has_no_mailbox(address: str) -> None:
     assert local().mailbox_of(parse_mailbox(address)) is None
 
 
+def test_a_user_who_needs_quotes_without_the_detail_and_has_no_room_for_them_has_no_mailbox() -> None:
+    address = parse_mailbox(f"{'a' * 243}.+@dev.test")
+    assert len(str(address)) == 254
+    assert local().mailbox_of(address) is None
+
+
 @pytest.mark.parametrize(
     ("address", "user", "detail"),
     [

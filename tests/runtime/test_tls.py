@@ -352,6 +352,9 @@ async def test_authorities_that_are_gone_when_they_are_needed_are_told(
     path.unlink()
     assert (await contexts.verifying()).cert_store_stats()["x509"] == 0
     assert str(path) in contexts.trouble
+    trustme.CA().cert_pem.write_to_path(path)
+    assert (await contexts.verifying()).cert_store_stats()["x509"] == 1, "a failure that has passed is not kept"
+    assert contexts.trouble == ""
 
 
 @pytest.mark.parametrize("content", [None, "no certificate in here"])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from collections import OrderedDict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast
@@ -63,6 +62,7 @@ class DnsClient:
         self._cache: OrderedDict[tuple[str, str], tuple[float, AnyRecords | NoData | NoSuchName]] = OrderedDict()
         self._system = _UNREAD
         self._reader = trio.CapacityLimiter(1)
+        self._has_packets = False
 
     async def mx(self, name: str) -> Answer[MxRecord]:
         """The MX records of `name` (ASCII, no last dot), lowest preference first; a null MX has the host "."."""
@@ -107,7 +107,8 @@ class DnsClient:
             self._cache.move_to_end(key)
             await trio.lowlevel.checkpoint()
             return kept
-        await _load_packets()
+        if not await self._packets_are_loaded():
+            return DnsFailure("the resolver's modules can't be read in time")
         async with self._limiter:
             followed = await self._follow(name, rdtype)
         if isinstance(followed, DnsFailure):
@@ -169,6 +170,16 @@ class DnsClient:
         reasons = "; ".join(f"nameserver {server}: {trouble}" for server, trouble in troubles.items())
         return DnsFailure(f"{name} {rdtype}: {reasons}")
 
+    async def _packets_are_loaded(self) -> bool:
+        """Load the module that knows packets, where it is not: in a thread, so that sessions go on.  False if the disk
+        hangs.
+        """
+        if not self._has_packets:  # sys.modules has a module from the moment when its import begins
+            with trio.move_on_after(self._timeout):
+                await trio.to_thread.run_sync(load, [DNS_PACKETS], abandon_on_cancel=True, limiter=self._reader)
+                self._has_packets = True
+        return self._has_packets
+
     def _system_nameservers(self, known: _System) -> _System:
         """The nameservers of resolv.conf, read again when it changes: a laptop moves between networks.  Blocks."""
         from trimta.outbound import dns_packets
@@ -181,12 +192,6 @@ class DnsClient:
             return version, dns_packets.system_nameservers(self._resolv_conf)
         except (OSError, ValueError):
             return _UNREAD
-
-
-async def _load_packets() -> None:
-    """Load the module that knows packets, where it is not: in a thread, so that sessions go on."""
-    if DNS_PACKETS not in sys.modules:
-        await trio.to_thread.run_sync(load, [DNS_PACKETS])
 
 
 async def _exchange(server: Nameserver, question: Question) -> TimedAnswer | Cname | str:

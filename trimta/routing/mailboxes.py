@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from trimta.mail.address import POSTMASTER, Mailbox, fold_local_part, parse_domain
+from trimta.mail.address import POSTMASTER, AddressError, Mailbox, fold_local_part, parse_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,5 +93,8 @@ class LocalDomains:
         candidates = names[-1:] if self._users is None else [name for name in names if name[0] in self._users]
         for user, detail in candidates:
             if user:
-                return LocalMailbox(user, detail, self.domain_of(mailbox))
+                try:
+                    return LocalMailbox(user, detail, self.domain_of(mailbox))
+                except AddressError:  # without the detail it needs quotes, for which there is no room
+                    continue
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TextIO
 
 import trio
@@ -65,10 +64,7 @@ class LogWriter:
 
         The thread takes the events out itself: a task that is cancelled before the thread begins has lost none.
         """
-        lines = []
-        with suppress(IndexError):
-            while True:
-                lines.append(self._formatted(self._events.popleft()) + "\n")
+        lines = [self._formatted(self._events.popleft()) + "\n" for _ in range(len(self._events))]
         try:
             self._stream.write("".join(lines))
             self._stream.flush()

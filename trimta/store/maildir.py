@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FOLDERS: Final = ("cur", "new", "tmp")
 
-OPEN_FILES: Final = 64
+OPEN_FILES: Final = 32
 """Files that are written before the first of them is synced: more would use up descriptors, and gain little."""
 
 SETTLED_LIMIT: Final = 20_000

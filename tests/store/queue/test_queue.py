@@ -281,6 +281,22 @@ def test_a_failing_operation_fails_alone(queue: Queue) -> None:
     assert [listed.envelope.id for listed in queue.entries.list_envelopes()] == ["m1", "m3"]
 
 
+def test_a_transaction_that_sqlite_has_undone_is_nobodys_even_where_an_operation_hides_it(queue: Queue) -> None:
+    def undone(queue: Queue) -> None:  # as an I/O error in a SELECT does, of which the operation says nothing
+        queue._connection.execute("ROLLBACK")
+
+    answers = queue.run(
+        [
+            lambda queue: queue.accept(message("m1"), [envelope()]),
+            undone,
+            lambda queue: queue.accept(message("m2"), [envelope()]),
+        ]
+    )
+    assert all(isinstance(answer, QueueUnavailable) for answer in answers)
+    assert queue.entries.count() == 0
+    queue.accept(message("m3"), [envelope()])
+
+
 def test_a_batch_is_one_commit(queue: Queue) -> None:
     statements: list[str] = []
     queue._connection.set_trace_callback(statements.append)

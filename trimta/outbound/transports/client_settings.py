@@ -70,6 +70,8 @@ class TlsContexts:
         names is of no use.  Empty if it does.
         """
         self._verifying = verifying
+        self._reader = trio.CapacityLimiter(1)
+        """Of its own: a disk that hangs keeps the thread, and Trio's default limiter is shared."""
 
     @classmethod
     def load(cls, ca: Path | None = None) -> Self:
@@ -83,25 +85,29 @@ class TlsContexts:
         if ca is not None:
             return cls(opportunistic=opportunistic, verifying=verified_context(ca))
         contexts = cls(opportunistic=opportunistic)
-        if not first_authority_is_good():
-            contexts._read()
+        if not first_authority_is_good():  # told at the start, and true until the next reload
+            contexts._verifying = contexts._read()
         return contexts
 
     async def verifying(self) -> ssl.SSLContext:
         """The context that accepts certificates which an authority has signed.  The caller limits the time."""
-        if self._verifying is None:
-            await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
-            assert self._verifying is not None
-        return self._verifying
+        if self._verifying is not None:
+            return self._verifying
+        return await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._reader)
 
-    def _read(self) -> None:
-        """Read the certificates that the environment names, or the system's.  Blocks."""
-        try:
-            verifying = verified_context()
-        except TlsError as cause:
-            self.trouble = str(cause)
-            verifying = trusting_nobody()
-        self._verifying = verifying
+    def _read(self) -> ssl.SSLContext:
+        """Read the certificates that the environment names, or the system's.  Blocks.
+
+        A failure is not kept: descriptors may have been short, and the next connection tries again.
+        """
+        if self._verifying is None:
+            try:
+                self._verifying = verified_context()
+            except TlsError as cause:
+                self.trouble = str(cause)
+                return trusting_nobody()
+            self.trouble = ""
+        return self._verifying
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,14 +261,14 @@ class WorkerProcesses:
         waiting: list[HandedOver] = []
         try:
             for descriptor, family, client in accepted:
-                mta.counts.enter(client)
                 self._numbers = number = (self._numbers + 1) % (1 << 32)
-                admission = mta.counts.admission(client, mta.configuration.limits)
-                waiting.append(HandedOver(descriptor, family, client, number, listener, admission))
-                if admission is not Admission.ADMITTED:  # unless a connection has ended of which nobody has told yet
-                    await self._hear_all()
-                    admission = mta.counts.admission(client, mta.configuration.limits)
-                    waiting[-1] = waiting[-1]._replace(admission=admission)
+                waiting.append(HandedOver(descriptor, family, client, number, listener, self._enter(client)))
+            refused = [connection for connection in waiting if connection.admission is not Admission.ADMITTED]
+            if refused:
+                admitted = self._give([each for each in waiting if each.admission is Admission.ADMITTED])
+                waiting = admitted + refused
+                await self._hear_all()  # connections may have ended of which nobody has told yet
+                waiting = admitted + self._enter_again(refused)
             while waiting := self._give(waiting):
                 if not self._workers:
                     await self._change()
@@ -279,6 +279,17 @@ class WorkerProcesses:
                 mta.counts.leave(connection.client)
             for descriptor, _, _ in accepted:
                 os.close(descriptor)
+
+    def _enter(self, client: ClientAddress) -> Admission:
+        """Count a connection of a client."""
+        self._mta.counts.enter(client)
+        return self._mta.counts.admission(client, self._mta.configuration.limits)
+
+    def _enter_again(self, connections: Sequence[HandedOver]) -> list[HandedOver]:
+        """Count connections anew, each behind the one before it."""
+        for connection in connections:
+            self._mta.counts.leave(connection.client)
+        return [connection._replace(admission=self._enter(connection.client)) for connection in connections]
 
     def _give(self, connections: list[HandedOver]) -> list[HandedOver]:
         """Give connections, each to the worker with the fewest; returns those that no worker takes now."""

@@ -58,7 +58,8 @@ class WorkerStarter:
         self._ended: dict[int, int] = {}
         """Return codes of workers that have ended, by process id."""
         self._starting = trio.Lock()
-        self._reading = trio.Lock()
+        self._reading: trio.Event | None = None
+        """Set once the task that reads has read a report; None if no task reads."""
 
     async def start(self, *descriptors: int) -> int:
         """Fork a worker with copies of these descriptors; returns its process id.  StarterGoneError; OSError if
@@ -84,19 +85,15 @@ class WorkerStarter:
 
     async def _read(self) -> None:
         """Read one report, or wait until another task has read one."""
-        if self._reading.locked():
-            async with self._reading:
-                return
-        async with self._reading:
-            while True:
-                try:
-                    octets = self._way.recv(_REPORT.size, socket.MSG_WAITALL)
-                except BlockingIOError:
-                    await trio.lowlevel.wait_readable(self._way)
-                    continue
-                except OSError:
-                    octets = b""
-                break
+        if self._reading is not None:
+            await self._reading.wait()
+            return
+        self._reading = has_read = trio.Event()
+        try:
+            octets = await self._next_report()
+        finally:  # also when cancelled: then another task is to read
+            self._reading = None
+            has_read.set()
         if not octets:
             raise StarterGoneError("the starter has ended")
         kind, pid, code = _REPORT.unpack(octets)
@@ -104,6 +101,16 @@ class WorkerStarter:
             self._started.append(pid)
         else:
             self._ended[pid] = code
+
+    async def _next_report(self) -> bytes:
+        """The next report; empty if the starter has ended."""
+        while True:
+            try:
+                return self._way.recv(_REPORT.size, socket.MSG_WAITALL)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self._way)
+            except OSError:
+                return b""
 
     async def aclose(self) -> None:
         """Have the starter end, and wait for that."""
@@ -162,7 +169,10 @@ def _fork_workers(way: socket.socket, ended: socket.socket) -> list[int] | None:
         _report_ended(way)
         if way not in readable:
             continue
-        octets, descriptors, _, _ = socket.recv_fds(way, 1, DESCRIPTORS)
+        try:
+            octets, descriptors, _, _ = socket.recv_fds(way, 1, DESCRIPTORS)
+        except ConnectionResetError:  # the first process has gone, and has not read all reports
+            return None
         if not octets:
             return None
         try:

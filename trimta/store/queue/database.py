@@ -137,6 +137,8 @@ class Database:
                 self.connection.execute("ROLLBACK TO operation")
             self.spool_files.roll_back(mark)
             result = error
+        if not self.connection.in_transaction:  # the same, and the operation has kept the error to itself
+            raise QueueUnavailable("the transaction was rolled back")
         if not self._lacks_savepoint:
             self.connection.execute("RELEASE operation")
         self._lacks_savepoint = False

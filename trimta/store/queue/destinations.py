@@ -25,7 +25,7 @@ class Destinations:
         self._connection = database.connection
         self._changed: set[str] = set()
         """Next hops whose rows may not be up to date."""
-        database.before_commit = self.bring_up_to_date
+        database.before_commit = self._finish
 
     def defer(self, next_hop: str, now: float, until: float) -> None:
         """Spare a next hop that has failed: envelopes queued for it wait until `until`, without counting an attempt."""
@@ -66,12 +66,16 @@ class Destinations:
         self._changed.add(next_hop)
 
     def bring_up_to_date(self) -> None:
-        """Bring up to date the next hops whose envelopes were changed.
+        """Bring up to date the next hops whose envelopes were changed.  They stay noted until the commit, since what
+        was done may be undone with an operation that fails.
 
         A damaged moment, which is no number, is ignored: `repair.recover` handles it.
         """
         for next_hop in self._changed:
             self._bring_up_to_date(next_hop)
+
+    def _finish(self) -> None:
+        self.bring_up_to_date()
         self._changed.clear()
 
     def _bring_up_to_date(self, next_hop: str) -> None:
