@@ -100,7 +100,9 @@ class DnsClient:
         return DnsFailure(f"the nameserver {', '.join(outside)} is outside of [egress] allow")
 
     async def _ask(self, name: str, rdtype: str) -> Answer[MxRecord] | Answer[str]:
-        """The answer to one question, from the cache if it is there.  It takes `dns.timeout` at most, in all."""
+        """The answer to one question, from the cache if it is there.  It takes `dns.timeout` at most, in all;
+        before the first, a module is loaded within as long.
+        """
         key = (name.lower(), rdtype)
         expires, kept = self._cache.get(key, (0.0, NoData()))
         if expires > trio.current_time():

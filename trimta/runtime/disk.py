@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from outcome import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +46,9 @@ class ThreadDisk:
         self._limiter = trio.CapacityLimiter(threads)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._visit_thread(lambda: function(*args, **kwargs))
+        return await trio.to_thread.run_sync(
+            lambda: function(*args, **kwargs), limiter=self._limiter, abandon_on_cancel=True
+        )
 
     async def run_or_leave(self, function: Callable[[A], T], argument: A, *, left: Callable[[], None]) -> T:
         visit = _ThreadVisit(left)
@@ -63,49 +62,13 @@ class ThreadDisk:
                 visit.end()
 
         try:
-            return await self._visit_thread(work)
+            return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
         except trio.Cancelled:
             visit.leave()
             raise
 
     def apart(self, threads: int) -> ThreadDisk:
         return ThreadDisk(threads)
-
-    async def _visit_thread(self, work: Callable[[], T]) -> T:
-        """`trio.to_thread.run_sync(work, limiter=…, abandon_on_cancel=True)`, for two thirds of its cost.
-
-        `work` gets no copy of the context, gives the thread no name, and can't call back into the event loop.
-        """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        visit = object()
-        try:
-            self._limiter.acquire_on_behalf_of_nowait(visit)
-        except trio.WouldBlock:
-            await self._limiter.acquire_on_behalf_of(visit)
-        loop = trio.lowlevel.current_trio_token()
-        callers = [trio.lowlevel.current_task()]
-        """The task that waits for the result, as long as it does."""
-
-        def deliver(result: Outcome[T]) -> None:  # called in the thread
-            with suppress(trio.RunFinishedError):
-                loop.run_sync_soon(end, result)
-
-        def end(result: Outcome[T]) -> None:
-            self._limiter.release_on_behalf_of(visit)
-            if callers:
-                trio.lowlevel.reschedule(callers.pop(), result)
-
-        def abandon(_: object) -> trio.lowlevel.Abort:
-            callers.clear()
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        try:
-            trio.lowlevel.start_thread_soon(work, deliver)
-        except BaseException:  # no thread is to be had: raised to the caller
-            self._limiter.release_on_behalf_of(visit)
-            raise
-        result: T = await trio.lowlevel.wait_task_rescheduled(abandon)
-        return result
 
 
 class _ThreadVisit:
